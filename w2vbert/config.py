@@ -1,7 +1,7 @@
 """What a Wav2Vec2-BERT model is told: every published field, with its published default, checked.
 
-Field names and defaults are those of `transformers` 5.23 (`Wav2Vec2BertConfig`), so a `config.json` of either side is
-read by the other. A field unknown to us is kept and written back.
+Field names and defaults are those of `transformers` 5.23 (`Wav2Vec2BertConfig`), so a `config.json` of either
+side is read by the other. A field unknown to us is kept and written back.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from w2vbert.activations import ACTIVATIONS
+from w2vbert.hub import checkpoint_file, read_json
 
 CONFIG_NAME = "config.json"
 
@@ -33,15 +34,15 @@ class ConfigError(ValueError):
 class Wav2Vec2BertConfig:
     """Sizes, regularisation and head settings of a Wav2Vec2-BERT model.
 
-    Takes the published keyword arguments, and `num_labels` as a short way to say `id2label`. Any further keyword becomes
-    an attribute and survives `save_pretrained`.
+    Takes the published keyword arguments, and `num_labels` as a short way to say `id2label`. Any further
+    keyword becomes an attribute and survives `save_pretrained`.
 
     Two fields deserve a word:
 
     - `output_hidden_size`: width after the adapter; `None` means `hidden_size`.
-    - `adapter_reads_padding` (ours, default `False`): the published implementation lets the strided convolutions of the
-      adapter read whatever the encoder left in the padding after a clip, so a clip's result depends on the batch it came
-      in. `True` reproduces those numbers in `forward`, for checkpoints whose users need them to the digit.
+    - `adapter_reads_padding` (ours, default `False`): the published implementation lets the strided
+      convolutions of the adapter read whatever the encoder left in the padding after a clip, so a clip's result
+      depends on the batch it came in. `True` reproduces those numbers in `forward`, to the digit.
 
     Raises:
         ConfigError: a value that no model can have; names the field and the reason.
@@ -176,7 +177,7 @@ class Wav2Vec2BertConfig:
 
     @property
     def inputs_to_logits_ratio(self) -> int:
-        """Audio samples per logit frame, as published (twice the feature width times the adapter's strides)."""
+        """Audio samples per logit frame: twice the feature width, times the adapter's strides."""
         ratio = 2 * self.feature_projection_input_dim
         return ratio * self.adapter_stride**self.num_adapter_layers if self.add_adapter else ratio
 
@@ -232,11 +233,9 @@ class Wav2Vec2BertConfig:
         """Read `config.json` of a local directory or of a repository on the hub; `overrides` win over it.
 
         Raises:
-            OSError: there is no such file (see `w2vbert.hub`).
+            CheckpointNotFoundError: there is no such file.
             ConfigError: as `from_dict`, or the file is no JSON object.
         """
-        from w2vbert.hub import checkpoint_file
-
         path = checkpoint_file(
             name_or_path,
             CONFIG_NAME,
@@ -247,11 +246,9 @@ class Wav2Vec2BertConfig:
         )
         assert path is not None  # `required` is the default there
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ConfigError(CONFIG_NAME, f"{path} is not valid JSON ({error})") from error
-        if not isinstance(content, dict):
-            raise ConfigError(CONFIG_NAME, f"{path} holds a {type(content).__name__}, not an object")
+            content = read_json(path)
+        except ValueError as error:
+            raise ConfigError(CONFIG_NAME, str(error)) from error
         return cls.from_dict(content, **overrides)
 
     def __eq__(self, other: object) -> bool:

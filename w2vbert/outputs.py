@@ -1,7 +1,7 @@
 """What the models return: the published output classes.
 
-An output has attributes, and reads as a tuple of those that are set (`output[0]`, `output[:2]`, `output.to_tuple()`) or as
-a mapping of them (`output["logits"]`, `output.items()`).
+An output has attributes, and reads as a tuple of those that are set (`output[0]`, `output[:2]`,
+`output.to_tuple()`) or as a mapping of them (`output["logits"]`, `output.items()`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class ModelOutput(Mapping[str, Any]):
-    """Base of all outputs; a subclass is a dataclass whose fields default to `None`. Unset fields do not exist."""
+    """Base of all outputs: a subclass is a dataclass whose fields default to `None`, that is absent."""
 
     def _names(self) -> list[str]:
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]  # type: ignore[arg-type]
@@ -39,14 +39,14 @@ class ModelOutput(Mapping[str, Any]):
 
 @dataclass(eq=False)
 class Wav2Vec2BaseModelOutput(ModelOutput):
-    """Output of the bare encoder. Frames of padding are zero in every tensor but `extract_features`.
+    """Output of the bare encoder. Frames of padding are zero in every tensor.
 
     Attributes:
         last_hidden_state: (batch, frames, width), after the adapter if there is one.
         extract_features: (batch, frames, features), the layer-normalised input features.
-        hidden_states: input of the first encoder layer, then the output of each: (batch, frames, hidden_size).
+        hidden_states: (batch, frames, hidden_size) each; input of the first layer, then output of every layer.
             `hidden_states[-1]` is the last *encoder* layer; with an adapter it is not `last_hidden_state`.
-        attentions: weights of each encoder layer, after softmax and dropout: (batch, heads, frames, frames).
+        attentions: (batch, heads, frames, frames) each; the weights that every encoder layer applied.
     """
 
     last_hidden_state: Tensor | None = None

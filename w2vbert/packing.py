@@ -43,7 +43,7 @@ class Packed:
 
     def split(self) -> tuple[Tensor, ...]:
         """Each sequence by itself, as views: (length, ...)."""
-        return self.frames.split(self.lengths)
+        return self.frames.split_with_sizes(self.lengths)
 
     def with_frames(self, frames: Tensor) -> Packed:
         """Other frames in the same order, of the same lengths."""
@@ -80,7 +80,8 @@ class Packed:
 
         Args:
             padded: (batch, max_length, ...).
-            mask: (batch, max_length) of any dtype, non-zero on the frames of a row, which come first. `None`: no padding.
+            mask: (batch, max_length) of any dtype, non-zero on the frames of a row, which come first.
+                `None`: no padding.
 
         Raises:
             MaskError: the mask has another shape, holes, padding on the left, or a row without frames.
