@@ -79,15 +79,3 @@ def span_mask(
     started = starts.cumsum(dim=1)
     ended = torch.nn.functional.pad(started, (mask_length, 0))[:, :max_length]
     return (started > ended).to(device)
-
-
-def mask_lengths(attention_mask: Tensor) -> Tensor:
-    """Valid positions of each row of a right-padded mask.
-
-    Args:
-        attention_mask: ``(batch, frames)`` of any dtype; what is not zero is valid.
-
-    Returns:
-        int64 ``(batch,)``.
-    """
-    return attention_mask.bool().sum(dim=-1)
