@@ -41,8 +41,8 @@ class Wav2Vec2BertConfig:
 
     - `output_hidden_size`: width after the adapter; `None` means `hidden_size`.
     - `adapter_reads_padding` (ours, default `False`): the published implementation lets the strided
-      convolutions of the adapter read whatever the encoder left in the padding after a clip, so a clip's result
-      depends on the batch it came in. `True` reproduces those numbers in `forward`, to the digit.
+      convolutions of the adapter read whatever the encoder left in the padding after a clip, so a clip's
+      result depends on the batch it came in. `True` reproduces those numbers in `forward`, to the digit.
 
     Raises:
         ConfigError: a value that no model can have; names the field and the reason.

@@ -17,7 +17,8 @@ class ModelOutput(Mapping[str, Any]):
     """Base of all outputs: a subclass is a dataclass whose fields default to `None`, that is absent."""
 
     def _names(self) -> list[str]:
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]  # type: ignore[arg-type]
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # subclasses are dataclasses
+        return [name for name in names if getattr(self, name) is not None]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())
@@ -44,7 +45,7 @@ class Wav2Vec2BaseModelOutput(ModelOutput):
     Attributes:
         last_hidden_state: (batch, frames, width), after the adapter if there is one.
         extract_features: (batch, frames, features), the layer-normalised input features.
-        hidden_states: (batch, frames, hidden_size) each; input of the first layer, then output of every layer.
+        hidden_states: (batch, frames, hidden_size) each; the input of the first layer and the output of each.
             `hidden_states[-1]` is the last *encoder* layer; with an adapter it is not `last_hidden_state`.
         attentions: (batch, heads, frames, frames) each; the weights that every encoder layer applied.
     """

@@ -49,23 +49,35 @@ class Packed:
         """Other frames in the same order, of the same lengths."""
         return Packed(frames, self.lengths)
 
-    def pad(self, value: float = 0.0) -> Tensor:
-        """(batch, max_length, ...): sequences below each other, `value` after the end of the shorter ones."""
-        batch, longest = len(self.lengths), max(self.lengths)
+    def pad(self, value: float = 0.0, *, length: int | None = None) -> Tensor:
+        """(batch, length, ...): sequences below each other, `value` after the end of the shorter ones.
+
+        Args:
+            length: frames per row; those of the longest sequence when omitted.
+        """
+        batch, length = len(self.lengths), self._row_length(length)
         tail = self.frames.shape[1:]
-        if batch * longest == len(self.frames):
-            return self.frames.view(batch, longest, *tail)
-        padded = self.frames.new_full((batch * longest, *tail), value)
-        return padded.index_copy(0, self._places(longest), self.frames).view(batch, longest, *tail)
+        if batch * length == len(self.frames):
+            return self.frames.view(batch, length, *tail)
+        padded = self.frames.new_full((batch * length, *tail), value)
+        return padded.index_copy(0, self._places(length), self.frames).view(batch, length, *tail)
 
-    def mask(self) -> Tensor:
-        """(batch, max_length) bool: true where `pad` puts a frame."""
+    def mask(self, *, length: int | None = None) -> Tensor:
+        """(batch, length) bool: true where `pad` puts a frame."""
         lengths = torch.tensor(self.lengths, device=self.frames.device)
-        return torch.arange(max(self.lengths), device=self.frames.device) < lengths[:, None]
+        return torch.arange(self._row_length(length), device=self.frames.device) < lengths[:, None]
 
-    def _places(self, longest: int) -> Tensor:
-        """(total_frames,): row of each frame among the batch * longest rows of the padded batch."""
-        shifts = torch.tensor([row * longest - start for row, start in enumerate(self.offsets[:-1])])
+    def _row_length(self, length: int | None) -> int:
+        longest = max(self.lengths)
+        if length is None:
+            return longest
+        if length < longest:
+            raise ValueError(f"rows of {length} frames cannot hold a sequence of {longest}")
+        return length
+
+    def _places(self, length: int) -> Tensor:
+        """(total_frames,): row of each frame among the batch * length rows of the padded batch."""
+        shifts = torch.tensor([row * length - start for row, start in enumerate(self.offsets[:-1])])
         steps = shifts.repeat_interleave(torch.tensor(self.lengths))
         return (steps + torch.arange(len(self.frames))).to(self.frames.device, non_blocking=True)
 

@@ -1,0 +1,169 @@
+"""Where the sequences of a pack lie, in the index tensors that layers need.
+
+Linear layers and norms see one long run of frames and need none of this. Convolutions must not read across
+the border of two sequences, attention must not look across it: both ask the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+# Sequences share an attention call if none is shorter than this part of the longest. A GPU is paid for by
+# the launch and fed by large calls; on a CPU a call costs little and each computed padding frame costs its
+# full price.
+_SIMILAR_ON_CPU = 1.0
+_SIMILAR_ON_GPU = 0.8
+
+
+class Layout:
+    """Lengths and borders of packed sequences. Made once per pass; tensors are made when first asked for
+    and kept.
+
+    Attributes:
+        lengths: frames of each sequence.
+        attended: how many first frames of each sequence may be looked at. Fewer than `lengths` only where
+            padding is
+            computed on purpose (`adapter_reads_padding`).
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], device: torch.device, *, attended: Sequence[int] | None = None
+    ) -> None:
+        self.lengths = tuple(lengths)
+        self.attended = self.lengths if attended is None else tuple(attended)
+        self.device = device
+        self.total = sum(self.lengths)
+        self._offsets = tuple(accumulate(self.lengths[:-1], initial=0))
+        self._gaps: dict[int, Tensor] = {}
+
+    def _per_sequence(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, device=self.device)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """(total,): the sequence that each frame belongs to."""
+        index = torch.arange(len(self.lengths), device=self.device)
+        return index.repeat_interleave(self._per_sequence(self.lengths), output_size=self.total)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """(total,): the place of each frame in its sequence, from 0."""
+        return torch.arange(self.total, device=self.device) - self._per_sequence(self._offsets)[self.rows]
+
+    @cached_property
+    def padding(self) -> Tensor | None:
+        """(total, 1) bool: frames that are padding; `None` if there are none, which is the rule."""
+        if self.attended == self.lengths:
+            return None
+        return (self.positions >= self._per_sequence(self.attended)[self.rows]).unsqueeze(1)
+
+    def without_padding(self, frames: Tensor) -> Tensor:
+        """(total, ...) -> the frames that are not padding."""
+        return frames if self.padding is None else frames[~self.padding[:, 0]]
+
+    def zero_padding(self, frames: Tensor) -> Tensor:
+        """(total, width) with zeros in the frames that are padding."""
+        return frames if self.padding is None else frames.masked_fill(self.padding, 0.0)
+
+    def places_after_gaps(self, gap: int) -> Tensor:
+        """(total,): where each frame lies once `gap` frames are put before every sequence."""
+        if gap not in self._gaps:
+            self._gaps[gap] = torch.arange(self.total, device=self.device) + gap * (self.rows + 1)
+        return self._gaps[gap]
+
+    def windows(self, lengths: Sequence[int], *, kernel: int, stride: int, padding: int) -> Tensor:
+        """What a strided convolution reads, within each sequence.
+
+        Args:
+            lengths: output frames of each sequence.
+
+        Returns:
+            (sum(lengths), kernel): packed index of every frame read; `total` where it is beyond the
+            sequence's ends.
+        """
+        out = Layout(lengths, self.device)
+        local = out.positions.unsqueeze(1) * stride - padding + torch.arange(kernel, device=self.device)
+        inside = (local >= 0) & (local < self._per_sequence(self.lengths)[out.rows].unsqueeze(1))
+        return torch.where(
+            inside, local + self._per_sequence(self._offsets)[out.rows].unsqueeze(1), self.total
+        )
+
+    # Attention
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The sequences, those of similar length together, as attention takes them."""
+        similar = _SIMILAR_ON_CPU if self.device.type == "cpu" else _SIMILAR_ON_GPU
+        groups: list[list[int]] = []
+        for row in sorted(range(len(self.lengths)), key=lambda row: -self.lengths[row]):
+            if groups and self.lengths[row] >= similar * self.lengths[groups[-1][0]]:
+                groups[-1].append(row)
+            else:
+                groups.append([row])
+        return tuple(self._group(rows) for rows in groups)
+
+    def _group(self, rows: Sequence[int]) -> Group:
+        length, offset = self.lengths[rows[0]], self._offsets[rows[0]]
+        attended = [self.attended[row] for row in rows]
+        if len(rows) == 1:
+            return Group(tuple(rows), length, attended[0], slice(offset, offset + length), None)
+        steps = torch.arange(length, device=self.device)
+        lengths = self._per_sequence([self.lengths[row] for row in rows]).unsqueeze(1)
+        # Past its end a sequence repeats its last frame: any frame would do, for it is masked and thrown
+        # away.
+        tokens = self._per_sequence([self._offsets[row] for row in rows]).unsqueeze(1) + steps.minimum(
+            lengths - 1
+        )
+        keys = max(attended)
+        mask = None
+        if min(attended) < keys:
+            mask = (steps[:keys] < self._per_sequence(attended).unsqueeze(1))[:, None, None, :]
+        return Group(tuple(rows), length, keys, tokens.flatten(), mask)
+
+    @cached_property
+    def _order(self) -> Tensor | None:
+        """(total,): where each frame lies in the concatenation of all groups; `None` if just there."""
+        starts = [0] * len(self.lengths)
+        start = 0
+        for group in self.groups:
+            for row in group.rows:
+                starts[row] = start
+                start += group.length
+        if start == self.total and starts == list(self._offsets):
+            return None
+        return self._per_sequence(starts)[self.rows] + self.positions
+
+    def ungroup(self, grouped: Sequence[Tensor]) -> Tensor:
+        """(batch * length, ...) of each group -> (total, ...) in packed order."""
+        joined = grouped[0] if len(grouped) == 1 else torch.cat(tuple(grouped))
+        return joined if self._order is None else joined[self._order]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Sequences of similar length that share one attention call.
+
+    Attributes:
+        rows: their numbers in the pack.
+        length: frames of the longest; the others are filled up to it.
+        keys: how many first frames can be attended to.
+        tokens: packed index of their frames, batch * length of them.
+        mask: (batch, 1, 1, keys) bool, true where a key is a frame; `None` if all are.
+    """
+
+    rows: tuple[int, ...]
+    length: int
+    keys: int
+    tokens: slice | Tensor
+    mask: Tensor | None
+
+    def heads(self, projected: Tensor, num_heads: int) -> Tensor:
+        """(total, num_heads * head_size) -> (batch, num_heads, length, head_size)."""
+        frames = projected[self.tokens]
+        return frames.view(len(self.rows), self.length, num_heads, -1).transpose(1, 2)

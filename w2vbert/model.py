@@ -1,0 +1,267 @@
+"""The bare Wav2Vec2-BERT model: features in, frames out.
+
+Source: Seamless Communication 2023 (arXiv:2312.05187), section 3.2.1, and the published
+`Wav2Vec2BertModel`, whose signature, state-dict keys and numbers these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vbert.adapter import Adapter, adapter_lengths
+from w2vbert.attention import SelfAttention
+from w2vbert.checkpoint import PreTrainedModel
+from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.conformer import Encoder, FeatureProjection, FeedForward
+from w2vbert.layout import Layout
+from w2vbert.masking import span_mask
+from w2vbert.outputs import Wav2Vec2BertBaseModelOutput
+from w2vbert.packing import Packed, lengths_of_mask
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """What heads read.
+
+    Attributes:
+        last_hidden_state: frames after the encoder and, if there is one, the adapter.
+        extract_features: the layer-normalised input features.
+        hidden_states: input of the first encoder layer and output of each, before any adapter:
+            `num_hidden_layers + 1` of them; `None` if not asked for.
+        attentions: (batch, heads, max_length, max_length) of each encoder layer, zero in padding; `None` if
+            not asked
+            for.
+    """
+
+    last_hidden_state: Packed
+    extract_features: Packed
+    hidden_states: tuple[Packed, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class Wav2Vec2BertModel(PreTrainedModel):
+    """Encoder of filterbank features, with the adapter if configured.
+
+    Raises:
+        ConfigError: the configuration is impossible.
+    """
+
+    def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        super().__init__(config)
+        config.validate()
+        self.feature_projection = FeatureProjection(config)
+        if config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0:
+            self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size))
+        self.encoder = Encoder(config)
+        self.adapter = Adapter(config) if config.add_adapter else None
+        self.intermediate_ffn = None
+        if config.use_intermediate_ffn_before_adapter:
+            self.intermediate_ffn = FeedForward(config, activation="relu", width=config.hidden_size)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FeatureProjection):
+            bound = module.projection.in_features**-0.5
+            nn.init.uniform_(module.projection.weight, -bound, bound)
+            nn.init.uniform_(module.projection.bias, -bound, bound)
+        elif isinstance(module, SelfAttention) and module.position_embeddings_type == "relative":
+            nn.init.xavier_uniform_(module.pos_bias_u)
+            nn.init.xavier_uniform_(module.pos_bias_v)
+        elif isinstance(module, Wav2Vec2BertModel) and hasattr(module, "masked_spec_embed"):
+            nn.init.uniform_(module.masked_spec_embed)
+
+    def forward(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Wav2Vec2BertBaseModelOutput | tuple[Tensor, ...]:
+        """Encode a padded batch, as published.
+
+        Args:
+            input_features: (batch, frames, feature_projection_input_dim).
+            attention_mask: (batch, frames), non-zero on the frames of each clip, which come before its
+                padding.
+            mask_time_indices: (batch, frames), true where a frame is replaced by the mask embedding, in
+                training or not
+                (ignored, as published, without `apply_spec_augment`).
+            output_attentions, output_hidden_states, return_dict: what to return; the configuration's choice
+                when `None`.
+
+        Returns:
+            Padded tensors, zero in padding; a tuple of them if `return_dict` is false.
+
+        Raises:
+            MaskError: the mask has holes, padding on the left, or a clip without frames.
+            ClipTooShortError: a clip is shorter than what the adapter's convolution spans.
+        """
+        config = self.config
+        encoding = self.encode_padded(
+            input_features,
+            attention_mask,
+            mask_time_indices,
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=(
+                config.output_hidden_states if output_hidden_states is None else output_hidden_states
+            ),
+        )
+        output = self.padded(encoding, input_features.shape[1])
+        return_dict = config.return_dict if return_dict is None else return_dict
+        return output if return_dict else output.to_tuple()
+
+    def encode(
+        self,
+        features: Packed,
+        *,
+        mask_time_indices: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Encoding:
+        """Encode clips laid end to end.
+
+        Args:
+            features: (total, feature_projection_input_dim).
+            mask_time_indices: (batch, max_length), as in `forward`.
+            generator: source of the random masks of training; torch's default one when omitted.
+
+        Raises:
+            ClipTooShortError: a clip is shorter than what the adapter's convolution spans.
+        """
+        layout = Layout(features.lengths, features.frames.device)
+        return self._encode(
+            features.frames, layout, mask_time_indices, output_hidden_states, output_attentions, generator
+        )
+
+    def encode_padded(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Encoding:
+        """As `encode`, from a padded batch: (batch, frames, feature_projection_input_dim) and its mask.
+
+        Raises:
+            MaskError, ClipTooShortError: as `forward`.
+        """
+        if self.config.add_adapter and self.config.adapter_reads_padding and attention_mask is not None:
+            batch, longest = input_features.shape[:2]
+            attended = lengths_of_mask(attention_mask, shape=(batch, longest))
+            frames = input_features.flatten(0, 1)
+            layout = Layout((longest,) * batch, frames.device, attended=attended)
+        else:
+            packed = Packed.from_padded(input_features, attention_mask)
+            frames, layout = packed.frames, Layout(packed.lengths, packed.frames.device)
+        return self._encode(
+            frames, layout, mask_time_indices, output_hidden_states, output_attentions, generator
+        )
+
+    def _encode(
+        self,
+        features: Tensor,
+        layout: Layout,
+        mask_time_indices: Tensor | None,
+        output_hidden_states: bool,
+        output_attentions: bool,
+        generator: torch.Generator | None,
+    ) -> Encoding:
+        frames, extracted = self.feature_projection(features)
+        frames = self._spec_augment(frames, layout, mask_time_indices, generator)
+        encoded = self.encoder(
+            frames, layout, hidden_states=output_hidden_states, attentions=output_attentions
+        )
+        frames, states, after = encoded.frames, encoded.hidden_states, layout
+        if self.intermediate_ffn is not None:
+            frames = frames + 0.5 * self.intermediate_ffn(frames)
+        if self.adapter is not None:
+            frames, after = self.adapter(frames, layout)
+        return Encoding(
+            last_hidden_state=_packed(frames, after),
+            extract_features=_packed(extracted, layout),
+            hidden_states=None if states is None else tuple(_packed(state, layout) for state in states),
+            attentions=encoded.attentions,
+        )
+
+    def _spec_augment(
+        self,
+        frames: Tensor,
+        layout: Layout,
+        mask_time_indices: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Replace masked frames by the mask embedding and masked features by zero (SpecAugment)."""
+        config = self.config
+        if not config.apply_spec_augment:
+            return frames
+        if mask_time_indices is None and config.mask_time_prob > 0.0 and self.training:
+            mask_time_indices = span_mask(
+                layout.attended,
+                config.mask_time_prob,
+                config.mask_time_length,
+                min_masks=config.mask_time_min_masks,
+                max_length=max(layout.lengths),
+                generator=generator,
+                device=frames.device,
+            )
+        if mask_time_indices is not None:
+            masked = mask_time_indices.to(frames.device).bool()[layout.rows, layout.positions].unsqueeze(1)
+            # Without any mask probability the published model has no mask embedding: given masks then mean
+            # zeros.
+            embedding = getattr(self, "masked_spec_embed", frames.new_zeros(()))
+            frames = torch.where(masked, embedding.to(frames.dtype), frames)
+        if config.mask_feature_prob > 0.0 and self.training:
+            mask = span_mask(
+                (config.hidden_size,) * len(layout.lengths),
+                config.mask_feature_prob,
+                config.mask_feature_length,
+                min_masks=config.mask_feature_min_masks,
+                generator=generator,
+                device=frames.device,
+            )
+            frames = frames.masked_fill(mask[layout.rows], 0.0)
+        return frames
+
+    def padded(self, encoding: Encoding, length: int) -> Wav2Vec2BertBaseModelOutput:
+        """An encoding as `forward` returns it: padded batches, zero in padding.
+
+        Args:
+            length: frames per row of the features; `last_hidden_state` has what the adapter makes of so many.
+        """
+        states, attentions = encoding.hidden_states, encoding.attentions
+        missing = length - max(encoding.extract_features.lengths)
+        return Wav2Vec2BertBaseModelOutput(
+            last_hidden_state=encoding.last_hidden_state.pad(length=self.output_lengths((length,))[0]),
+            extract_features=encoding.extract_features.pad(length=length),
+            hidden_states=None if states is None else tuple(state.pad(length=length) for state in states),
+            attentions=(
+                None if attentions is None else tuple(F.pad(a, (0, missing, 0, missing)) for a in attentions)
+            ),
+        )
+
+    def output_lengths(self, lengths: Sequence[int]) -> tuple[int, ...]:
+        """Frames of each clip in `last_hidden_state`, given the frames of its features.
+
+        Raises:
+            ClipTooShortError: as `forward`.
+        """
+        if self.config.add_adapter:
+            for _ in range(self.config.num_adapter_layers):
+                lengths = adapter_lengths(self.config, lengths)
+        return tuple(lengths)
+
+
+def _packed(frames: Tensor, layout: Layout) -> Packed:
+    return Packed(layout.without_padding(frames), layout.attended)
