@@ -176,8 +176,9 @@ class SeamlessM4TFeatureExtractor:
             blocks: its samples in order, each block (n,) float32 of any length.
 
         Returns:
-            (frames, num_mel_bins * stride) float32: `extract` of all blocks together, up to the rounding of
-            the mean (1e-5; up to 4e-3 in a bin that never changes). It needs 64 kB for a second of audio.
+            (frames, num_mel_bins * stride) float32: `extract` of all blocks together, but for its statistics
+            in single precision (some 1e-5; up to 4e-3 in a bin that never changes). It needs 64 kB for a
+            second of audio.
         """
         stream = FbankStream(self.fbank)
         energies = [stream.add(finite(block)) for block in blocks]
