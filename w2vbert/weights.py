@@ -72,7 +72,7 @@ def open_weights(
     """
     formats: list[tuple[str, Callable[[Path], dict[str, StoredTensor]]]] = []
     if use_safetensors is not False:
-        formats.append((SAFETENSORS, lambda path: _open_safetensors(path, device)))
+        formats.append((SAFETENSORS, lambda path: open_safetensors(path, device)))
     if use_safetensors is not True:
         formats.append((PICKLE, _open_pickle))
     for filename, open_file in formats:
@@ -104,7 +104,12 @@ def _open_shards(
     return {name: shards[filename][name] for name, filename in weight_map.items()}
 
 
-def _open_safetensors(path: Path, device: torch.device | str) -> dict[str, StoredTensor]:
+def open_safetensors(path: Path, device: torch.device | str) -> dict[str, StoredTensor]:
+    """The tensors of one file by name, none of them read yet.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
     try:
         file = safe_open(path, framework="pt", device=str(device))
         stored = {}

@@ -1,0 +1,220 @@
+"""Wav2Vec2BertForCTC: a token distribution for every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from w2vbert.checkpoint import CheckpointError, Source
+from w2vbert.config import ConfigError, Wav2Vec2BertConfig
+from w2vbert.heads.losses import ctc_loss
+from w2vbert.heads.task import TaskModel
+from w2vbert.hub import CheckpointNotFoundError
+from w2vbert.model import Encoding
+from w2vbert.outputs import CausalLMOutput
+from w2vbert.packing import Packed
+from w2vbert.weights import StoredTensor, enumerate_names, open_safetensors
+
+# Logit of the blank on frames of padding, the other tokens being at 0: a probability of 1 in any precision.
+_CERTAIN = 100.0
+
+
+class Wav2Vec2BertForCTC(TaskModel):
+    """The encoder with a linear layer over the vocabulary, for connectionist temporal classification.
+
+    Args:
+        config: `vocab_size` must be set, and `pad_token_id`, the blank, must lie in the vocabulary.
+        target_lang: only for `from_pretrained`, which loads the weights of that language; there are none to
+            load here.
+
+    Raises:
+        ConfigError: `vocab_size` or `pad_token_id` cannot be used.
+        ValueError: `target_lang` was given.
+    """
+
+    def __init__(self, config: Wav2Vec2BertConfig, target_lang: str | None = None) -> None:
+        if target_lang is not None:
+            raise ValueError(
+                f"target_lang={target_lang!r} names weights beside a checkpoint: pass it to from_pretrained, "
+                "or call load_adapter on a loaded model"
+            )
+        if config.vocab_size is None:
+            raise ConfigError(
+                "vocab_size", "is not set: give the size of the tokenizer's vocabulary, such as vocab_size=32"
+            )
+        if config.pad_token_id is None or not 0 <= config.pad_token_id < config.vocab_size:
+            raise ConfigError(
+                "pad_token_id",
+                f"is the blank of CTC, so it must be a token from 0 to {config.vocab_size - 1}, "
+                f"is {config.pad_token_id}",
+            )
+        super().__init__(config)
+        self.target_lang: str | None = None
+        self.blank = config.pad_token_id
+        self.dropout = nn.Dropout(config.final_dropout)
+        self.lm_head = nn.Linear(config.encoded_size, config.vocab_size)
+        self.post_init()
+
+    def frame_logits(self, encoding: Encoding) -> Packed:
+        """Logits of every frame: (total_frames, vocab_size)."""
+        frames = encoding.last_hidden_state
+        return frames.with_frames(self.lm_head(self.dropout(frames.frames)))
+
+    def forward(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> CausalLMOutput | tuple[Tensor, ...]:
+        """Logits of a padded batch, and the CTC loss where labels are given.
+
+        Frames of padding hold the blank, so the best path of a whole row reads as the clip alone does.
+
+        Args:
+            input_features: (batch, frames, feature_projection_input_dim).
+            attention_mask: (batch, frames), not zero on the frames of a clip; no padding when omitted.
+            labels: (batch, target_length) token ids, -100 for padding.
+            mask_time_indices: (batch, frames), frames to replace by the learned mask vector.
+            output_attentions, output_hidden_states, return_dict: as published; as configured when omitted.
+
+        Returns:
+            `CausalLMOutput` with logits (batch, output frames, vocab_size), or its tuple.
+
+        Raises:
+            ValueError: labels outside the vocabulary, or not a row per clip.
+        """
+        encoding, states = self._encode(
+            input_features, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        logits = self.frame_logits(encoding)
+        loss = None
+        if labels is not None:
+            loss = ctc_loss(
+                logits,
+                labels,
+                blank=self.blank,
+                reduction=self.config.ctc_loss_reduction,
+                zero_infinity=self.config.ctc_zero_infinity,
+            )
+        output = CausalLMOutput(loss=loss, logits=self._pad(logits, input_features), **states)
+        return output if self._wants_dict(return_dict) else output.to_tuple()
+
+    def _pad(self, packed: Packed, input_features: Tensor) -> Tensor:
+        padded = super()._pad(packed, input_features)
+        if padded.numel() == packed.frames.numel():
+            return padded
+        lengths = torch.tensor(packed.lengths, device=padded.device)
+        padding = torch.arange(padded.shape[1], device=padded.device) >= lengths[:, None]
+        padded[..., self.blank].masked_fill_(padding, _CERTAIN)
+        return padded
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        target_lang: str | None = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """As `PreTrainedModel.from_pretrained`, and:
+
+        Args:
+            target_lang: also load the weights of a language, see `load_adapter`.
+
+        A `vocab_size` that `config.json` leaves open is taken from the stored head, else from the tokenizer.
+        """
+        loaded: Any = super().from_pretrained(
+            pretrained_model_name_or_path, output_loading_info=True, **kwargs
+        )
+        model, info = loaded
+        if target_lang is not None:
+            hub_options = ("revision", "cache_dir", "token", "local_files_only")
+            model.load_adapter(target_lang, **{key: kwargs[key] for key in hub_options if key in kwargs})
+        return (model, info) if output_loading_info else model  # type: ignore[return-value]
+
+    @classmethod
+    def _complete_config(
+        cls, config: Wav2Vec2BertConfig, source: Source, stored: Mapping[str, StoredTensor]
+    ) -> Wav2Vec2BertConfig:
+        if config.vocab_size is not None:
+            return config
+        head = stored.get("lm_head.weight")
+        vocab_size = _tokenizer_size(source) if head is None else head.shape[0]
+        return Wav2Vec2BertConfig.from_dict(config.to_dict(), vocab_size=vocab_size)
+
+    def load_adapter(
+        self,
+        target_lang: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        """Replace weights by those of a language: `adapter.<target_lang>.safetensors` beside the checkpoint.
+
+        The file holds the head (`lm_head.weight`, `lm_head.bias`), which may have a vocabulary of its own,
+        and any other weights of the model that differ for the language.
+
+        Raises:
+            CheckpointNotFoundError: the checkpoint has no such file.
+            CheckpointError: the file does not fit the model; the model is left as it was.
+        """
+        filename = f"adapter.{target_lang}.safetensors"
+        path = Source(self.name_or_path, revision, cache_dir, token, local_files_only).file(filename)
+        if path is None:
+            raise CheckpointNotFoundError(
+                f"{self.name_or_path} has no {filename}, so target_lang={target_lang!r} cannot be loaded"
+            )
+        stored = open_safetensors(path, self.device)
+        head = self.lm_head
+        if "lm_head.weight" in stored and stored["lm_head.weight"].shape != tuple(head.weight.shape):
+            vocab_size = stored["lm_head.weight"].shape[0]
+            head = nn.Linear(head.in_features, vocab_size, device=self.device, dtype=self.dtype)
+        fresh = {f"lm_head.{name}": tensor for name, tensor in head.state_dict().items()}
+        expected = {**self.state_dict(), **fresh}
+        misfits = [
+            name for name in stored if name not in expected or stored[name].shape != expected[name].shape
+        ]
+        if head is not self.lm_head:
+            misfits += fresh.keys() - stored.keys()
+        if misfits or not stored:
+            raise CheckpointError(
+                f"{path} does not fit the model: {enumerate_names(misfits) or 'it is empty'}"
+            )
+        if self.blank >= head.out_features:
+            raise CheckpointError(
+                f"{path} has a vocabulary of {head.out_features}, but the blank is token {self.blank}"
+            )
+        self.lm_head = head
+        self.config.vocab_size = head.out_features
+        self.load_state_dict({name: tensor.read() for name, tensor in stored.items()}, strict=False)
+        self.target_lang = target_lang
+
+
+def _tokenizer_size(source: Source) -> int | None:
+    """Tokens of the tokenizer beside the checkpoint, `None` where there is none."""
+    from w2vbert.tokenizer import Wav2Vec2CTCTokenizer  # late: few checkpoints need it
+
+    try:
+        return len(
+            Wav2Vec2CTCTokenizer.from_pretrained(
+                source.name_or_path,
+                revision=source.revision,
+                cache_dir=source.cache_dir,
+                token=source.token,
+                local_files_only=source.local_files_only,
+            )
+        )
+    except CheckpointNotFoundError:
+        return None

@@ -1,0 +1,98 @@
+"""What the task models share: an encoder below, and which of its layers the head reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from w2vbert.checkpoint import PreTrainedModel
+from w2vbert.config import ConfigError, Wav2Vec2BertConfig
+from w2vbert.model import Encoding, Wav2Vec2BertModel
+from w2vbert.packing import Packed
+
+
+class TaskModel(PreTrainedModel):
+    """A `Wav2Vec2BertModel` with room for a head.
+
+    Args:
+        config: sizes of encoder and head.
+        weighted_layer_sum: whether the head reads a learned mean of the hidden states of all layers
+            (Yang et al. 2021, "SUPERB", arXiv:2105.01051) instead of the last hidden states.
+    """
+
+    layer_weights: nn.Parameter | None
+
+    def __init__(self, config: Wav2Vec2BertConfig, *, weighted_layer_sum: bool = False) -> None:
+        super().__init__(config)
+        self.wav2vec2_bert = Wav2Vec2BertModel(config)
+        states = config.num_hidden_layers + 1
+        self.layer_weights = nn.Parameter(torch.full((states,), 1 / states)) if weighted_layer_sum else None
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self and self.layer_weights is not None:
+            nn.init.constant_(self.layer_weights, 1 / len(self.layer_weights))
+
+    @property
+    def needs_hidden_states(self) -> bool:
+        """Whether the head reads the hidden states of every layer: what to ask `encode` for."""
+        return self.layer_weights is not None
+
+    @property
+    def frame_size(self) -> int:
+        """Width of the frames that the head reads."""
+        return self.config.hidden_size if self.needs_hidden_states else self.config.encoded_size
+
+    def _frames(self, encoding: Encoding) -> Packed:
+        """The frames that the head reads: (total_frames, frame_size)."""
+        if self.layer_weights is None:
+            return encoding.last_hidden_state
+        states = encoding.hidden_states
+        if states is None or len(states) != len(self.layer_weights):
+            raise ValueError(
+                "this head weighs the hidden states of all layers: encode with output_hidden_states=True"
+            )
+        weights = self.layer_weights.softmax(dim=0)
+        total = weights[0] * states[0].frames
+        for weight, state in zip(weights[1:], states[1:], strict=True):
+            total = total + weight * state.frames
+        return states[0].with_frames(total)
+
+    def _encode(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None,
+        mask_time_indices: Tensor | None,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+    ) -> tuple[Encoding, dict[str, Any]]:
+        """Encode a padded batch: what the head reads, and what the caller asked to see of it."""
+        config = self.config
+        show_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        encoding = self.wav2vec2_bert.encode_padded(
+            input_features,
+            attention_mask,
+            mask_time_indices,
+            output_hidden_states=show_states or self.needs_hidden_states,
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+        )
+        padded = tuple(state.pad() for state in encoding.hidden_states or ()) if show_states else None
+        return encoding, {"hidden_states": padded, "attentions": encoding.attentions}
+
+    def _wants_dict(self, return_dict: bool | None) -> bool:
+        return self.config.return_dict if return_dict is None else return_dict
+
+    def _pad(self, packed: Packed, input_features: Tensor) -> Tensor:
+        """(batch, output frames of the whole padded input, width): as wide as published, zero in padding."""
+        (width,) = self.wav2vec2_bert.output_lengths([input_features.shape[1]])
+        padded = packed.pad()
+        return F.pad(padded, (0, 0, 0, width - padded.shape[1]))
+
+
+def reject_adapter(config: Wav2Vec2BertConfig, task: str) -> None:
+    """Raise where a head cannot stand on an adapter, as in the published family."""
+    if config.add_adapter:
+        raise ConfigError("add_adapter", f"{task} does not take an adapter: set it to False")
