@@ -73,6 +73,8 @@ def transformer_xl_bias(query: Tensor, relative_key: Tensor, *, keys: int, scale
         # The block meets the distances stop - 1 (last query, first key) down to start - keys + 1.
         met = relative_key[:, zero - stop + 1 : zero - start + keys]
         products = (query[:, :, start:stop] * scale) @ met.transpose(-1, -2)
+        if count == 1:
+            return products
         # Row i of the block starts at column count - 1 - i. Read with rows one shorter, the rows line up.
         width = products.shape[-1]
         flat = products.flatten(-2)[..., count - 1 : count * width - 1]
