@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from w2vbert import hub
 from w2vbert.config import Wav2Vec2BertConfig
@@ -254,7 +255,7 @@ class PreTrainedModel(nn.Module):
         stored = open_weights(source.file, device=target, use_safetensors=use_safetensors)
         config = cls._complete_config(config, source, stored)
         floats = _float_dtype(torch_dtype if dtype is None else dtype, config, stored)
-        with torch.device("meta"):
+        with torch.device("meta"), _NoDrawsWithoutMemory():
             model = cls(config)
         model.name_or_path = str(pretrained_model_name_or_path)
         info = model._load(stored, target, floats, ignore_mismatched_sizes=ignore_mismatched_sizes)
@@ -305,7 +306,8 @@ class PreTrainedModel(nn.Module):
 
         # Drawn first: initialising a tensor that is still without memory does nothing and costs nothing.
         _materialise(self, set(expected) - taken, device, dtype)
-        self.init_weights()
+        with _NoDrawsWithoutMemory():
+            self.init_weights()
         weights = {name: _cast(stored[name].read().to(device), dtype) for name in sorted(taken)}
         self.load_state_dict(weights, strict=False, assign=True)
         self._report(missing, unexpected, mismatched)
@@ -389,6 +391,20 @@ def backbone_digest(model: PreTrainedModel) -> str:
     fields = {name: getattr(model.config, name) for name in _BACKBONE_FIELDS}
     weights = {name: tensor for name, tensor in base.state_dict().items() if name != "masked_spec_embed"}
     return digest(weights, salt=repr(fields))
+
+
+class _NoDrawsWithoutMemory(TorchFunctionMode):
+    """Skips normal draws into tensors without memory, for which torch would import its compiler (seconds)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
 
 
 def _device(device: Any) -> torch.device:

@@ -139,7 +139,7 @@ class AMSoftmaxLoss(nn.Module):
         super().__init__()
         self.scale = scale
         self.margin = margin
-        self.weight = nn.Parameter(torch.randn(input_dim, num_labels))
+        self.weight = nn.Parameter(torch.empty(input_dim, num_labels))
 
     def forward(self, hidden_states: Tensor, labels: Tensor) -> Tensor:
         """The mean loss.
