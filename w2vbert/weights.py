@@ -178,7 +178,7 @@ def save_weights(
     )
     for filename, shard in zip(files, shards, strict=True):
         partial = directory / f".{filename}.partial"
-        save_file({name: _own(tensor) for name, tensor in shard.items()}, partial, metadata={"format": "pt"})
+        save_file(_unshared(shard), partial, metadata={"format": "pt"})
         partial.replace(directory / filename)
     index = directory / (SAFETENSORS + INDEX)
     if len(shards) > 1:
@@ -193,10 +193,18 @@ def save_weights(
             old.unlink(missing_ok=True)
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """The tensor with memory of its own: safetensors refuses views that share theirs."""
-    tensor = tensor.detach().cpu().contiguous()
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, each with memory of its own: safetensors refuses any that share it."""
+    unshared: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in weights.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        unshared[name] = tensor
+    return unshared
 
 
 def _bytes(size: int | str) -> int:
