@@ -15,8 +15,8 @@ from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.layout import Group, Layout
 from w2vbert.positions import BlockBias, rotate, shaw_bias, transformer_xl_bias
 
-# Elements of the positional term that exist at a time: 32 MiB in float32, which allocators still reuse.
-_BLOCK_ELEMENTS = 2**23
+# Elements of the positional term that exist at a time: 16 MiB in float32, which allocators still reuse.
+_BLOCK_ELEMENTS = 2**22
 _SMALLEST_BLOCK = 64
 
 
