@@ -1,4 +1,4 @@
-"""Span masks are drawn from the published distribution (seeds fixed: the outcome is the same in every run)."""
+"""Span masks are drawn from the published distribution. Seeds are fixed: every run has the same outcome."""
 
 from __future__ import annotations
 
