@@ -1,0 +1,26 @@
+"""Outputs read as attributes, tuples and mappings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from w2vbert.outputs import CausalLMOutput
+
+
+def test_output_is_tuple_and_mapping_of_what_is_set() -> None:
+    logits, loss = torch.ones(2), torch.tensor(3.0)
+    output = CausalLMOutput(logits=logits)
+    assert output[0] is logits
+    assert output["logits"] is output.logits is logits
+    assert output.to_tuple() == (logits,)
+    assert list(output.items()) == [("logits", logits)]
+    assert output.loss is None
+    assert "loss" not in output
+    with pytest.raises(KeyError):
+        output["loss"]
+    with pytest.raises(IndexError):
+        output[1]
+    output.loss = loss
+    assert output[:2] == (loss, logits)
+    assert output.get("attentions") is None
