@@ -54,10 +54,16 @@ class Wav2Vec2BertForCTC(TaskModel):
             )
         super().__init__(config)
         self.target_lang: str | None = None
-        self.blank = config.pad_token_id
         self.dropout = nn.Dropout(config.final_dropout)
         self.lm_head = nn.Linear(config.encoded_size, config.vocab_size)
         self.post_init()
+
+    @property
+    def blank(self) -> int:
+        """Token id of the blank: `config.pad_token_id`."""
+        blank = self.config.pad_token_id
+        assert blank is not None  # the constructor saw to that
+        return blank
 
     def frame_logits(self, encoding: Encoding) -> Packed:
         """Logits of every frame: (total_frames, vocab_size)."""
@@ -105,17 +111,16 @@ class Wav2Vec2BertForCTC(TaskModel):
                 reduction=self.config.ctc_loss_reduction,
                 zero_infinity=self.config.ctc_zero_infinity,
             )
-        output = CausalLMOutput(loss=loss, logits=self._pad(logits, input_features), **states)
+        padded = self._pad(logits, self._output_frames(input_features))
+        output = CausalLMOutput(loss=loss, logits=padded, **states)
         return output if self._wants_dict(return_dict) else output.to_tuple()
 
-    def _pad(self, packed: Packed, input_features: Tensor) -> Tensor:
-        padded = super()._pad(packed, input_features)
-        if padded.numel() == packed.frames.numel():
-            return padded
-        lengths = torch.tensor(packed.lengths, device=padded.device)
-        padding = torch.arange(padded.shape[1], device=padded.device) >= lengths[:, None]
-        padded[..., self.blank].masked_fill_(padding, _CERTAIN)
-        return padded
+    def _pad(self, logits: Packed, length: int) -> Tensor:
+        """(batch, length, vocab_size), with the blank on frames of padding."""
+        padding = ~logits.mask(length=length)
+        padded = logits.pad(length=length)
+        blank = torch.arange(padded.shape[-1], device=padded.device) == self.blank
+        return padded.masked_fill(padding[..., None] & blank, _CERTAIN)
 
     @classmethod
     def from_pretrained(

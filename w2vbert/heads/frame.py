@@ -64,5 +64,6 @@ class Wav2Vec2BertForAudioFrameClassification(TaskModel):
         )
         logits = self.frame_logits(encoding)
         loss = None if labels is None else frame_loss(logits, labels, self.config.problem_type)
-        output = TokenClassifierOutput(loss=loss, logits=self._pad(logits, input_features), **states)
+        padded = logits.pad(length=self._output_frames(input_features))
+        output = TokenClassifierOutput(loss=loss, logits=padded, **states)
         return output if self._wants_dict(return_dict) else output.to_tuple()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vbert.checkpoint import PreTrainedModel
@@ -79,17 +79,16 @@ class TaskModel(PreTrainedModel):
             output_hidden_states=show_states or self.needs_hidden_states,
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
         )
-        padded = tuple(state.pad() for state in encoding.hidden_states or ()) if show_states else None
-        return encoding, {"hidden_states": padded, "attentions": encoding.attentions}
+        shown = encoding if show_states else replace(encoding, hidden_states=None)
+        padded = self.wav2vec2_bert.padded(shown, input_features.shape[1])
+        return encoding, {"hidden_states": padded.hidden_states, "attentions": padded.attentions}
+
+    def _output_frames(self, input_features: Tensor) -> int:
+        """Frames per row of what is computed from padded features."""
+        return self.wav2vec2_bert.output_lengths([input_features.shape[1]])[0]
 
     def _wants_dict(self, return_dict: bool | None) -> bool:
         return self.config.return_dict if return_dict is None else return_dict
-
-    def _pad(self, packed: Packed, input_features: Tensor) -> Tensor:
-        """(batch, output frames of the whole padded input, width): as wide as published, zero in padding."""
-        (width,) = self.wav2vec2_bert.output_lengths([input_features.shape[1]])
-        padded = packed.pad()
-        return F.pad(padded, (0, 0, 0, width - padded.shape[1]))
 
 
 def reject_adapter(config: Wav2Vec2BertConfig, task: str) -> None:
