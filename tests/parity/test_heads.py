@@ -127,7 +127,7 @@ def test_shape_of_the_output(task: type[TaskModel], weighted: bool, asked: str) 
     config = task_config(task, 2, use_weighted_layer_sum=weighted, add_adapter=False)
     ours, peer = pair(task, config)
     peer.set_attn_implementation("eager")
-    features, mask = batch(config, [25, 20])
+    features, mask = batch(config, [25, 20], extra=2)
     options = {asked: True} if asked else {}
     mine, theirs = (model(features, attention_mask=mask, **options) for model in (ours, peer))
     assert list(mine.keys()) == list(theirs.keys())

@@ -90,6 +90,30 @@ def test_frame_logits_are_those_of_forward(task: type[TaskModel], weighted: bool
     torch.testing.assert_close(logits.frames, expected.frames, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=15, deadline=None)
+@given(
+    lengths=st.lists(st.integers(7, 60), min_size=2, max_size=5),
+    weighted=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@torch.no_grad()
+def test_a_clip_does_not_depend_on_its_neighbours(
+    task: type[TaskModel], lengths: list[int], weighted: bool, seed: int
+) -> None:
+    model = build(task, use_weighted_layer_sum=weighted)
+    packed = features(tuple(lengths), seed)
+    noise = torch.randn(len(lengths), max(lengths), 10, generator=torch.Generator().manual_seed(seed))
+    padded = torch.where(packed.mask()[..., None], packed.pad(), 1e3 * noise)
+    together = model(padded, packed.mask())
+    for row, clip in enumerate(packed.split()):
+        alone = model(clip[None])
+        for name in {"logits", "embeddings"} & alone.keys():
+            expected = alone[name][0]
+            shared = together[name][row][: len(expected)]
+            torch.testing.assert_close(shared, expected, atol=1e-5, rtol=0)
+
+
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(0, 20), max_size=8), weighted=st.booleans())
 @torch.no_grad()
