@@ -32,9 +32,9 @@ DETERMINISTIC: dict[str, Any] = {
 def random_config(seed: int, **fixed: Any) -> Wav2Vec2BertConfig:
     """A small configuration of odd sizes without randomness; `fixed` fields are as given."""
     rng = random.Random(seed)
-    heads = rng.choice([1, 2, 3, 4])
+    heads, head_size = rng.choice([(1, 16), (2, 10), (3, 8), (4, 6), (5, 4)])
     add_adapter = bool(fixed.get("add_adapter", rng.random() < 0.4))
-    hidden_size = heads * rng.choice([2, 4, 6, 10])
+    hidden_size = heads * head_size
     drawn: dict[str, Any] = {
         **DETERMINISTIC,
         "hidden_size": hidden_size,
@@ -54,7 +54,7 @@ def random_config(seed: int, **fixed: Any) -> Wav2Vec2BertConfig:
         "num_adapter_layers": rng.choice([1, 2]),
         "adapter_act": rng.choice(["relu", "gelu", "swish"]),
         "use_intermediate_ffn_before_adapter": add_adapter and rng.random() < 0.5,
-        "output_hidden_size": rng.choice([hidden_size, 2 * heads]) if add_adapter else None,
+        "output_hidden_size": rng.choice([hidden_size, 4 * heads]) if add_adapter else None,
     }
     return Wav2Vec2BertConfig(**{**drawn, **fixed})
 
