@@ -17,8 +17,8 @@ from w2vbert.hub import CheckpointNotFoundError, checkpoint_file, read_json
 from w2vbert.padding import Padding, pad_to, padded_length, round_up
 from w2vbert.waveform import Channel, Samples, as_clips, as_samples, finite, mono
 
-_CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
-_PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested
+CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
+PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested
 
 
 class AudioTooShortError(ValueError):
@@ -153,27 +153,32 @@ class SeamlessM4TFeatureExtractor:
             batch["attention_mask"] = padded["attention_mask"][:, self.stride - 1 : whole : self.stride]
         return batch.convert_to_tensors(return_tensors)
 
-    def extract(self, waveform: Any, channel: Channel | None = None) -> Array:
+    def extract(self, waveform: Any, channel: Channel | None = None, keep_partial: bool = False) -> Array:
         """Features of one clip: what `__call__` gives for it alone, without the frames its mask leaves out.
 
         Args:
             waveform: (samples,) or several channels, as in `__call__`, at `sampling_rate`.
             channel: as in `__call__`.
+            keep_partial: keep a last frame that the audio fills only in part, padded. The mask leaves it out,
+                but the published model computes it and the published decoding reads it: without it a word
+                that runs to the end of a clip may end a frame, or a letter, earlier.
 
         Returns:
-            (frames, num_mel_bins * stride) float32, frames = `num_frames(samples)`.
+            (frames, num_mel_bins * stride) float32, frames = `num_frames(samples)`, and one more when a
+            partial one is kept.
 
         Raises:
             AudioTooShortError, ValueError, TypeError: as `__call__`.
         """
         energies = self._energies(as_samples(waveform), channel, normalized=True)
-        return stack_frames(energies.T, self.stride)
+        return self._stacked(energies.T, keep_partial)
 
-    def extract_blocks(self, blocks: Iterable[Array]) -> Array:
+    def extract_blocks(self, blocks: Iterable[Array], keep_partial: bool = False) -> Array:
         """`extract` for a recording too long to have in memory as samples.
 
         Args:
             blocks: its samples in order, each block (n,) float32 of any length.
+            keep_partial: as in `extract`.
 
         Returns:
             (frames, num_mel_bins * stride) float32: `extract` of all blocks together, but for its statistics
@@ -190,6 +195,12 @@ class SeamlessM4TFeatureExtractor:
         for block in energies:
             features[filled : filled + block.shape[1]] = statistics.normalize(block).T
             filled += block.shape[1]
+        return self._stacked(features, keep_partial)
+
+    def _stacked(self, features: Array, keep_partial: bool) -> Array:
+        if keep_partial:
+            length = round_up(len(features), self.stride)
+            features = pad_to(features, length, self.padding_value, "right")
         return stack_frames(features, self.stride)
 
     def pad(
@@ -277,14 +288,14 @@ class SeamlessM4TFeatureExtractor:
             )
 
         config: dict[str, Any] | None = None
-        if path := find(_PROCESSOR_FILE):
+        if path := find(PROCESSOR_FILE):
             config = read_json(path).get("feature_extractor")
-        if config is None and (path := find(_CONFIG_FILE)):
+        if config is None and (path := find(CONFIG_FILE)):
             config = read_json(path)
         if config is None or path is None:
             raise CheckpointNotFoundError(
-                f"{pretrained_model_name_or_path} has no feature extractor: neither {_PROCESSOR_FILE} with a "
-                f"feature_extractor in it, nor {_CONFIG_FILE}"
+                f"{pretrained_model_name_or_path} has no feature extractor: neither {PROCESSOR_FILE} with a "
+                f"feature_extractor in it, nor {CONFIG_FILE}"
             )
         kind = config.get("feature_extractor_type", cls.__name__)
         if kind != cls.__name__:
@@ -317,7 +328,7 @@ class SeamlessM4TFeatureExtractor:
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
         """Write `preprocessor_config.json`, which transformers 4 and 5 load; returns the paths written."""
-        path = Path(save_directory) / _CONFIG_FILE
+        path = Path(save_directory) / CONFIG_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.to_json_string(), encoding="utf-8")
         return [str(path)]

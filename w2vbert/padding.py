@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+NO_LIMIT = int(1e30)  # how published files write that there is no model_max_length
+
 Padding = bool | Literal["longest", "max_length", "do_not_pad"]
 
 
@@ -29,6 +31,23 @@ def padded_length(
     if max_length is None:
         raise ValueError("padding='max_length' needs max_length")
     return round_up(max_length, multiple)
+
+
+def truncated_length(
+    truncation: bool | str, max_length: int, padding: Padding, multiple: int | None
+) -> int | None:
+    """Where to cut; None: nowhere.
+
+    Raises:
+        ValueError: an unknown `truncation`, or a length that padding could not keep to.
+    """
+    if truncation is False or truncation == "do_not_truncate" or max_length >= NO_LIMIT:
+        return None
+    if truncation is not True and truncation not in ("longest_first", "only_first"):
+        raise ValueError(f"truncation must be True, False or 'longest_first', not {truncation!r}")
+    if padding not in (False, "do_not_pad") and multiple and max_length % multiple:
+        raise ValueError(f"max_length {max_length} is no multiple of pad_to_multiple_of {multiple}")
+    return max_length
 
 
 def round_up(length: int, multiple: int | None) -> int:

@@ -7,14 +7,22 @@ Wav2Vec2 tokenizer counts them.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 Offsets = list[dict[str, Any]]
+TokenIds = int | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
+
+_CLEAN_UP = {
+    **{f" {mark}": mark for mark in ".?!,"},
+    " ' ": "'",
+    **{f" {ending}": ending for ending in ("n't", "'m", "'s", "'ve", "'re")},
+}
 
 
 @dataclass(frozen=True)
@@ -109,3 +117,33 @@ class Reader:
         if len(known) < len(symbols):
             raise ValueError("an id is not in the vocabulary, and there is no unk_token")
         return Reading(known, starts.tolist(), ends.tolist(), self._replacement)
+
+
+@dataclass(frozen=True)
+class Wav2Vec2CTCTokenizerOutput:
+    """A decoded text, or the texts of a batch, with the offsets that were asked for.
+
+    char_offsets: {"char", "start_offset", "end_offset"} for each character; word_offsets: the same of words.
+    Offsets count the ids that were decoded, which are frames of the logits; an end is one past the last.
+    """
+
+    text: str | list[str]
+    char_offsets: Any = None
+    word_offsets: Any = None
+
+    def __getitem__(self, name: str) -> Any:
+        return asdict(self)[name]
+
+
+def as_ids(token_ids: TokenIds) -> Ids:
+    """(n,) from ids of any kind; a single id is a sequence of one."""
+    if isinstance(token_ids, torch.Tensor):
+        token_ids = token_ids.detach().cpu().numpy()
+    return np.asarray(token_ids, np.int64).reshape(-1)
+
+
+def cleaned_up(text: str) -> str:
+    """No space before punctuation and English contractions."""
+    for spaced, plain in _CLEAN_UP.items():
+        text = text.replace(spaced, plain)
+    return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,37 +12,20 @@ import torch
 
 from w2vbert.batch import BatchEncoding, TensorType, to_tensor
 from w2vbert.hub import read_json
-from w2vbert.padding import Padding, pad_to, padded_length
-from w2vbert.reading import Ids, Reader, Reading
+from w2vbert.padding import NO_LIMIT, Padding, pad_to, padded_length, truncated_length
+from w2vbert.reading import (
+    Reader,
+    Reading,
+    TokenIds,
+    Wav2Vec2CTCTokenizerOutput,
+    as_ids,
+    cleaned_up,
+)
 from w2vbert.tokenizer_files import VOCAB_FILE, read_arguments, write_arguments, write_json
 from w2vbert.vocabulary import AddedToken, TokenSplitter, Vocabulary
 
-TokenIds = int | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
-
 IGNORED_LABEL = -100  # what PyTorch's losses skip
-_NO_LIMIT = int(1e30)  # how the published files write that there is no model_max_length
 _NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_CLEAN_UP = {
-    **{f" {mark}": mark for mark in ".?!,"},
-    " ' ": "'",
-    **{f" {ending}": ending for ending in ("n't", "'m", "'s", "'ve", "'re")},
-}
-
-
-@dataclass(frozen=True)
-class Wav2Vec2CTCTokenizerOutput:
-    """A decoded text, or the texts of a batch, with the offsets that were asked for.
-
-    char_offsets: {"char", "start_offset", "end_offset"} for each character; word_offsets: the same of words.
-    Offsets count the ids that were decoded, which are frames of the logits; an end is one past the last.
-    """
-
-    text: str | list[str]
-    char_offsets: Any = None
-    word_offsets: Any = None
-
-    def __getitem__(self, name: str) -> Any:
-        return asdict(self)[name]
 
 
 class Wav2Vec2CTCTokenizer:
@@ -123,7 +105,7 @@ class Wav2Vec2CTCTokenizer:
         self.extra_special_tokens = [str(token) for token in more]
         self.replace_word_delimiter_char = replace_word_delimiter_char
         self.do_lower_case = do_lower_case
-        self.model_max_length = _NO_LIMIT if model_max_length is None else model_max_length
+        self.model_max_length = NO_LIMIT if model_max_length is None else model_max_length
         self.padding_side = padding_side
         self.truncation_side = truncation_side
         self.clean_up_tokenization_spaces = bool(clean_up_tokenization_spaces)
@@ -236,7 +218,7 @@ class Wav2Vec2CTCTokenizer:
         pad_to_multiple_of: int | None = None,
         padding_side: str | None = None,
         return_tensors: TensorType | None = None,
-        return_attention_mask: bool = True,
+        return_attention_mask: bool | None = None,
     ) -> BatchEncoding:
         """Ids of a text or of a batch of texts.
 
@@ -254,12 +236,15 @@ class Wav2Vec2CTCTokenizer:
         Raises:
             ValueError: a character that is not in the vocabulary where there is no `unk_token`.
         """
-        limit = self._truncation_limit(padding, truncation, max_length, pad_to_multiple_of)
+        cut_at = self.model_max_length if max_length is None else max_length
+        if truncation is None:
+            truncation = max_length is not None and padding is False
+        limit = truncated_length(truncation, cut_at, padding, pad_to_multiple_of)
         ids = [self._truncate(self.encode(one), limit) for one in ([text] if isinstance(text, str) else text)]
         batch: Mapping[str, Any] = {"input_ids": ids}
         if padding == "max_length" and max_length is None:
             max_length = self.model_max_length
-            padding = "max_length" if max_length < _NO_LIMIT else False
+            padding = "max_length" if max_length < NO_LIMIT else False
         if ids:
             batch = self.pad(
                 batch,
@@ -305,20 +290,6 @@ class Wav2Vec2CTCTokenizer:
             raise ValueError(f"{token!r} is not in the vocabulary, and there is no unk_token")
         return index
 
-    def _truncation_limit(
-        self, padding: Padding, truncation: bool | str | None, max_length: int | None, multiple: int | None
-    ) -> int | None:
-        if truncation is None:
-            truncation = max_length is not None and padding is False
-        if truncation not in (True, False, "longest_first", "only_first", "do_not_truncate"):
-            raise ValueError(f"truncation must be True, False or 'longest_first', not {truncation!r}")
-        if truncation is False or truncation == "do_not_truncate":
-            return None
-        limit = self.model_max_length if max_length is None else max_length
-        if padding not in (False, "do_not_pad") and multiple and limit < _NO_LIMIT and limit % multiple:
-            raise ValueError(f"max_length {limit} is no multiple of pad_to_multiple_of {multiple}")
-        return limit
-
     def _truncate(self, ids: list[int], limit: int | None) -> list[int]:
         if limit is None or len(ids) <= limit:
             return ids
@@ -331,7 +302,7 @@ class Wav2Vec2CTCTokenizer:
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
         padding_side: str | None = None,
-        return_attention_mask: bool = True,
+        return_attention_mask: bool | None = None,
         return_tensors: TensorType | None = None,
     ) -> BatchEncoding:
         """Bring ids of several texts to one length.
@@ -360,7 +331,7 @@ class Wav2Vec2CTCTokenizer:
         side = padding_side or self.padding_side
         batch = BatchEncoding(encoded_inputs)
         batch["input_ids"] = [pad_to(row, length, self.pad_token_id or 0, side).tolist() for row in ids]
-        if return_attention_mask:
+        if return_attention_mask is None or return_attention_mask:
             batch["attention_mask"] = [pad_to(mask, length, 0, side).tolist() for mask in masks]
         else:
             batch.pop("attention_mask", None)
@@ -397,10 +368,8 @@ class Wav2Vec2CTCTokenizer:
             ValueError: an id that is not in the vocabulary where there is no `unk_token`.
         """
         reading = self.read(token_ids, skip_special_tokens, group_tokens)
-        text = self._text(reading, spaces_between_special_tokens)
-        clean = clean_up_tokenization_spaces
-        if self.clean_up_tokenization_spaces if clean is None else clean:
-            text = self.clean_up_tokenization(text)
+        separator = " " if spaces_between_special_tokens else ""
+        text = self.text_of(reading, separator, clean_up_tokenization_spaces)
         if not (output_char_offsets or output_word_offsets):
             return text
         return Wav2Vec2CTCTokenizerOutput(
@@ -416,25 +385,19 @@ class Wav2Vec2CTCTokenizer:
         clean_up_tokenization_spaces: bool | None = None,
         output_char_offsets: bool = False,
         output_word_offsets: bool = False,
-        group_tokens: bool = True,
-        spaces_between_special_tokens: bool = False,
+        **options: Any,
     ) -> list[str] | Wav2Vec2CTCTokenizerOutput:
         """`decode` of several sequences; offsets make it one output whose fields are lists."""
-        decoded = [
-            self.decode(
-                ids,
-                skip_special_tokens,
-                clean_up_tokenization_spaces,
-                output_char_offsets,
-                output_word_offsets,
-                group_tokens,
-                spaces_between_special_tokens,
-            )
-            for ids in (sequences.tolist() if isinstance(sequences, torch.Tensor) else sequences)
-        ]
-        outputs = [one for one in decoded if isinstance(one, Wav2Vec2CTCTokenizerOutput)]
+        options |= {
+            "skip_special_tokens": skip_special_tokens,
+            "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
+            "output_char_offsets": output_char_offsets,
+            "output_word_offsets": output_word_offsets,
+        }
+        decoded = [self.decode(ids, **options) for ids in sequences]
         if not (output_char_offsets or output_word_offsets):
             return [str(one) for one in decoded]
+        outputs = [one for one in decoded if isinstance(one, Wav2Vec2CTCTokenizerOutput)]
         return Wav2Vec2CTCTokenizerOutput(
             [str(one.text) for one in outputs],
             [one.char_offsets for one in outputs] if output_char_offsets else None,
@@ -448,7 +411,7 @@ class Wav2Vec2CTCTokenizer:
         """
         texts = []
         for row in labels:
-            ids = _flat(row)
+            ids = as_ids(row)
             texts.append(str(self.decode(ids[ids != IGNORED_LABEL], group_tokens=False)))
         return texts
 
@@ -456,17 +419,20 @@ class Wav2Vec2CTCTokenizer:
         self, token_ids: TokenIds, skip_special_tokens: bool = False, group_tokens: bool = True
     ) -> Reading:
         """What a sequence of ids emits and in which frames; `decode` puts it into words."""
-        return self._reader(_flat(token_ids), skip_special_tokens, group_tokens)
+        return self._reader(as_ids(token_ids), skip_special_tokens, group_tokens)
 
-    def _text(self, reading: Reading, spaces: bool) -> str:
-        text = reading.text(" " if spaces else "")
-        return text.lower() if self.do_lower_case else text
+    def text_of(self, reading: Reading, separator: str = "", clean_up: bool | None = None) -> str:
+        """The text of a reading, cleaned up as the tokenizer is set unless told."""
+        text = reading.text(separator)
+        text = text.lower() if self.do_lower_case else text
+        clean_up = self.clean_up_tokenization_spaces if clean_up is None else clean_up
+        return cleaned_up(text) if clean_up else text
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """The token of an id, or the tokens of several; the word delimiter is never skipped."""
         if isinstance(ids, int):
             return self.vocabulary.token(ids, self.unk_token)
-        tokens = [self.vocabulary.token(index, self.unk_token) for index in _flat(ids).tolist()]
+        tokens = [self.vocabulary.token(index, self.unk_token) for index in as_ids(ids).tolist()]
         skipped = set(self.all_special_tokens) - {self.word_delimiter_token} if skip_special_tokens else set()
         return [token for token in tokens if token not in skipped]
 
@@ -483,17 +449,10 @@ class Wav2Vec2CTCTokenizer:
         ids = np.array([places[token] for token in tokens], np.int64)
         reading = self._make_reader([*places, None])(ids, group=group_tokens)
         return {
-            "text": self._text(reading, spaces_between_special_tokens),
+            "text": self.text_of(reading, " " if spaces_between_special_tokens else "", clean_up=False),
             "char_offsets": reading.char_offsets() if output_char_offsets else None,
             "word_offsets": reading.word_offsets() if output_word_offsets else None,
         }
-
-    @staticmethod
-    def clean_up_tokenization(text: str) -> str:
-        """No space before punctuation and English contractions."""
-        for spaced, plain in _CLEAN_UP.items():
-            text = text.replace(spaced, plain)
-        return text
 
     # Files
 
@@ -559,9 +518,3 @@ class Wav2Vec2CTCTokenizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self)} tokens, {self.special_tokens_map})"
-
-
-def _flat(token_ids: TokenIds) -> Ids:
-    if isinstance(token_ids, torch.Tensor):
-        token_ids = token_ids.detach().cpu().numpy()
-    return np.asarray(token_ids, np.int64).reshape(-1)

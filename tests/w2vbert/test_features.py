@@ -117,6 +117,12 @@ def test_odd_frames_are_masked_out() -> None:
     assert batch["attention_mask"].tolist() == [[1, 0]]
     assert batch["input_features"].shape == (1, 2, 160)
     assert EXTRACTOR.extract(noise(720)).shape == (1, 160)
+    partial = EXTRACTOR.extract(noise(720), keep_partial=True)
+    np.testing.assert_array_equal(partial, batch["input_features"][0])
+    blocks = EXTRACTOR.extract_blocks([noise(720)], keep_partial=True)
+    assert blocks.shape == (2, 160)
+    assert not blocks[1, 80:].any()
+    assert EXTRACTOR.extract(noise(560), keep_partial=True).shape == (1, 160)
 
 
 @pytest.mark.parametrize("stride", [1, 3])
