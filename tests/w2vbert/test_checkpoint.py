@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.w2vbert.test_heads import build, config, features
@@ -61,6 +62,9 @@ def test_round_trip(tmp_path: Path, max_shard_size: int | str) -> None:
     assert_same(weights(model), weights(again))
     assert not again.training
     assert all(parameter.requires_grad for parameter in again.parameters())
+    for path in (tmp_path / "new" / "folder").glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            assert file.metadata() == {"format": "pt"}
     saved = json.loads((tmp_path / "new" / "folder" / "config.json").read_text())
     assert saved["architectures"] == ["Wav2Vec2BertForCTC"]
     assert saved["dtype"] == "float32"
@@ -472,6 +476,7 @@ def test_weights_digest() -> None:
         {**tensors, "a": tensors["a"].view(3, 2)},
         {**tensors, "a": tensors["a"] + 1e-6},
         {**tensors, "b": tensors["b"].int()},
+        {**tensors, "a": tensors["a"].view(torch.int32)},
         {"a": tensors["a"], "c": tensors["b"]},
         {"a": tensors["a"]},
     ]

@@ -186,20 +186,44 @@ def test_pooling_holds_little() -> None:
     assert pooling._tail.untyped_storage().nbytes() == pooling._tail.nbytes
 
 
+def test_moments_of_half_precision_are_kept_in_fp32() -> None:
+    """bf16 sums would be off in the third digit."""
+    frames = (1 + 0.1 * torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))).bfloat16()
+    moments = Moments()
+    for piece in frames.split(7):
+        moments.add(piece)
+    torch.testing.assert_close(moments.mean.double(), frames.double().mean(0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(moments.deviation().double(), frames.double().std(0), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("task", [Wav2Vec2BertForSequenceClassification, Wav2Vec2BertForXVector])
 @torch.no_grad()
-def test_pooling_in_half_precision() -> None:
-    """Sums are kept in fp32: bf16 alone would stop adding up after a few hundred frames."""
-    model = build(Wav2Vec2BertForSequenceClassification)
-    projected = 1 + model.project(model.wav2vec2_bert.encode(features((4000,)))).frames * 0.1
-    exact = model.pooling()
-    exact.add(projected)
-    expected = exact.finish()
-    rounded = model.bfloat16().pooling()
-    for piece in projected.bfloat16().split(7):
-        rounded.add(piece)
-    logits = rounded.finish()
+def test_pooling_in_half_precision(task: type[TaskModel]) -> None:
+    model = build(task).bfloat16()
+    projected = model.project(
+        model.wav2vec2_bert.encode(features().with_frames(features().frames.bfloat16()))
+    )
+    pooling = model.pooling()
+    pooling.add(projected.split()[0])
+    result = pooling.finish()
+    logits = result if task is Wav2Vec2BertForSequenceClassification else result.logits
     assert logits.dtype == torch.bfloat16
-    torch.testing.assert_close(logits.float(), expected, atol=0.02, rtol=0.02)
+    expected = model(features().pad().bfloat16(), features().mask()).logits[0]
+    torch.testing.assert_close(logits, expected, atol=0.03, rtol=0.03)
+
+
+def test_dropout_before_the_ctc_head_is_for_training() -> None:
+    model = build(Wav2Vec2BertForCTC, final_dropout=0.5, layerdrop=0.0, apply_spec_augment=False)
+    encoding = model.wav2vec2_bert.encode(features())
+    expected = model.lm_head(encoding.last_hidden_state.frames)
+    assert torch.equal(model.frame_logits(encoding).frames, expected)
+    model.train()
+    torch.manual_seed(1)
+    dropped = model.frame_logits(encoding).frames
+    torch.manual_seed(1)
+    kept = torch.nn.functional.dropout(encoding.last_hidden_state.frames, 0.5)
+    assert torch.equal(dropped, model.lm_head(kept))
+    assert not torch.allclose(dropped, expected)
 
 
 # A clip of minimum_frames is the shortest with a vector; below that there is an error, never NaN.
