@@ -179,6 +179,16 @@ def test_padding_of_frame_logits_is_zero() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_state_dict_has_the_published_names_at_full_size(task: type[TaskModel], weighted: bool) -> None:
+    config = Wav2Vec2BertConfig(vocab_size=32, num_labels=6, use_weighted_layer_sum=weighted)
+    with torch.device("meta"):
+        models = task(config), getattr(transformers, task.__name__)(peer_config(config))
+    mine, theirs = ({name: tensor.shape for name, tensor in m.state_dict().items()} for m in models)
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("task", TASKS)
 @torch.no_grad()
 def test_initial_weights_of_the_head(task: type[TaskModel]) -> None:
     """Deviation of every weight of the head as the peer draws it."""
