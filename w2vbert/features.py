@@ -14,7 +14,7 @@ import torch
 from w2vbert.batch import BatchFeature, TensorType, to_tensor
 from w2vbert.fbank import Array, Fbank, FbankStream, normalize
 from w2vbert.hub import CheckpointNotFoundError, checkpoint_file, read_json
-from w2vbert.padding import Padding, pad_to, padded_length, round_up
+from w2vbert.padding import Padding, columns, pad_to, padded_length, round_up
 from w2vbert.waveform import Channel, Samples, as_clips, as_samples, finite, mono
 
 CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
@@ -224,11 +224,7 @@ class SeamlessM4TFeatureExtractor:
         Returns:
             `input_features` (batch, frames, width) and `attention_mask` (batch, frames) int32.
         """
-        if not isinstance(processed_features, Mapping):
-            keys = processed_features[0].keys() if processed_features else ()
-            processed_features = {key: [clip[key] for clip in processed_features] for key in keys}
-        if not len(processed_features.get("input_features", ())):
-            raise ValueError("nothing to pad: no input_features were given")
+        processed_features = columns(processed_features, "input_features")
         clips = list(processed_features["input_features"])
         if return_tensors is None:
             return_tensors = "pt" if isinstance(clips[0], torch.Tensor) else "np"

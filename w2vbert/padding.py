@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +10,20 @@ import numpy as np
 NO_LIMIT = int(1e30)  # how published files write that there is no model_max_length
 
 Padding = bool | Literal["longest", "max_length", "do_not_pad"]
+
+
+def columns(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """{key: [value of each row]} from that, or from a list with a mapping for each row, as data loaders have it.
+
+    Raises:
+        ValueError: there is nothing under `name`.
+    """
+    if not isinstance(batch, Mapping):
+        keys = batch[0].keys() if batch else ()
+        batch = {key: [row[key] for row in batch] for key in keys}
+    if not len(batch.get(name, ())):
+        raise ValueError(f"nothing to pad: no {name} were given")
+    return batch
 
 
 def padded_length(

@@ -12,15 +12,8 @@ import torch
 
 from w2vbert.batch import BatchEncoding, TensorType, to_tensor
 from w2vbert.hub import read_json
-from w2vbert.padding import NO_LIMIT, Padding, pad_to, padded_length, truncated_length
-from w2vbert.reading import (
-    Reader,
-    Reading,
-    TokenIds,
-    Wav2Vec2CTCTokenizerOutput,
-    as_ids,
-    cleaned_up,
-)
+from w2vbert.padding import NO_LIMIT, Padding, columns, pad_to, padded_length, truncated_length
+from w2vbert.reading import Reader, Reading, TokenIds, Wav2Vec2CTCTokenizerOutput, as_ids, cleaned_up
 from w2vbert.tokenizer_files import VOCAB_FILE, read_arguments, write_arguments, write_json
 from w2vbert.vocabulary import AddedToken, TokenSplitter, Vocabulary
 
@@ -265,7 +258,8 @@ class Wav2Vec2CTCTokenizer:
     def tokenize(self, text: str) -> list[str]:
         """Tokens of one text: those that are kept whole, and between them every character by itself.
 
-        Where whole tokens overlap, the one that begins first counts, and of several the longest.
+        Where whole tokens overlap, the one that begins first counts, and of several the longest. White space
+        next to a longer token of the vocabulary goes with it, as published.
         """
         tokens: list[str] = []
         special = set(self.all_special_tokens)
@@ -313,11 +307,7 @@ class Wav2Vec2CTCTokenizer:
             padding, max_length, pad_to_multiple_of, padding_side: as in `__call__`.
             return_tensors: as in `__call__`; tensors in, tensors out.
         """
-        if not isinstance(encoded_inputs, Mapping):
-            keys = encoded_inputs[0].keys() if encoded_inputs else ()
-            encoded_inputs = {key: [one[key] for one in encoded_inputs] for key in keys}
-        if not len(encoded_inputs.get("input_ids", ())):
-            raise ValueError("nothing to pad: no input_ids were given")
+        encoded_inputs = columns(encoded_inputs, "input_ids")
         rows = list(encoded_inputs["input_ids"])
         if return_tensors is None and isinstance(rows[0], (torch.Tensor, np.ndarray)):
             return_tensors = "pt" if isinstance(rows[0], torch.Tensor) else "np"
