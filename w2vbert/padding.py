@@ -13,7 +13,7 @@ Padding = bool | Literal["longest", "max_length", "do_not_pad"]
 
 
 def columns(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """{key: [value of each row]} from that, or from a list with a mapping for each row, as data loaders have it.
+    """{key: [value of each row]}, from that or from a mapping for each row, as data loaders have it.
 
     Raises:
         ValueError: there is nothing under `name`.
