@@ -37,8 +37,10 @@ class Wav2Vec2BertConfig:
     Takes the published keyword arguments, and `num_labels` as a short way to say `id2label`. Any further
     keyword becomes an attribute and survives `save_pretrained`.
 
-    Two fields deserve a word:
+    Some fields deserve a word:
 
+    - `max_source_positions`: frames for which the published code tabulates the sinusoids of `relative` in
+      advance. Its table grows when it must, and ours are computed for the frames at hand: it limits nothing.
     - `output_hidden_size`: width after the adapter; `None` means `hidden_size`.
     - `adapter_reads_padding` (ours, default `False`): the published implementation lets the strided
       convolutions of the adapter read whatever the encoder left in the padding after a clip, so a clip's

@@ -197,7 +197,6 @@ class Encoder(nn.Module):
             return sinusoids(
                 max(layout.lengths),
                 config.hidden_size,
-                table_length=config.max_source_positions,
                 device=frames.device,
                 dtype=frames.dtype,
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -84,33 +83,20 @@ def transformer_xl_bias(query: Tensor, relative_key: Tensor, *, keys: int, scale
     return bias
 
 
-def sinusoids(
-    length: int, width: int, *, table_length: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Sinusoids of the distances length - 1 down to 1 - length, (2 * length - 1, width): sine and cosine
-    interleaved.
+def sinusoids(length: int, width: int, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Sinusoids of the distances length - 1 down to 1 - length, (2 * length - 1, width).
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.5, with negative positions as in Transformer-XL.
+    Sine and cosine alternate. Computed for the length at hand, in float32: that costs little beside one layer.
 
     Args:
         length: frames of the longest sequence.
         width: even.
-        table_length: the table kept between calls serves this many frames, or the next multiple that suffices
-            (`max_source_positions`).
     """
-    served = table_length * math.ceil(length / table_length)
-    table = _sinusoid_table(served, width, device)
-    return table[served - length : served + length - 1].to(dtype)
-
-
-@lru_cache(maxsize=2)
-def _sinusoid_table(length: int, width: int, device: torch.device) -> Tensor:
-    # A tensor born in inference mode could not serve training later.
-    with torch.inference_mode(False), torch.no_grad():
-        distance = torch.arange(length - 1, -length, -1, device=device, dtype=torch.float32)
-        rate = torch.exp(torch.arange(0, width, 2, device=device).float() * (-math.log(10000.0) / width))
-        angle = distance.unsqueeze(1) * rate
-        return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
+    distance = torch.arange(length - 1, -length, -1, device=device).float()
+    rate = torch.exp(torch.arange(0, width, 2, device=device).float() * (-math.log(10000.0) / width))
+    angle = distance.unsqueeze(1) * rate
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).to(dtype)
 
 
 def rotation(positions: Tensor, head_size: int, *, base: float, dtype: torch.dtype) -> Tensor:

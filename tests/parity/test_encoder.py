@@ -192,6 +192,26 @@ def test_what_we_save_the_peer_loads(seed: int, tmp_path: Path) -> None:
     torch.testing.assert_close(ours(features).last_hidden_state, peer(features).last_hidden_state, **CLOSE)
 
 
+def test_dropouts_sit_where_the_published_ones_do() -> None:
+    config = random_config(
+        23,
+        hidden_dropout=0.11,
+        activation_dropout=0.12,
+        attention_dropout=0.13,
+        feat_proj_dropout=0.14,
+        conformer_conv_dropout=0.15,
+        add_adapter=True,
+        use_intermediate_ffn_before_adapter=True,
+    )
+    ours, peer = pair(Wav2Vec2BertModel, config)
+    mine, theirs = (
+        {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
+        for model in (ours, peer)
+    )
+    assert mine == theirs
+    assert set(mine.values()) == {0.11, 0.12, 0.13, 0.14, 0.15}
+
+
 def test_state_dict_has_the_published_names_at_full_size() -> None:
     with torch.device("meta"):
         ours = Wav2Vec2BertModel(Wav2Vec2BertConfig(add_adapter=True))

@@ -43,7 +43,7 @@ def shared_positions(scheme: str | None, layout: Layout) -> Tensor | None:
     if scheme == "rotary":
         return rotation(layout.positions, WIDTH // HEADS, base=10000, dtype=torch.float32)
     if scheme == "relative":
-        return sinusoids(max(layout.lengths), WIDTH, table_length=50, device=CPU, dtype=torch.float32)
+        return sinusoids(max(layout.lengths), WIDTH, device=CPU, dtype=torch.float32)
     return None
 
 

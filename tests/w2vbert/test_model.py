@@ -183,7 +183,7 @@ def test_low_precision_on_a_cpu(positions: str | None) -> None:
         model.float()
 
 
-def test_packed_training_step_under_inference_and_back() -> None:
+def test_a_training_step_after_inference() -> None:
     model, packed = build(position_embeddings_type="relative"), clips()
     with torch.inference_mode():
         model.encode(packed)
@@ -192,3 +192,33 @@ def test_packed_training_step_under_inference_and_back() -> None:
     gradient = model.encoder.layers[0].self_attn.linear_pos.weight.grad
     assert gradient is not None
     assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("positions", ["relative_key", "relative", "rotary", None])
+@torch.no_grad()
+def test_export(positions: str | None) -> None:
+    """A clip of a given length becomes a graph that needs none of this code; models stay usable after it."""
+    model = build(position_embeddings_type=positions, add_adapter=True, return_dict=False)
+    features = torch.randn(1, 40, 8, generator=torch.Generator().manual_seed(1))
+    exported = torch.export.export(model, (features,))
+    expected = model(features)[0]
+    assert expected.isfinite().all()
+    torch.testing.assert_close(exported.module()(features)[0], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "hidden_dropout",
+        "activation_dropout",
+        "attention_dropout",
+        "feat_proj_dropout",
+        "conformer_conv_dropout",
+    ],
+)
+@torch.no_grad()
+def test_every_dropout_acts_in_training_alone(field: str) -> None:
+    model, packed = build(**{field: 0.5}, apply_spec_augment=False), clips()
+    clean = build(apply_spec_augment=False).encode(packed).last_hidden_state.frames
+    assert torch.equal(model.encode(packed).last_hidden_state.frames, clean)
+    assert not torch.allclose(model.train().encode(packed).last_hidden_state.frames, clean, atol=1e-2)

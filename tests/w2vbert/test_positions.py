@@ -56,11 +56,12 @@ def test_transformer_xl(length: int, cut: int, size: int, spare: int) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 3, 4, 11, 25])
-@pytest.mark.parametrize("table_length", [4, 5000])
-def test_sinusoids_are_the_published_ones(length: int, table_length: int) -> None:
-    config = transformers.Wav2Vec2BertConfig(hidden_size=32, max_source_positions=table_length)
+@pytest.mark.parametrize("max_source_positions", [4, 5000])
+def test_sinusoids_are_the_published_ones(length: int, max_source_positions: int) -> None:
+    """Whatever the published table was made for: it grows when it must, so the field limits nothing."""
+    config = transformers.Wav2Vec2BertConfig(hidden_size=32, max_source_positions=max_source_positions)
     published = Wav2Vec2BertRelPositionalEmbedding(config)(torch.zeros(1, length, 32))[0]
-    mine = sinusoids(length, 32, table_length=table_length, device=CPU, dtype=torch.float32)
+    mine = sinusoids(length, 32, device=CPU, dtype=torch.float32)
     torch.testing.assert_close(mine, published, atol=1e-6, rtol=0)
 
 
@@ -78,16 +79,6 @@ def test_rotated_products_depend_on_distance_alone() -> None:
     products = (queries.view(20, 2, 4) * keys.view(20, 2, 4)[[5]]).sum(-1)
     shifted = (queries.view(20, 2, 4) * keys.view(20, 2, 4)[[8]]).sum(-1)
     torch.testing.assert_close(products[:17], shifted[3:], atol=1e-5, rtol=1e-5)
-
-
-def test_sinusoids_made_in_inference_serve_training() -> None:
-    with torch.inference_mode():
-        sinusoids(7, 6, table_length=9, device=CPU, dtype=torch.float32)
-    table = sinusoids(7, 6, table_length=9, device=CPU, dtype=torch.float32)
-    weight = torch.ones(6, requires_grad=True)
-    (table @ weight).sum().backward()
-    assert weight.grad is not None
-    torch.testing.assert_close(weight.grad, table.sum(0))
 
 
 def test_rotations_do_not_go_stale() -> None:
