@@ -87,7 +87,7 @@ def sinusoids(length: int, width: int, *, device: torch.device, dtype: torch.dty
     """Sinusoids of the distances length - 1 down to 1 - length, (2 * length - 1, width).
 
     Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.5, with negative positions as in Transformer-XL.
-    Sine and cosine alternate. Computed for the length at hand, in float32: that costs little beside one layer.
+    Sine and cosine alternate. Computed for the length at hand, in float32, which costs little beside a layer.
 
     Args:
         length: frames of the longest sequence.
