@@ -51,9 +51,12 @@ def measure(who: str, frames: int, positions: str | None) -> None:
 def peer_needs(frames: int, positions: str | None) -> float:
     """Bytes of the peer's largest tensors that exist together, to tell what cannot be tried."""
     config = Wav2Vec2BertConfig()
-    scores = config.num_attention_heads * frames**2 * 4
-    distances = frames**2 * (config.head_size * 4 + 8) if positions == "relative_key" else 0
-    return distances + 2 * scores
+    bias = config.num_attention_heads * frames**2 * 4
+    if positions == "relative_key":  # embeddings and indices of all distances, products, scaled products
+        return frames**2 * (config.head_size * 4 + 8) + 2 * bias
+    if positions == "relative":  # products with all distances, and the copy that is shifted
+        return 4 * bias
+    return 0.0
 
 
 def run(who: str, frames: int, positions: str | None) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.parity.configs import POSITIONS, assert_gradients_match, batch, pair, random_config, valid
+from w2vbert import attention
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.model import Wav2Vec2BertModel
 
@@ -123,6 +124,26 @@ def test_attention_weights(positions: str | None) -> None:
         assert ours_layer.shape == peer_layer.shape
         expected = peer_layer * mask[:, None, :, None]
         torch.testing.assert_close(ours_layer, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_many_blocks_of_queries(positions: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips of several blocks, numbers and gradients."""
+    monkeypatch.setattr(attention, "_BLOCK_ELEMENTS", 1)  # the smallest blocks: 64 queries
+    config = random_config(
+        29, position_embeddings_type=positions, add_adapter=False, left_max_position_embeddings=64
+    )
+    ours, peer = pair(Wav2Vec2BertModel, config)
+    lengths = [257, 100]
+    features, mask = batch(config, lengths)
+    target = torch.randn(sum(lengths), config.hidden_size, generator=torch.Generator().manual_seed(2))
+    states = [
+        valid(model(features, attention_mask=mask).last_hidden_state, lengths) for model in (ours, peer)
+    ]
+    torch.testing.assert_close(*states, **CLOSE)
+    for of_model in states:
+        (of_model * target).sum().backward()
+    assert_gradients_match(ours, peer)
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
