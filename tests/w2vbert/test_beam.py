@@ -7,14 +7,19 @@ import json
 import math
 from pathlib import Path
 
+import jiwer
 import pytest
+import soundfile
 import torch
+import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2vbert import Wav2Vec2CTCTokenizer
+from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertForCTC, Wav2Vec2CTCTokenizer
+from w2vbert.alignment import align
 from w2vbert.beam import BeamDecoder
 from w2vbert.ctc import decode_greedy
+from w2vbert.packing import Packed
 
 VOCAB = {"<pad>": 0, "|": 1, "a": 2, "b": 3, "c": 4}
 
@@ -171,3 +176,32 @@ def test_wrong_configuration(tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path) ->
     path.write_text(json.dumps({"a": 0}))
     with pytest.raises(ValueError, match="needs a pad_token"):
         BeamDecoder(Wav2Vec2CTCTokenizer(path, pad_token=None, word_delimiter_token=None))
+
+
+def test_real_speech(shared_models: Path, shared_data: Path) -> None:
+    """Strings of digits: knowing the ten words takes most errors away; the right text aligns best."""
+    checkpoint = shared_models / "digits-ctc"
+    extractor = SeamlessM4TFeatureExtractor.from_pretrained(checkpoint)
+    tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(checkpoint)
+    model = Wav2Vec2BertForCTC.from_pretrained(checkpoint).eval()
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    decoder = BeamDecoder(tokenizer, lexicon=words)
+    references, greedy, beam = [], [], []
+    for line in (checkpoint / "expected.jsonl").read_text().splitlines()[:60]:
+        clip = json.loads(line)
+        audio, rate = soundfile.read(shared_data / clip["path"], dtype="float32")
+        waveform = torchaudio.functional.resample(torch.from_numpy(audio), rate, 16000)
+        features = torch.from_numpy(extractor.extract(waveform))
+        with torch.inference_mode():
+            encoding = model.wav2vec2_bert.encode(Packed.from_sequences([features]))
+            logits = model.frame_logits(encoding).frames
+        references.append(clip["reference"])
+        greedy.append(decode_greedy(logits, tokenizer).text)
+        beam.append(decoder(logits)[0].transcript.text)
+        other = " ".join("zero" if word != "zero" else "one" for word in clip["reference"].split())
+        told = align(logits, tokenizer.encode(clip["reference"]), tokenizer.pad_token_id)
+        assert told.transcript(tokenizer).text == clip["reference"]
+        assert told.score > align(logits, tokenizer.encode(other), tokenizer.pad_token_id).score + 0.2
+    assert set(" ".join(beam).split()) <= set(words)
+    assert 0.05 < jiwer.wer(references, greedy) < 0.10
+    assert jiwer.wer(references, beam) < 0.03
