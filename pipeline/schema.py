@@ -1,0 +1,128 @@
+"""The tables between the stages and the one at the end, in one place (docs/table.md says it in words)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import ClipError
+
+ERROR = pa.struct([("stage", pa.string()), ("code", pa.string()), ("message", pa.string())])
+WORD = pa.struct(
+    [("word", pa.string()), ("start_s", pa.float32()), ("end_s", pa.float32()), ("confidence", pa.float32())]
+)
+
+# What the read stage hands on: identity, and the bytes of the audio or where they are.
+READ_COLUMNS: dict[str, pa.DataType] = {
+    "clip_id": pa.string(),
+    "shard": pa.string(),
+    "audio": pa.large_binary(),
+    "source": pa.string(),
+    "start_s": pa.float64(),
+    "length_s": pa.float64(),
+    "error": ERROR,
+}
+# What the featurize stage puts in the place of the audio.
+FEATURE_COLUMNS: dict[str, pa.DataType] = {
+    "clip_id": pa.string(),
+    "shard": pa.string(),
+    "duration_s": pa.float64(),
+    "sample_rate": pa.int32(),
+    "channels": pa.int32(),
+    "features": pa.large_binary(),
+    "frames": pa.int32(),
+    "attended": pa.int32(),
+    "silent": pa.bool_(),
+    "error": ERROR,
+}
+CLIP_COLUMNS: dict[str, pa.DataType] = {
+    "clip_id": pa.string(),
+    "shard": pa.string(),
+    "duration_s": pa.float64(),
+    "sample_rate": pa.int32(),
+    "channels": pa.int32(),
+    "error": ERROR,
+}
+TRANSCRIPT_COLUMNS: dict[str, pa.DataType] = {
+    "text": pa.string(),
+    "text_confidence": pa.float32(),
+    "words": pa.list_(WORD),
+}
+COST_COLUMNS: dict[str, pa.DataType] = {"encoder_s": pa.float32()}
+# Every name an output may give a column: carried columns of these names are renamed to ref_<name>.
+RESERVED = frozenset(
+    {*CLIP_COLUMNS, *FEATURE_COLUMNS, *READ_COLUMNS, *TRANSCRIPT_COLUMNS, *COST_COLUMNS, "label", "label_score"}
+    | {"labels", "segments", "frame_activity", "embedding", "embedding_norm", "extra"}
+)
+# Values of input columns that the run's table has no column for, as one JSON object.
+EXTRA = "extra"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip as a reader found it.
+
+    `audio` are its encoded bytes, or `source` the URI that holds them (`start_s`, `length_s`: the part of it).
+    `values` are the input's own columns, under the input's names.
+    """
+
+    clip_id: str
+    shard: str
+    audio: bytes | None = None
+    source: str | None = None
+    start_s: float | None = None
+    length_s: float | None = None
+    error: ClipError | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_schema(carried: pa.Schema) -> pa.Schema:
+    return pa.schema([*READ_COLUMNS.items(), *carried, (EXTRA, pa.string())])
+
+
+def feature_schema(carried: pa.Schema) -> pa.Schema:
+    return pa.schema([*FEATURE_COLUMNS.items(), *carried, (EXTRA, pa.string())])
+
+
+def output_schema(carried: pa.Schema) -> pa.Schema:
+    """The written table: clip columns, carried columns, then the annotations."""
+    return pa.schema(
+        [
+            *CLIP_COLUMNS.items(),
+            *carried,
+            (EXTRA, pa.string()),
+            *TRANSCRIPT_COLUMNS.items(),
+            *COST_COLUMNS.items(),
+        ]
+    )
+
+
+def column_name(name: str) -> str:
+    """The output's name of an input column: `text` is the transcript, so the input's own becomes `ref_text`."""
+    return f"ref_{name}" if name in RESERVED else name
+
+
+def read_table(clips: Iterable[Clip], carried: pa.Schema) -> pa.Table:
+    """Clips as a table of `read_schema(carried)`; values that fit no carried column go to `extra`."""
+    from pipeline.carried import conform
+
+    rows = []
+    for clip in clips:
+        values, extra = conform(clip.values, carried)
+        rows.append(
+            {
+                "clip_id": clip.clip_id,
+                "shard": clip.shard,
+                "audio": clip.audio,
+                "source": clip.source,
+                "start_s": clip.start_s,
+                "length_s": clip.length_s,
+                "error": clip.error.as_row() if clip.error else None,
+                EXTRA: extra,
+                **values,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=read_schema(carried))
