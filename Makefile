@@ -1,0 +1,49 @@
+# Each target sets up .venv by itself. PYTHON=/path/to/python chooses the interpreter that makes it.
+PYTHON ?=
+CANDIDATES = $(PYTHON) python3.11 python3.12 python3.13 python3
+BIN = .venv/bin
+
+requirement-demo = .
+requirement-test = .[test,lint]
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint venv
+
+help:
+	@echo "make demo   transcribe the bundled corpus into demo/out"
+	@echo "make test   every check and test: ruff, mypy, pytest"
+	@echo "make lint   the checks alone: ruff, mypy"
+	@echo "make venv   .venv with everything that development needs"
+
+demo: .venv/.installed-demo
+	$(BIN)/python jobs/transcribe.py --input demo/corpus --output demo/out --model demo/checkpoint
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+venv: .venv/.installed-test
+
+.venv/.installed-%: pyproject.toml | $(BIN)/python
+	@echo "Installing what pyproject.toml names for '$*' ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(requirement-$*)'
+	@touch $@
+
+# A half-made environment would look finished to the next run, so a failure takes it away.
+$(BIN)/python:
+	@for python in $(CANDIDATES); do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "Making .venv with $$($$python --version) ..."; \
+	        $$python -m venv .venv && exit 0; \
+	        rm -rf .venv; \
+	        echo "$$python cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)." >&2; \
+	        exit 1; \
+	    fi; \
+	done; \
+	echo "No Python 3.11 or newer among: $(strip $(CANDIDATES))." >&2; \
+	echo "Install one, or name it: make PYTHON=/path/to/python3.11 ..." >&2; \
+	exit 1

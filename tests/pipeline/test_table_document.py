@@ -1,0 +1,31 @@
+"""docs/table.md names the columns that pipeline/schema.py declares, in its order and with its types."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.schema import output_schema
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "table.md"
+
+
+def word_for(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list of {word_for(kind.value_type)}"
+    return "struct" if pa.types.is_struct(kind) else str(kind)
+
+
+def test_columns_and_types_as_declared() -> None:
+    declared = []
+    for field in output_schema(pa.schema([])):
+        declared.append((field.name, word_for(field.type)))
+        fields, mark = field.type, "."
+        if pa.types.is_list(fields):
+            fields, mark = fields.value_type, "[]."
+        if pa.types.is_struct(fields):
+            declared += [(f"{field.name}{mark}{part.name}", word_for(part.type)) for part in fields]
+    documented = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    assert documented == declared
