@@ -96,12 +96,14 @@ class AdapterLayer(nn.Module):
         lengths = adapter_lengths(self.config, layout.lengths)
         if layout.padding is None:
             return Layout(lengths, layout.device)
-        # Padding is computed to match the published numbers, so the mask is the published one as well.
+        # Frames outside the mask are computed to match the published numbers, so the mask is the published
+        # one as well. A sequence without such frames is as it would be alone: all of it is attended to.
         kernel, stride = self.config.adapter_kernel_size, self.config.adapter_stride
-        masked = [(length + 2 * (kernel // 2) - kernel) // stride + 1 for length in layout.attended]
-        return Layout(
-            lengths, layout.device, attended=[min(m, n) for m, n in zip(masked, lengths, strict=True)]
-        )
+        attended = [
+            length if seen == before else min(length, (seen + 2 * (kernel // 2) - kernel) // stride + 1)
+            for length, seen, before in zip(lengths, layout.attended, layout.lengths, strict=True)
+        ]
+        return Layout(lengths, layout.device, attended=attended)
 
 
 class Adapter(nn.Module):

@@ -27,9 +27,12 @@ class Layout:
 
     Attributes:
         lengths: frames of each sequence.
-        attended: how many first frames of each sequence may be looked at. Fewer than `lengths` only where
-            padding is
-            computed on purpose (`adapter_reads_padding`).
+        attended: how many first frames of each sequence others may look at. Fewer than `lengths` only where
+            frames that a mask leaves out are computed on purpose: `adapter_reads_padding`, and the partial
+            last frame of `Wav2Vec2BertModel.encode`.
+
+    Raises:
+        ValueError: a sequence with no frame to attend to, or more of them than it has.
     """
 
     def __init__(
@@ -37,10 +40,25 @@ class Layout:
     ) -> None:
         self.lengths = tuple(lengths)
         self.attended = self.lengths if attended is None else tuple(attended)
+        if attended is not None:
+            self._check_attended()
         self.device = device
         self.total = sum(self.lengths)
         self._offsets = tuple(accumulate(self.lengths[:-1], initial=0))
         self._gaps: dict[int, Tensor] = {}
+
+    def _check_attended(self) -> None:
+        if len(self.attended) != len(self.lengths):
+            raise ValueError(
+                f"attended counts the frames of {len(self.attended)} sequences where there are "
+                f"{len(self.lengths)}"
+            )
+        for row, (attended, length) in enumerate(zip(self.attended, self.lengths, strict=True)):
+            if not 1 <= attended <= length:
+                raise ValueError(
+                    f"attended: sequence {row} has {length} frames, so from 1 to {length} can be attended "
+                    f"to, not {attended}"
+                )
 
     def _per_sequence(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, device=self.device)

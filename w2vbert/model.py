@@ -33,9 +33,8 @@ class Encoding:
         extract_features: the layer-normalised input features.
         hidden_states: input of the first encoder layer and output of each, before any adapter:
             `num_hidden_layers + 1` of them; `None` if not asked for.
-        attentions: (batch, heads, max_length, max_length) of each encoder layer, zero in padding; `None` if
-            not asked
-            for.
+        attentions: (batch, heads, max_length, max_length) of each encoder layer, zero in padding, without the
+            frames that are not attended to; `None` if not asked for.
     """
 
     last_hidden_state: Packed
@@ -122,6 +121,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
         self,
         features: Packed,
         *,
+        attended: Sequence[int] | None = None,
         mask_time_indices: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
@@ -129,15 +129,26 @@ class Wav2Vec2BertModel(PreTrainedModel):
     ) -> Encoding:
         """Encode clips laid end to end.
 
+        The published extractor's mask leaves out a last frame that the audio fills only in part; the
+        published model computes that frame all the same and the published decoding reads it. To have it,
+        keep it in the features (`extract(keep_partial=True)`) and leave it out of `attended`: it looks at
+        the clip, and no attended frame looks at it. Each clip then gets what the published model gives it
+        alone, whatever the batch.
+
         Args:
             features: (total, feature_projection_input_dim).
+            attended: how many first frames of each clip attention and convolution may see; all of them when
+                omitted. States come back for every frame of `features`. An adapter convolves over every
+                frame too and masks its own attention as published, so its frames are
+                `output_lengths(features.lengths)`, and the last of a clip may have read the partial one.
             mask_time_indices: (batch, max_length), as in `forward`.
             generator: source of the random masks of training; torch's default one when omitted.
 
         Raises:
             ClipTooShortError: a clip is shorter than what the adapter's convolution spans.
+            ValueError: `attended` is not one number per clip, from 1 to the clip's frames.
         """
-        layout = Layout(features.lengths, features.frames.device)
+        layout = Layout(features.lengths, features.frames.device, attended=attended)
         return self._encode(
             features.frames, layout, mask_time_indices, output_hidden_states, output_attentions, generator
         )
@@ -166,7 +177,13 @@ class Wav2Vec2BertModel(PreTrainedModel):
             packed = Packed.from_padded(input_features, attention_mask)
             frames, layout = packed.frames, Layout(packed.lengths, packed.frames.device)
         return self._encode(
-            frames, layout, mask_time_indices, output_hidden_states, output_attentions, generator
+            frames,
+            layout,
+            mask_time_indices,
+            output_hidden_states,
+            output_attentions,
+            generator,
+            keep_unattended=False,
         )
 
     def _encode(
@@ -177,7 +194,14 @@ class Wav2Vec2BertModel(PreTrainedModel):
         output_hidden_states: bool,
         output_attentions: bool,
         generator: torch.Generator | None,
+        *,
+        keep_unattended: bool = True,
     ) -> Encoding:
+        def packed(frames: Tensor, layout: Layout) -> Packed:
+            if keep_unattended:
+                return Packed(frames, layout.lengths)
+            return Packed(layout.without_padding(frames), layout.attended)
+
         frames, extracted = self.feature_projection(features)
         frames = self._spec_augment(frames, layout, mask_time_indices, generator)
         encoded = self.encoder(
@@ -189,9 +213,9 @@ class Wav2Vec2BertModel(PreTrainedModel):
         if self.adapter is not None:
             frames, after = self.adapter(frames, layout)
         return Encoding(
-            last_hidden_state=_packed(frames, after),
-            extract_features=_packed(extracted, layout),
-            hidden_states=None if states is None else tuple(_packed(state, layout) for state in states),
+            last_hidden_state=packed(frames, after),
+            extract_features=packed(extracted, layout),
+            hidden_states=None if states is None else tuple(packed(state, layout) for state in states),
             attentions=encoded.attentions,
         )
 
@@ -241,13 +265,14 @@ class Wav2Vec2BertModel(PreTrainedModel):
             length: frames per row of the features; `last_hidden_state` has what the adapter makes of so many.
         """
         states, attentions = encoding.hidden_states, encoding.attentions
-        missing = length - max(encoding.extract_features.lengths)
         return Wav2Vec2BertBaseModelOutput(
             last_hidden_state=encoding.last_hidden_state.pad(length=self.output_lengths((length,))[0]),
             extract_features=encoding.extract_features.pad(length=length),
             hidden_states=None if states is None else tuple(state.pad(length=length) for state in states),
             attentions=(
-                None if attentions is None else tuple(F.pad(a, (0, missing, 0, missing)) for a in attentions)
+                None
+                if attentions is None
+                else tuple(F.pad(a, (0, length - a.shape[-1], 0, length - a.shape[-1])) for a in attentions)
             ),
         )
 
@@ -261,7 +286,3 @@ class Wav2Vec2BertModel(PreTrainedModel):
             for _ in range(self.config.num_adapter_layers):
                 lengths = adapter_lengths(self.config, lengths)
         return tuple(lengths)
-
-
-def _packed(frames: Tensor, layout: Layout) -> Packed:
-    return Packed(layout.without_padding(frames), layout.attended)

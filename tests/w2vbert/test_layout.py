@@ -64,3 +64,12 @@ def test_padding_that_is_computed() -> None:
     assert layout.zero_padding(frames).flatten().tolist() == [1, 2, 3, 4, 0, 0]
     assert layout.without_padding(frames).flatten().tolist() == [1, 2, 3, 4]
     assert Layout((3, 1), CPU).padding is None
+
+
+@pytest.mark.parametrize(
+    ("attended", "message"),
+    [((3,), "of 1 sequences where there are 2"), ((3, 0), "sequence 1"), ((4, 2), "sequence 0 has 3 frames")],
+)
+def test_impossible_numbers_of_attended_frames(attended: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Layout((3, 2), CPU, attended=attended)

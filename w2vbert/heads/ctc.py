@@ -66,7 +66,7 @@ class Wav2Vec2BertForCTC(TaskModel):
         return blank
 
     def frame_logits(self, encoding: Encoding) -> Packed:
-        """Logits of every frame: (total_frames, vocab_size)."""
+        """Logits of every frame of the encoding, attended to or not: (total_frames, vocab_size)."""
         frames = encoding.last_hidden_state
         return frames.with_frames(self.lm_head(self.dropout(frames.frames)))
 
