@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.schema import output_schema
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "table.md"
+DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "table.md").read_text(encoding="utf-8")
 
 
 def word_for(kind: pa.DataType) -> str:
@@ -27,5 +27,5 @@ def test_columns_and_types_as_declared() -> None:
             fields, mark = fields.value_type, "[]."
         if pa.types.is_struct(fields):
             declared += [(f"{field.name}{mark}{part.name}", word_for(part.type)) for part in fields]
-    documented = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    documented = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|", DOCUMENT, re.MULTILINE)
     assert documented == declared
