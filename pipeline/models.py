@@ -1,0 +1,86 @@
+"""The checkpoint of a job: read once by the driver, handed to the actors of every node."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import JobError
+from pipeline.storage import Storage
+
+_NEEDED = (".json", ".safetensors", ".bin")
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files of a checkpoint, as bytes: arrays travel through the object store without a copy."""
+
+    name: str
+    digest: str
+    files: dict[str, npt.NDArray[np.uint8]]
+
+    def directory(self) -> Path:
+        """The files in a directory of this node, written by whoever comes first."""
+        target = Path(tempfile.gettempdir()) / f"w2vbert-{os.getuid()}" / self.digest.removeprefix("sha256:")[:32]
+        if not target.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryDirectory(dir=target.parent) as work:
+                made = Path(work) / "files"
+                made.mkdir()
+                for name, data in self.files.items():
+                    data.tofile(made / name)
+                try:
+                    made.rename(target)
+                except OSError:  # another process was first
+                    if not target.is_dir():
+                        raise
+        return target
+
+
+def read_checkpoint(model: str, storage: Storage) -> CheckpointFiles:
+    """Reads a local directory, an s3:// one, or a hub id.
+
+    Raises:
+        JobError: it does not exist, or is no Wav2Vec2-BERT checkpoint.
+    """
+    uri = _place(model, storage)
+    try:
+        paths = [path for path in storage.list_files(uri) if path.endswith(_NEEDED)]
+        files = {path.rsplit("/", 1)[-1]: np.frombuffer(storage.read_bytes(path), np.uint8) for path in paths}
+    except Exception as problem:
+        raise JobError(f"--model {storage.explain(model, problem)}.") from problem
+    if "config.json" not in files:
+        raise JobError(f"--model {model}: no config.json there; a checkpoint directory holds one.")
+    if not any(name.endswith((".safetensors", ".bin")) for name in files):
+        raise JobError(f"--model {model}: no weights there (model.safetensors or pytorch_model.bin).")
+    if "vocab.json" not in files:
+        raise JobError(f"--model {model}: no vocab.json there; transcribing needs a CTC checkpoint's vocabulary.")
+    if any(name.endswith(".safetensors") for name in files):
+        files = {name: data for name, data in files.items() if not name.endswith(".bin")}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}:{len(files[name])}\n".encode())
+        digest.update(memoryview(files[name]))
+    return CheckpointFiles(model, f"sha256:{digest.hexdigest()}", files)
+
+
+def _place(model: str, storage: Storage) -> str:
+    if "://" in model or Path(model).expanduser().is_dir():
+        return storage.normalise(model)
+    if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        from huggingface_hub import snapshot_download
+
+        try:
+            return str(snapshot_download(model, allow_patterns=[f"*{ending}" for ending in _NEEDED]))
+        except Exception as problem:
+            raise JobError(
+                f"--model {model}: neither a directory here nor to be had from the Hugging Face hub "
+                f"({type(problem).__name__}). Give a checkpoint's directory, or download it where the hub can be reached."
+            ) from problem
+    raise JobError(f"--model {model}: no such directory.")

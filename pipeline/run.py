@@ -1,0 +1,256 @@
+"""A job from its spec to its summary: the way of a clip, top to bottom."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import DataContext, Dataset
+from ray.data.checkpoint import CheckpointConfig, IdColumnCheckpointManager
+from ray.data.datasource import FilenameProvider
+
+from pipeline.annotate import Annotator
+from pipeline.carried import infer, merge
+from pipeline.cluster import Shares, connect, share_out
+from pipeline.errors import JobError
+from pipeline.featurize import Featurizer
+from pipeline.ledger import Ledger, Work
+from pipeline.models import CheckpointFiles, read_checkpoint
+from pipeline.readers.manifest import manifest_samples
+from pipeline.readers.parquet import parquet_columns
+from pipeline.readers.tar import tar_samples
+from pipeline.schema import output_schema
+from pipeline.shards import Format, Shard, discover
+from pipeline.source import AudioShards, without_listed
+from pipeline.spec import JobSpec
+from pipeline.storage import Storage, path_of
+from pipeline.summary import Tally, as_json, tally_files
+from w2vbert.features import SeamlessM4TFeatureExtractor
+
+_PACKAGES = ("w2vbert", "torch", "torchaudio", "ray", "pyarrow", "soundfile")
+_SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input carries
+_BLOCK_BYTES = 16 << 20
+Say = Callable[[str], None]
+
+
+def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
+    """Transcribes what the output does not hold yet; the run's summary.
+
+    Raises:
+        JobError: bad configuration, before any work starts.
+    """
+    started = time.monotonic()
+    storage = Storage(spec.storage.with_environment())
+    output = storage.normalise(spec.output)
+    ledger = Ledger(output, storage)
+    checkpoint = read_checkpoint(spec.model, storage)
+    identity = {"model_digest": checkpoint.digest, **spec.output_settings()}
+    shards, work = _work(spec, ledger, identity)
+    say(
+        f"{len(shards)} shards: {work.skipped} finished before and skipped, {len(work.shards)} to read"
+        + (f" ({work.clips_done} of their clips are done already)" if work.clips_done else "")
+    )
+    if not work.shards:
+        say("nothing is new")
+        facts = _facts(spec, work, started, output, rtfx=None)
+        return as_json(Tally(), facts)
+
+    carried = _carried(ledger, work.shards, storage)
+    connect(spec.ray_address)
+    shares = share_out(spec)
+    ledger.declare({**identity, "carried": _packed_schema(carried)})
+    ledger.begin(work)
+    metadata = {
+        "w2vbert.run_id": work.run_id,
+        "w2vbert.model": json.dumps({"name": checkpoint.name, "digest": checkpoint.digest}),
+        "w2vbert.spec": json.dumps(spec.public(), ensure_ascii=False),
+        "w2vbert.versions": json.dumps({name: version(name) for name in _PACKAGES}),
+    }
+    context = DataContext.get_current()
+    context.target_max_block_size = _BLOCK_BYTES
+    # Ray commits each file in two phases; which rows are done, the ledger knows (see `_Ledgered`).
+    context.checkpoint_config = CheckpointConfig(
+        id_column="clip_id",
+        checkpoint_path=ledger.commit_uri(work.run_id) if "://" not in output else path_of(ledger.commit_uri(work.run_id)),
+        override_filesystem=storage.arrow_filesystem(output),
+        delete_checkpoint_on_success=False,
+        checkpoint_manager_cls=_Ledgered,
+    )
+    source = AudioShards(
+        work.shards, storage, carried, census=ledger.census_uri(work.run_id), done=work.done
+    )
+    dataset = _annotated(source, spec, shares, checkpoint, carried, storage, metadata)
+    dataset.write_parquet(
+        path_of(output),
+        filesystem=storage.arrow_filesystem(output),
+        filename_provider=_RunFiles(work.run_id),
+        min_rows_per_file=spec.rows_per_file or _rows_per_file(work.shards),
+        ray_remote_args={"num_cpus": shares.task_cpus},
+        compression="zstd",
+        schema=output_schema(carried).with_metadata(metadata),
+    )
+    tally = tally_files(ledger.data_files_of(work.run_id), storage)
+    wall = time.monotonic() - started
+    facts = _facts(spec, work, started, output, rtfx=tally.seconds / wall if not work.clips_done else None)
+    facts["stage_s"] = _stage_seconds(dataset)
+    facts["model"] = {"name": checkpoint.name, "digest": checkpoint.digest}
+    summary = as_json(tally, facts)
+    ledger.finish(work.run_id, summary)
+    return summary
+
+
+def _work(spec: JobSpec, ledger: Ledger, identity: Mapping[str, Any]) -> tuple[list[Shard], Work]:
+    """What the input holds and what of it is left to do."""
+    storage, output = ledger.storage, ledger.output
+    # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
+    discover(spec.input, storage, output=output)
+    try:
+        if spec.overwrite:
+            ledger.clear()
+        ledger.require(identity)
+        known = ledger.known_names()
+    except JobError:
+        raise
+    except Exception as problem:
+        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
+    shards = without_listed(discover(spec.input, storage, output=output, known_names=known), storage)
+    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
+    return shards, ledger.plan(shards, run_id)
+
+
+def _annotated(
+    source: AudioShards,
+    spec: JobSpec,
+    shares: Shares,
+    checkpoint: CheckpointFiles,
+    carried: pa.Schema,
+    storage: Storage,
+    metadata: dict[str, str],
+) -> Dataset:
+    """The graph: shards -> clips -> features -> annotations."""
+    extractor = SeamlessM4TFeatureExtractor.from_pretrained(checkpoint.directory())
+    clips = ray.data.read_datasource(source, ray_remote_args={"num_cpus": shares.task_cpus})
+    features = clips.map_batches(
+        Featurizer,
+        fn_constructor_args=(extractor, storage, carried, spec.channel, spec.max_duration_s),
+        fn_constructor_kwargs={"half": spec.dtype != "float32"},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=shares.featurize_pool,
+        num_cpus=shares.featurize_cpus,
+    )
+    # The public map_batches wants a number of rows where GPUs are asked for; here a block is a batch, so that
+    # a long recording is one by itself and memory stays bounded.
+    return features.map_batches_internal(
+        Annotator,
+        fn_constructor_args=(ray.put(checkpoint), carried),
+        fn_constructor_kwargs={
+            "dtype": spec.dtype,
+            "token_budget": spec.token_budget,
+            "threads": shares.threads,
+            "metadata": metadata,
+        },
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=shares.annotate_pool,
+        num_cpus=shares.annotate_cpus,
+        num_gpus=shares.annotate_gpus or None,
+    )
+
+
+class _Ledgered(IdColumnCheckpointManager):
+    """Leaves restoring to the ledger, which looks into unfinished shards only; Ray would load every id."""
+
+    def load_checkpoint(self, *_: Any, **__: Any) -> tuple[None, int]:
+        return None, 0
+
+
+class _RunFiles(FilenameProvider):
+    """Names files after their run, so that the ledger can tell whose they are."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(dataset_uuid=run_id, file_format="parquet")
+
+
+def _carried(ledger: Ledger, shards: list[Shard], storage: Storage) -> pa.Schema:
+    """The input's own columns: fixed by the first run of an output, so that all its files agree."""
+    held = ledger.table()
+    if held is not None and "carried" in held:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(held["carried"])))
+    schemas = []
+    for kind, look in (
+        (Format.PARQUET, lambda shard: _renamed(parquet_columns(shard, storage))),
+        (Format.TAR, lambda shard: infer(tar_samples(shard, storage))),
+        (Format.MANIFEST, lambda shard: infer(manifest_samples(shard, storage))),
+    ):
+        of_kind = [shard for shard in shards if shard.format is kind]
+        step = max(1, len(of_kind) // _SAMPLED_SHARDS)
+        problems = []
+        found = []
+        for shard in of_kind[::step]:
+            try:
+                found.append(look(shard))
+            except Exception as problem:  # a broken shard is an error row later, not the end of the job
+                problems.append(problem)
+        if not found and len(of_kind) == len(shards) and problems and isinstance(problems[0], JobError):
+            raise problems[0]
+        schemas += found
+    return merge(schemas)
+
+
+def _renamed(schema: pa.Schema) -> pa.Schema:
+    from pipeline.schema import column_name
+
+    return pa.schema([field.with_name(column_name(field.name)) for field in schema])
+
+
+def _packed_schema(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def _rows_per_file(shards: list[Shard]) -> int:
+    """About 200 files a run: small enough to lose little when killed, large enough to read well."""
+    clips = sum(
+        1
+        if shard.format is Format.AUDIO
+        else shard.size // (300 if shard.format is Format.MANIFEST else 100_000)
+        for shard in shards
+    )
+    return min(max(clips // 200, 100), 20_000)
+
+
+def _facts(spec: JobSpec, work: Work, started: float, output: str, *, rtfx: float | None) -> dict[str, Any]:
+    return {
+        "run_id": work.run_id,
+        "output": output,
+        "shards_read": len(work.shards),
+        "shards_skipped": work.skipped,
+        "clips_done_before": work.clips_done,
+        "wall_s": time.monotonic() - started,
+        "rtfx": rtfx,
+        "spec": spec.public(),
+    }
+
+
+def _stage_seconds(dataset: Dataset) -> dict[str, float]:
+    """Wall seconds of all tasks of each stage, from Ray's own statistics."""
+    try:
+        summary = dataset._write_ds._raw_stats().to_summary()
+        found: dict[str, float] = {}
+        while summary is not None:
+            for operator in summary.operators_stats:
+                found[operator.operator_name] = float((operator.wall_time or {}).get("sum", 0.0))
+            summary = summary.parents[0] if summary.parents else None
+        return dict(reversed(found.items()))
+    except (AttributeError, TypeError, KeyError) as problem:
+        logging.getLogger(__name__).warning("no times by stage: %s", problem)
+        return {}

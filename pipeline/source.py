@@ -1,0 +1,172 @@
+"""AudioShards: a Ray Data `Datasource`; a shard becomes Arrow rows, one per clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.data.context import DataContext
+
+from pipeline.errors import ClipError, Code, Stage
+from pipeline.ledger import write_census
+from pipeline.readers.manifest import manifest_slices, read_manifest
+from pipeline.readers.parquet import read_parquet
+from pipeline.readers.tar import read_tar
+from pipeline.schema import Clip, read_schema, read_table
+from pipeline.shards import Format, Shard
+from pipeline.storage import Storage
+
+# Rows that only name their audio are cheap to read and dear to decode: small parts spread them over actors.
+_FILES_IN_A_TASK = 64
+_LINES_IN_A_TASK = 256
+_BYTES_IN_A_TASK = 512 << 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one read task reads: a shard, or a slice of a large one."""
+
+    shard: Shard
+    number: int = 0
+    of_parts: int = 1
+    row_groups: tuple[int, int] | None = None
+    lines: tuple[int, int, int] | None = None
+
+    def read(self, storage: Storage, carried: pa.Schema) -> Iterator[pa.Table]:
+        match self.shard.format:
+            case Format.PARQUET:
+                groups = range(*self.row_groups) if self.row_groups else None
+                return read_parquet(self.shard, storage, carried, row_groups=groups)
+            case Format.TAR:
+                return read_tar(self.shard, storage, carried)
+            case Format.MANIFEST:
+                start, first_line, lines = self.lines or (0, 1, None)
+                return read_manifest(
+                    self.shard, storage, carried, start=start, first_line=first_line, lines=lines
+                )
+            case Format.AUDIO:
+                return iter([read_table([loose_clip(self.shard)], carried)])
+
+
+class AudioShards(Datasource):
+    """Audio shards as rows of `pipeline.schema.read_schema`: a stable id, the audio or where it is, the input's
+    columns. A part of a shard that cannot be read becomes an error row."""
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        storage: Storage,
+        carried: pa.Schema,
+        *,
+        census: str,
+        done: Mapping[str, pa.Array] | None = None,
+    ) -> None:
+        super().__init__()
+        self._parts = [part for shard in shards for part in split(shard, storage)]
+        self._size = sum(shard.size for shard in shards)
+        self._storage, self._carried, self._census, self._done = storage, carried, census, done or {}
+
+    def get_name(self) -> str:
+        return "AudioShards"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return self._size
+
+    def get_read_tasks(
+        self,
+        parallelism: int,
+        per_task_row_limit: int | None = None,
+        data_context: DataContext | None = None,
+    ) -> list[ReadTask]:
+        return [self._task(parts, per_task_row_limit) for parts in self._bundles()]
+
+    def _bundles(self) -> Iterator[list[Part]]:
+        """One part a task, but loose files by the dozen."""
+        files = [part for part in self._parts if part.shard.format is Format.AUDIO]
+        yield from ([part] for part in self._parts if part.shard.format is not Format.AUDIO)
+        for start in range(0, len(files), _FILES_IN_A_TASK):
+            yield files[start : start + _FILES_IN_A_TASK]
+
+    def _task(self, parts: list[Part], row_limit: int | None) -> ReadTask:
+        done = {part.shard.uri: self._done[part.shard.uri] for part in parts if part.shard.uri in self._done}
+        size = sum(part.shard.size // part.of_parts for part in parts)
+        return ReadTask(
+            partial(_read, parts, self._storage, self._carried, done, self._census),
+            BlockMetadata(
+                num_rows=None,
+                size_bytes=size,
+                input_files=[part.shard.uri for part in parts],
+                exec_stats=None,
+            ),
+            schema=read_schema(self._carried),
+            per_task_row_limit=row_limit,
+        )
+
+
+def _read(
+    parts: Sequence[Part], storage: Storage, carried: pa.Schema, done: Mapping[str, pa.Array], census: str
+) -> Iterator[pa.Table]:
+    for part in parts:
+        clips = 0
+        for table in part.read(storage, carried):
+            clips += table.num_rows
+            if (finished := done.get(part.shard.uri)) is not None:
+                table = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=finished)))
+            if table.num_rows:
+                yield table
+        if part.shard.format is not Format.AUDIO:
+            write_census(storage, census, part.shard.uri, part.number, part.of_parts, clips)
+
+
+def split(shard: Shard, storage: Storage) -> list[Part]:
+    """A large shard as parts that tasks read side by side."""
+    if shard.format is Format.PARQUET and shard.size > _BYTES_IN_A_TASK:
+        groups = _row_group_slices(shard, storage)
+        return [Part(shard, i, len(groups), row_groups=group) for i, group in enumerate(groups)] or [Part(shard)]
+    if shard.format is Format.MANIFEST:
+        slices = manifest_slices(shard, storage, _LINES_IN_A_TASK)
+        return [Part(shard, i, len(slices), lines=lines) for i, lines in enumerate(slices)] or [Part(shard)]
+    return [Part(shard)]
+
+
+def _row_group_slices(shard: Shard, storage: Storage) -> list[tuple[int, int]]:
+    """Runs of row groups of about `_BYTES_IN_A_TASK`; none where the footer cannot be read."""
+    try:
+        with storage.open(shard.uri) as handle:
+            footer = pq.ParquetFile(handle).metadata
+    except Exception:  # the read task tells, as an error row
+        return []
+    slices: list[tuple[int, int]] = []
+    first = size = 0
+    for group in range(footer.num_row_groups):
+        size += footer.row_group(group).total_byte_size
+        if size >= _BYTES_IN_A_TASK or group + 1 == footer.num_row_groups:
+            slices.append((first, group + 1))
+            first, size = group + 1, 0
+    return slices
+
+
+def without_listed(shards: list[Shard], storage: Storage) -> list[Shard]:
+    """Drops loose files that a manifest of the same input names: the manifest's row is the clip."""
+    manifests = [shard for shard in shards if shard.format is Format.MANIFEST]
+    if not manifests or len(manifests) == len(shards):
+        return shards
+    listed: set[str] = set()
+    for manifest in manifests:
+        for table in read_manifest(manifest, storage, pa.schema([])):
+            listed.update(storage.normalise(source) for source in table["source"].to_pylist() if source)
+    return [shard for shard in shards if shard.format is not Format.AUDIO or shard.uri not in listed]
+
+
+def loose_clip(shard: Shard) -> Clip:
+    """A loose audio file is a shard of one clip, with the stem of its name as key."""
+    key = PurePosixPath(shard.name).stem
+    error = ClipError(Stage.READ, Code.EMPTY, f"{shard.name} has no bytes") if shard.size == 0 else None
+    return Clip(f"{shard.name}#{key}", shard.uri, source=shard.uri, error=error)
