@@ -123,7 +123,9 @@ class Annotator:
                 transcript = read_path(path, posterior, self._tokenizer)
                 results[clip.row] = Result(transcript, seconds=cost)
             else:
-                error = ClipError(Stage.ANNOTATE, Code.MODEL_FAILED, "the model gave numbers that are not finite")
+                error = ClipError(
+                    Stage.ANNOTATE, Code.MODEL_FAILED, "the model gave numbers that are not finite"
+                )
                 results[clip.row] = Result(error=error, seconds=cost)
         return results
 
@@ -169,5 +171,3 @@ def pack_by_length(clips: Iterable[_Clip], budget: int) -> Iterator[list[_Clip]]
         frames += len(clip.features)
     if pack:
         yield pack
-
-

@@ -164,12 +164,15 @@ def _read_yaml(file: str, declaration: type[BaseModel]) -> dict[str, Any]:
     return loaded
 
 
-def _refuse_unknown(values: Mapping[str, Any], declaration: type[BaseModel], file: str, where: str = "") -> None:
+def _refuse_unknown(
+    values: Mapping[str, Any], declaration: type[BaseModel], file: str, where: str = ""
+) -> None:
     for name, value in values.items():
         field = declaration.model_fields.get(str(name))
         if field is None:
             raise JobError(
-                f"--config {file}: unknown field '{where}{name}'" + _nearest(str(name), list(declaration.model_fields))
+                f"--config {file}: unknown field '{where}{name}'"
+                + _nearest(str(name), list(declaration.model_fields))
             )
         nested = field.annotation
         if isinstance(value, Mapping) and isinstance(nested, type) and issubclass(nested, BaseModel):

@@ -27,7 +27,9 @@ class CheckpointFiles:
 
     def directory(self) -> Path:
         """The files in a directory of this node, written by whoever comes first."""
-        target = Path(tempfile.gettempdir()) / f"w2vbert-{os.getuid()}" / self.digest.removeprefix("sha256:")[:32]
+        target = (
+            Path(tempfile.gettempdir()) / f"w2vbert-{os.getuid()}" / self.digest.removeprefix("sha256:")[:32]
+        )
         if not target.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with tempfile.TemporaryDirectory(dir=target.parent) as work:
@@ -60,7 +62,9 @@ def read_checkpoint(model: str, storage: Storage) -> CheckpointFiles:
     if not any(name.endswith((".safetensors", ".bin")) for name in files):
         raise JobError(f"--model {model}: no weights there (model.safetensors or pytorch_model.bin).")
     if "vocab.json" not in files:
-        raise JobError(f"--model {model}: no vocab.json there; transcribing needs a CTC checkpoint's vocabulary.")
+        raise JobError(
+            f"--model {model}: no vocab.json there; transcribing needs a CTC checkpoint's vocabulary."
+        )
     if any(name.endswith(".safetensors") for name in files):
         files = {name: data for name, data in files.items() if not name.endswith(".bin")}
     digest = hashlib.sha256()

@@ -28,7 +28,7 @@ from pipeline.models import CheckpointFiles, read_checkpoint
 from pipeline.readers.manifest import manifest_samples
 from pipeline.readers.parquet import parquet_columns
 from pipeline.readers.tar import tar_samples
-from pipeline.schema import output_schema
+from pipeline.schema import column_name, output_schema
 from pipeline.shards import Format, Shard, discover
 from pipeline.source import AudioShards, without_listed
 from pipeline.spec import JobSpec
@@ -80,14 +80,12 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     # Ray commits each file in two phases; which rows are done, the ledger knows (see `_Ledgered`).
     context.checkpoint_config = CheckpointConfig(
         id_column="clip_id",
-        checkpoint_path=ledger.commit_uri(work.run_id) if "://" not in output else path_of(ledger.commit_uri(work.run_id)),
+        checkpoint_path=path_of(ledger.commit_uri(work.run_id)),
         override_filesystem=storage.arrow_filesystem(output),
         delete_checkpoint_on_success=False,
         checkpoint_manager_cls=_Ledgered,
     )
-    source = AudioShards(
-        work.shards, storage, carried, census=ledger.census_uri(work.run_id), done=work.done
-    )
+    source = AudioShards(work.shards, storage, carried, census=ledger.census_uri(work.run_id), done=work.done)
     dataset = _annotated(source, spec, shares, checkpoint, carried, storage, metadata)
     dataset.write_parquet(
         path_of(output),
@@ -208,8 +206,6 @@ def _carried(ledger: Ledger, shards: list[Shard], storage: Storage) -> pa.Schema
 
 
 def _renamed(schema: pa.Schema) -> pa.Schema:
-    from pipeline.schema import column_name
-
     return pa.schema([field.with_name(column_name(field.name)) for field in schema])
 
 
@@ -244,7 +240,7 @@ def _facts(spec: JobSpec, work: Work, started: float, output: str, *, rtfx: floa
 def _stage_seconds(dataset: Dataset) -> dict[str, float]:
     """Wall seconds of all tasks of each stage, from Ray's own statistics."""
     try:
-        summary = dataset._write_ds._raw_stats().to_summary()
+        summary: Any = dataset.get_stats_summary()
         found: dict[str, float] = {}
         while summary is not None:
             for operator in summary.operators_stats:

@@ -54,7 +54,15 @@ TRANSCRIPT_COLUMNS: dict[str, pa.DataType] = {
 COST_COLUMNS: dict[str, pa.DataType] = {"encoder_s": pa.float32()}
 # Every name an output may give a column: carried columns of these names are renamed to ref_<name>.
 RESERVED = frozenset(
-    {*CLIP_COLUMNS, *FEATURE_COLUMNS, *READ_COLUMNS, *TRANSCRIPT_COLUMNS, *COST_COLUMNS, "label", "label_score"}
+    {
+        *CLIP_COLUMNS,
+        *FEATURE_COLUMNS,
+        *READ_COLUMNS,
+        *TRANSCRIPT_COLUMNS,
+        *COST_COLUMNS,
+        "label",
+        "label_score",
+    }
     | {"labels", "segments", "frame_activity", "embedding", "embedding_norm", "extra"}
 )
 # Values of input columns that the run's table has no column for, as one JSON object.

@@ -129,7 +129,9 @@ def split(shard: Shard, storage: Storage) -> list[Part]:
     """A large shard as parts that tasks read side by side."""
     if shard.format is Format.PARQUET and shard.size > _BYTES_IN_A_TASK:
         groups = _row_group_slices(shard, storage)
-        return [Part(shard, i, len(groups), row_groups=group) for i, group in enumerate(groups)] or [Part(shard)]
+        return [Part(shard, i, len(groups), row_groups=group) for i, group in enumerate(groups)] or [
+            Part(shard)
+        ]
     if shard.format is Format.MANIFEST:
         slices = manifest_slices(shard, storage, _LINES_IN_A_TASK)
         return [Part(shard, i, len(slices), lines=lines) for i, lines in enumerate(slices)] or [Part(shard)]

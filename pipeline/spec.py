@@ -49,13 +49,19 @@ class JobSpec(BaseModel):
         "(one per GPU; on CPUs one, with all cores as its threads)",
     )
     num_gpus_per_actor: float | None = Field(
-        None, ge=0, description="GPUs of one model actor (fractions share one); unset: 1 where the cluster has GPUs"
+        None,
+        ge=0,
+        description="GPUs of one model actor (fractions share one); unset: 1 where the cluster has GPUs",
     )
     featurize_actors: int | None = Field(
-        None, ge=1, description="most CPU actors that decode and compute features; unset: as many as CPUs allow"
+        None,
+        ge=1,
+        description="most CPU actors that decode and compute features; unset: as many as CPUs allow",
     )
     token_budget: int | None = Field(
-        None, ge=1, description="most frames (20 ms each) in one forward pass; unset: 4096 on CPUs, 65536 on GPUs"
+        None,
+        ge=1,
+        description="most frames (20 ms each) in one forward pass; unset: 4096 on CPUs, 65536 on GPUs",
     )
     rows_per_file: int | None = Field(
         None,
@@ -64,11 +70,15 @@ class JobSpec(BaseModel):
         "unset: about 200 files a run, each of 100 to 20000 rows",
     )
     max_error_rate: float = Field(
-        1.0, ge=0, le=1, description="exit with status 3 when a larger share of this run's clips are error rows"
+        1.0,
+        ge=0,
+        le=1,
+        description="exit with status 3 when a larger share of this run's clips are error rows",
     )
     overwrite: bool = Field(False, description="delete what the output holds and start anew")
     ray_address: str | None = Field(
-        None, description="Ray cluster to use; unset: RAY_ADDRESS, a running local cluster, or a new local one"
+        None,
+        description="Ray cluster to use; unset: RAY_ADDRESS, a running local cluster, or a new local one",
     )
     storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="access to s3://")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -35,7 +36,9 @@ class StorageOptions(BaseModel):
     endpoint_url: str | None = Field(None, description="S3 endpoint, for MinIO, Ceph, R2 and the like")
     region: str | None = Field(None, description="S3 region")
     key: SecretStr | None = Field(None, description="S3 access key id (better left to the environment)")
-    secret: SecretStr | None = Field(None, description="S3 secret access key (better left to the environment)")
+    secret: SecretStr | None = Field(
+        None, description="S3 secret access key (better left to the environment)"
+    )
     token: SecretStr | None = Field(None, description="S3 session token (better left to the environment)")
     anonymous: bool = Field(False, description="read public buckets without credentials")
 
@@ -120,10 +123,8 @@ class Storage:
         return sorted(uri_of(uri, path) for path in found)
 
     def remove(self, uri: str, *, recursive: bool = False) -> None:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self.filesystem(uri).rm(path_of(uri), recursive=recursive)
-        except FileNotFoundError:
-            pass
 
     def arrow_filesystem(self, uri: str) -> pyarrow.fs.FileSystem:
         """The same filesystem for Arrow and Ray Data."""
@@ -142,8 +143,8 @@ class Storage:
         if isinstance(problem, PermissionError) or re.search(r"\b(403|Forbidden|AccessDenied)\b", text):
             return f"access to {where} is forbidden with the credentials in use ({text})"
         if "NoCredentials" in name:
-            return f"no credentials for {where}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
-        if name in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionError", "ClientConnectorError"):
+            return f"no credentials for {where}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError"):
             return f"the endpoint of {where} cannot be reached ({text})"
         return f"{where}: {name}: {text}"
 

@@ -156,4 +156,3 @@ def for_the_eye(summary: Mapping[str, Any]) -> str:
 
 def _hours(hours: float) -> str:
     return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min"
-
