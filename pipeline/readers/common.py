@@ -9,16 +9,13 @@ import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipeline.errors import ClipError, Code, Stage
 from pipeline.schema import Clip, read_table
+from pipeline.shards import Shard
 from pipeline.storage import Storage, path_of, uri_of
-
-if TYPE_CHECKING:
-    from pipeline.shards import Shard
 
 TABLE_BYTES = 8 << 20
 TABLE_ROWS = 256

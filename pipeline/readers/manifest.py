@@ -7,17 +7,15 @@ import json
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import ClipFailed, Code, Stage
 from pipeline.readers.common import clip_id, failure, resolve, shard_row, tables
 from pipeline.schema import Clip
+from pipeline.shards import Shard
 from pipeline.storage import Storage
-
-if TYPE_CHECKING:
-    from pipeline.shards import Shard
 
 _AUDIO_KEYS = ("audio_filepath", "audio_path", "audio", "file_name", "path", "wav")
 

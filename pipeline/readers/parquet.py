@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,10 +23,8 @@ from pipeline.readers.common import (
     tables,
 )
 from pipeline.schema import ERROR, Clip, read_schema
+from pipeline.shards import Shard
 from pipeline.storage import Storage
-
-if TYPE_CHECKING:
-    from pipeline.shards import Shard
 
 _AUDIO_NAMES = ("audio", "bytes", "audio_bytes", "wav", "flac", "mp3")
 _NO_AUDIO = ClipError(Stage.READ, Code.NO_AUDIO, "the row's audio is null").as_row()

@@ -12,18 +12,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import ClipError, Code, Stage
 from pipeline.readers.common import broken, clip_id, failure, shard_row, tables
 from pipeline.schema import Clip
-from pipeline.shards import AUDIO_EXTENSIONS
+from pipeline.shards import AUDIO_EXTENSIONS, Shard
 from pipeline.storage import Storage
-
-if TYPE_CHECKING:
-    from pipeline.shards import Shard
 
 # Transcripts and metadata beyond this are not what their extension says.
 _METADATA_BYTES = 8 << 20
@@ -179,8 +176,8 @@ def _watching(trouble: _Trouble) -> type[tarfile.TarInfo]:
             except (tarfile.HeaderError, ValueError, LookupError) as problem:
                 trouble.note(f"the header at byte {at} is invalid ({problem})")
                 # The one error that tarfile goes on after, from the next block; it adds that block itself.
-                tarfile_.offset = stream.tell() - tarfile.BLOCKSIZE  # type: ignore[attr-defined]
-                raise tarfile.InvalidHeaderError(str(problem)) from problem
+                tarfile_.offset = stream.tell() - tarfile.BLOCKSIZE
+                raise tarfile.InvalidHeaderError(str(problem)) from problem  # type: ignore[attr-defined]
             ended = False
             return member
 
