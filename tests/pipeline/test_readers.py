@@ -325,3 +325,56 @@ def test_manifest_absent(tmp_path: Path) -> None:
     assert codes(rows(read_manifest(file, STORAGE, NONE))) == [("", "unreadable")]
     assert manifest_slices(file, STORAGE, 10) == [(0, 1, None)]
     assert manifest_samples(file, STORAGE) == []
+
+
+# All formats
+
+
+class _FailingFile(io.BytesIO):
+    """Storage that delivers only the bytes before `limit`, as a lost connection does."""
+
+    limit = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() > self.limit:
+            raise OSError(5, "connection lost")
+        return super().read(size)
+
+
+class _FailingStorage(Storage):
+    def open(self, uri: str, mode: str = "rb", **arguments: Any) -> _FailingFile:
+        file = _FailingFile(Path(uri).read_bytes())
+        file.limit = len(file.getvalue()) // 2
+        return file
+
+
+def test_tar_storage_failure_keeps_what_came_before(tmp_path: Path) -> None:
+    file = write_tar(tmp_path / "h.tar", [(f"{i}.flac", flac(i, 16_000)) for i in range(8)])
+    found = codes(rows(read_tar(file, _FailingStorage(StorageOptions()), NONE)))
+    assert found[:2] == [("0", None), ("1", None)]
+    assert found[-2][1] == found[-1][1] == "unreadable"
+    assert found[-1][0] == ""
+
+
+@pytest.mark.parametrize("kind", ["tar", "tgz", "parquet", "jsonl"])
+def test_flipped_bytes_never_raise(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"x.{kind}"
+    if kind == "parquet":
+        file = write_parquet(path, {"audio": CLIPS, "text": ["a", "b", "c", "d"]}, row_group_size=1)
+    elif kind == "jsonl":
+        path.write_bytes(b"\n".join(LINES))
+        file = shard(path, Format.MANIFEST)
+    else:
+        file = write_tar(path, SAMPLES)
+    whole = path.read_bytes()
+    read = {"parquet": read_parquet, "jsonl": read_manifest}.get(kind, read_tar)
+    carried = pa.schema([("ref_text", pa.string())])
+    random = np.random.default_rng(0)
+    for _ in range(40):
+        data = bytearray(whole)
+        for at in random.integers(0, len(whole), 5):
+            data[at] = random.integers(0, 256)
+        path.write_bytes(data)
+        identities = [row["clip_id"] for row in rows(read(file, STORAGE, carried), carried)]
+        assert identities
+        assert len(set(identities)) == len(identities)
