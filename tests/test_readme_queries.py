@@ -81,7 +81,7 @@ def test_where_a_word_is_said(output: Path, rows: list[dict[str, Any]]) -> None:
         for word in row["words"] or []
         if word["word"] == "seven"
     ]
-    assert len(expected) > 5
+    assert expected  # else the comparison says nothing
     assert answer("seven", output) == sorted(expected)
 
 
