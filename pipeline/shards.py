@@ -12,10 +12,9 @@ from typing import Any
 from pipeline.errors import JobError
 from pipeline.storage import Storage, path_of, uri_of
 
-AUDIO_EXTENSIONS = frozenset(
-    "wav flac mp3 ogg oga opus aiff aif aifc au caf w64 rf64 sph "  # soundfile
-    "m4a mp4 aac webm mka wma amr 3gp ac3".split()  # the ffmpeg extra
-)
+_SOUNDFILE = "wav", "flac", "mp3", "ogg", "oga", "opus", "aiff", "aif", "aifc", "au", "caf", "w64", "rf64", "sph"
+_FFMPEG = "m4a", "mp4", "aac", "webm", "mka", "wma", "amr", "3gp", "ac3"
+AUDIO_EXTENSIONS = frozenset({*_SOUNDFILE, *_FFMPEG})
 _MANIFEST = (".jsonl", ".ndjson", ".jsonlines")
 _TAR = (".tar", ".tar.gz", ".tgz")
 
@@ -55,7 +54,8 @@ def recognise(path: str) -> Format | None:
         return Format.TAR
     if name.endswith(_MANIFEST):
         return Format.MANIFEST
-    return Format.AUDIO if name.rpartition(".")[2] in AUDIO_EXTENSIONS else None
+    _, dot, extension = name.rpartition(".")
+    return Format.AUDIO if dot and extension in AUDIO_EXTENSIONS else None
 
 
 def discover(
@@ -78,8 +78,8 @@ def discover(
         found = [shard for shard in found if not shard.uri.startswith(inside)]
         if not found:
             raise JobError(
-                f"--input {given}: no audio shard there. Recognised are *.parquet, *.tar(.gz), *.jsonl manifests "
-                f"and audio files ({', '.join(sorted(AUDIO_EXTENSIONS)[:8])}, …)."
+                f"--input {given}: no audio shard there. Recognised are *.parquet, *.tar(.gz), "
+                f"*.jsonl manifests and audio files ({', '.join(sorted(AUDIO_EXTENSIONS)[:8])}, …)."
             )
         for shard in found:
             shards.setdefault(shard.uri, shard)
@@ -112,7 +112,7 @@ def _discover_one(uri: str, given: str, storage: Storage) -> list[Shard]:
         raise
     except Exception as problem:  # every protocol has exceptions of its own
         raise JobError(f"--input {storage.explain(given, problem)}.") from problem
-    return [shard for shard in _as_shards(found, root, uri)]
+    return list(_as_shards(found, root, uri))
 
 
 def _as_shards(found: Mapping[str, Mapping[str, Any]], root: str, uri: str) -> Iterable[Shard]:
@@ -136,7 +136,7 @@ def _version(info: Mapping[str, Any], size: int) -> str:
 
 
 def _with_unique_names(shards: list[Shard], known: Mapping[str, str]) -> list[Shard]:
-    """Two inputs may hold the same relative path; each then gets as much of its own path as tells them apart."""
+    """Two inputs may hold the same relative path; each then gets as much of its path as it takes."""
     fresh = [shard for shard in shards if shard.uri not in known]
     taken = Counter(known.values())
     names = {shard.uri: shard.name for shard in fresh}
