@@ -1,0 +1,126 @@
+"""The cluster-launcher file, against Ray's own schema and against what a job counts on."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def cluster() -> dict[str, Any]:
+    """The file as written."""
+    return yaml.safe_load((ROOT / "ray_cluster.yaml").read_text(encoding="utf-8"))
+
+
+def validate(config: dict[str, Any]) -> dict[str, Any]:
+    """What `ray up` does before it calls AWS: fills in the defaults, then checks. Returns the full file."""
+    prepared = prepare_config(copy.deepcopy(config))
+    validate_config(prepared)
+    return prepared
+
+
+def test_ray_accepts_the_file(cluster: dict[str, Any]) -> None:
+    prepared = validate(cluster)
+    assert prepared["provider"]["type"] == "aws"
+    # What Ray completes must not bring in node groups or commands of its own.
+    assert set(prepared["available_node_types"]) == {"head", "cpu", "gpu"}
+    assert prepared["worker_setup_commands"] == cluster["setup_commands"]
+    assert prepared["head_setup_commands"] == cluster["setup_commands"]
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (["idle_timeout"], 5, "idle_timeout"),  # unknown at the top
+        (["max_workers"], "twelve", "twelve"),
+        (["setup_commands"], "pip install .", "pip install"),
+        (["available_node_types", "gpu", "min_worker"], 0, "min_worker"),  # unknown in a group
+        (["available_node_types", "gpu", "resources", "GPU"], 0.5, "0.5"),
+    ],
+)
+def test_ray_refuses_a_broken_copy(
+    cluster: dict[str, Any], where: list[str], value: Any, message: str
+) -> None:
+    parent = cluster
+    for key in where[:-1]:
+        parent = parent[key]
+    parent[where[-1]] = value
+    with pytest.raises(jsonschema.ValidationError, match=message):
+        # `prepare_config` may trip over a wrong type with an error less telling than the schema's.
+        validate_config(cluster | {"cluster_synced_files": []})
+
+
+def test_ray_refuses_a_head_of_no_known_type(cluster: dict[str, Any]) -> None:
+    cluster["head_node_type"] = "boss"
+    with pytest.raises(ValueError, match="head_node_type"):
+        validate(cluster)
+
+
+def test_worker_counts(cluster: dict[str, Any]) -> None:
+    groups = cluster["available_node_types"]
+    assert cluster["head_node_type"] in groups
+    for name, group in groups.items():
+        assert 0 <= group.get("min_workers", 0) <= group["max_workers"] <= cluster["max_workers"], name
+    assert sum(group.get("min_workers", 0) for group in groups.values()) <= cluster["max_workers"]
+    # Every group can reach its own ceiling while the others are at theirs.
+    assert sum(group["max_workers"] for group in groups.values()) <= cluster["max_workers"]
+
+
+def test_gpu_workers_come_and_go(cluster: dict[str, Any]) -> None:
+    with_gpus = {
+        name for name, group in cluster["available_node_types"].items() if "GPU" in group["resources"]
+    }
+    assert with_gpus == {"gpu"}
+    gpu = cluster["available_node_types"]["gpu"]
+    assert gpu["resources"]["GPU"] >= 1
+    assert gpu["min_workers"] == 0
+    assert gpu["max_workers"] >= 1
+    assert cluster["idle_timeout_minutes"] > 0
+    assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+
+
+def test_every_node_has_the_same_image_and_may_reach_s3(cluster: dict[str, Any]) -> None:
+    nodes = [group["node_config"] for group in cluster["available_node_types"].values()]
+    assert len({node["ImageId"] for node in nodes}) == 1
+    assert all(node["IamInstanceProfile"] for node in nodes)
+
+
+def test_setup_installs_the_synced_project(cluster: dict[str, Any]) -> None:
+    project = "/home/ubuntu/w2vbert"
+    mounted = {
+        Path(remote).relative_to(project).as_posix(): local
+        for remote, local in cluster["file_mounts"].items()
+    }
+    assert set(mounted) == {"pyproject.toml", "README.md", "w2vbert", "pipeline", "jobs"}
+    for remote, local in mounted.items():
+        assert remote == local
+        assert (ROOT / local).exists()
+    install = [command for command in cluster["setup_commands"] if "pip install" in command]
+    assert len(install) == 1
+    assert '"$HOME/w2vbert[' in install[0]
+    assert {".venv", ".git", "demo/out"} <= set(cluster["rsync_exclude"])
+
+
+def test_commands_are_shell(cluster: dict[str, Any]) -> None:
+    lists = ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands")
+    for command in (command for name in lists for command in cluster[name]):
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+@pytest.mark.parametrize("start", ["head_start_ray_commands", "worker_start_ray_commands"])
+def test_object_store_is_two_fifths_of_the_memory(cluster: dict[str, Any], start: str) -> None:
+    size = cluster[start][-1].split("--object-store-memory=")[1]
+    printed = int(
+        subprocess.run(["bash", "-c", f"echo {size}"], check=True, capture_output=True, text=True).stdout
+    )
+    total = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0]) * 1024
+    assert printed == pytest.approx(0.4 * total, abs=1)
