@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,4 +37,4 @@ def test_every_clip_once_in_order_of_length_and_under_the_budget(frames: list[in
     assert [count for pack in packs for count in pack] == sorted(frames)
     assert all(len(pack) == 1 or sum(pack) <= budget for pack in packs)
     # No pack could have taken the next one's first clip.
-    assert all(sum(pack) + following[0] > budget for pack, following in zip(packs, packs[1:], strict=False))
+    assert all(sum(pack) + following[0] > budget for pack, following in pairwise(packs))
