@@ -1,0 +1,56 @@
+"""What the tests of whole jobs share: a small Ray cluster of their own, and an S3 server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import boto3
+import pytest
+import ray
+from moto.server import ThreadedMotoServer
+
+SECRET = "wJalrXUtnFEMI-not-to-be-seen-bPxRfiCY"
+TOKEN = "FwoGZXIvYXdzE-not-to-be-seen-either"
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A cluster of two CPUs in this process's name; jobs run in process join it."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@dataclass(frozen=True)
+class S3:
+    """A server that speaks S3 over HTTP, with one empty bucket."""
+
+    endpoint: str
+    bucket: str
+    client: object
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{key}"
+
+
+@pytest.fixture(scope="module")
+def moto_s3() -> Iterator[S3]:
+    """moto over real HTTP; the AWS_* environment leads to it while the fixture lives."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_SESSION_TOKEN", TOKEN)
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
+            patch.delenv(name, raising=False)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="corpora")
+        yield S3(endpoint, "corpora", client)
+    server.stop()
