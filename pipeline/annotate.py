@@ -160,7 +160,7 @@ class Annotator:
 
 
 def pack_by_length(clips: Iterable[_Clip], budget: int) -> Iterator[list[_Clip]]:
-    """Clips of similar length together, at most `budget` frames a pack; a longer clip has a pack of its own."""
+    """Clips of similar length together, at most `budget` frames a pack; a longer clip goes alone."""
     pack: list[_Clip] = []
     frames = 0
     for clip in sorted(clips, key=lambda clip: len(clip.features)):

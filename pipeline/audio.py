@@ -15,7 +15,7 @@ import soundfile
 import torch
 import torchaudio
 
-from pipeline.errors import ClipFailed, Code, Stage
+from pipeline.errors import ClipFailedError, Code, Stage
 
 SAMPLE_RATE = 16_000  # hertz, of all samples handed on
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
@@ -75,7 +75,7 @@ def decode(
         start_s, length_s: the part to take, in seconds; to the end when no length is given.
 
     Raises:
-        ClipFailed: the audio cannot be had; `error` says why.
+        ClipFailedError: the audio cannot be had; `error` says why.
         OSError: the open file could not be read.
     """
     stream = _Stream(io.BytesIO(data) if isinstance(data, bytes) else data)
@@ -473,4 +473,4 @@ def _too_long(max_duration_s: float) -> NoReturn:
 
 
 def _fail(code: Code, message: str) -> NoReturn:
-    raise ClipFailed(Stage.DECODE, code, message)
+    raise ClipFailedError(Stage.DECODE, code, message)

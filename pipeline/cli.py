@@ -34,7 +34,7 @@ def read_spec(
     """Flags win over the YAML file (`--config`), the file over the environment (`W2VBERT_OUTPUT=…`).
 
     Raises:
-        JobError: an unknown field (with the nearest name), a value that does not fit, a file that cannot be read.
+        JobError: an unknown field (with the nearest name), a value that does not fit, an unreadable file.
         SystemExit: `--help`, or flags that argparse refuses.
     """
     parser = _parser(declaration, program)
@@ -77,8 +77,9 @@ def _parser(declaration: type[BaseModel], program: str) -> argparse.ArgumentPars
     parser = argparse.ArgumentParser(
         prog=f"python {program}",
         description=(declaration.__doc__ or "").strip(),
-        epilog=f"Every field may also stand in the YAML file, or in the environment as {ENVIRONMENT_PREFIX}<FIELD> "
-        "(words separated by spaces where it is a list). Flags win over the file, the file over the environment.",
+        epilog="Every field may also stand in the YAML file, or in the environment as "
+        f"{ENVIRONMENT_PREFIX}<FIELD> (a list's words separated by spaces). "
+        "Flags win over the file, the file over the environment.",
         argument_default=None,
         allow_abbrev=False,
     )

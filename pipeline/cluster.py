@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy
@@ -15,7 +17,7 @@ from pipeline.spec import JobSpec
 
 @dataclass(frozen=True)
 class Shares:
-    """CPUs and GPUs of each stage. Fractions let reading, featurizing, the model and writing fit two cores."""
+    """CPUs and GPUs of each stage. Fractions let all four stages fit two cores."""
 
     task_cpus: float
     featurize_cpus: float
@@ -32,16 +34,16 @@ def connect(address: str | None) -> None:
         return
     # Idle OpenMP threads that spin take the core from the stage beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
+    join = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
     given = address or os.environ.get("RAY_ADDRESS")
     try:
         if given:
-            ray.init(address=given, **quiet)
+            join(address=given)
             return
         try:
-            ray.init(address="auto", **quiet)
+            join(address="auto")
         except ConnectionError:
-            ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
+            join(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
     except Exception as problem:
         raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
 
@@ -64,7 +66,7 @@ def share_out(spec: JobSpec) -> Shares:
     if per_actor:
         annotate_cpus, threads = (0.5 if small else 1.0), 2
     else:
-        node_cpus = min((node["Resources"].get("CPU", 1.0) for node in _nodes()), default=1.0)
+        node_cpus = min((node["Resources"]["CPU"] for node in _nodes()), default=1.0)
         threads = max(1, int(node_cpus) // (least if len(_nodes()) == 1 else 1))
         annotate_cpus = 0.5 if small else max(1.0, threads / 2)
     featurize_cpus = 0.5 if small else 1.0
@@ -85,14 +87,15 @@ def share_out(spec: JobSpec) -> Shares:
 
 def _pool(asked: str, gpus: float, per_actor: float) -> tuple[int, int]:
     if asked == "auto":
-        size = max(1, int(gpus / per_actor)) if per_actor else len(_nodes())
+        size = max(1, int(gpus / per_actor)) if per_actor else max(1, len(_nodes()))
         return size, size
     least, _, most = asked.partition(":")
     return int(least), int(most or least)
 
 
-def _nodes() -> list[dict]:
-    return [node for node in ray.nodes() if node["Alive"]]
+def _nodes() -> list[dict[str, Any]]:
+    """Nodes that run stages: a head that offers no CPU is none of them."""
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
 
 
 def _most(resource: str) -> float:

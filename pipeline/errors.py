@@ -39,7 +39,7 @@ class Code(StrEnum):
 
 
 MEANING: dict[Code, str] = {
-    Code.BROKEN_SHARD: "a shard (or a part of it) could not be read; its readable clips have rows of their own",
+    Code.BROKEN_SHARD: "a shard, or a part of it, could not be read; its readable clips have their own rows",
     Code.BAD_RECORD: "a manifest line or a sample's metadata is not what its format asks for",
     Code.NO_AUDIO: "the record holds no audio",
     Code.NOT_FOUND: "the audio file that a manifest or a row names does not exist",
@@ -68,7 +68,7 @@ class ClipError:
         return {"stage": self.stage.value, "code": self.code.value, "message": self.message}
 
 
-class ClipFailed(Exception):
+class ClipFailedError(Exception):
     """Raised inside a stage for one clip; the stage turns it into the clip's error row."""
 
     def __init__(self, stage: Stage, code: Code, message: str) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from pipeline import audio, schema
 from pipeline.audio import Waveform
-from pipeline.errors import ClipError, ClipFailed, Code, JobError, Stage
+from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
 from pipeline.storage import Storage
 from w2vbert.features import AudioTooShortError, SeamlessM4TFeatureExtractor
 
@@ -109,12 +109,14 @@ class Featurizer:
 
         if (error := value("error")) is not None:
             known = ClipError(Stage(error["stage"]), Code(error["code"]), error["message"])
-            raise ClipFailed(known.stage, known.code, known.message)
+            raise ClipFailedError(known.stage, known.code, known.message)
         part = {"start_s": value("start_s"), "length_s": value("length_s")}
         if (data := value("audio")) is not None:
             return self._decode(data, part)
         if (source := value("source")) is None:
-            raise ClipFailed(Stage.READ, Code.NO_AUDIO, "the record holds no audio and names no file of it")
+            raise ClipFailedError(
+                Stage.READ, Code.NO_AUDIO, "the record holds no audio and names no file of it"
+            )
         try:
             if part["start_s"] is None and part["length_s"] is None:
                 data = self._storage.read_bytes(source)
@@ -122,7 +124,7 @@ class Featurizer:
                 # Parts of long recordings: fetch what is needed, not the whole file for each.
                 with self._storage.open(source) as file:
                     return self._decode(file, part)
-        except ClipFailed:
+        except ClipFailedError:
             raise
         except FileNotFoundError as problem:
             raise self._read_failure(Code.NOT_FOUND, source, problem) from problem
@@ -130,17 +132,17 @@ class Featurizer:
             raise self._read_failure(Code.UNREADABLE, source, problem) from problem
         return self._decode(data, part)
 
-    def _read_failure(self, code: Code, source: str, problem: Exception) -> ClipFailed:
+    def _read_failure(self, code: Code, source: str, problem: Exception) -> ClipFailedError:
         text = str(problem) if isinstance(problem, JobError) else self._storage.explain(source, problem)
-        return ClipFailed(Stage.READ, code, text)
+        return ClipFailedError(Stage.READ, code, text)
 
     def _decode(self, data: Any, part: dict[str, float | None]) -> Waveform:
         try:
             return audio.decode(data, channel=self._channel, max_duration_s=self._max_duration_s, **part)
-        except (ClipFailed, OSError):
+        except (ClipFailedError, OSError):
             raise
         except Exception as problem:
-            raise ClipFailed(Stage.DECODE, Code.UNDECODABLE, _describe(problem)) from problem
+            raise ClipFailedError(Stage.DECODE, Code.UNDECODABLE, _describe(problem)) from problem
 
     def _featurize(self, load: Callable[[], Waveform]) -> _Row:
         row = _Row()
@@ -150,7 +152,7 @@ class Featurizer:
             row.sample_rate = waveform.sample_rate
             row.channels = waveform.channels
             self._fill(row, waveform)
-        except ClipFailed as failure:
+        except ClipFailedError as failure:
             row.error = failure.error.as_row()
         except AudioTooShortError as problem:
             row.error = ClipError(Stage.FEATURIZE, Code.TOO_SHORT, str(problem)).as_row()
@@ -167,7 +169,7 @@ class Featurizer:
             features = extractor.extract(samples, keep_partial=True)
             frames = len(features)
             if not np.isfinite(features).all():
-                raise ClipFailed(Stage.FEATURIZE, Code.NON_FINITE, "the features are not finite numbers")
+                raise ClipFailedError(Stage.FEATURIZE, Code.NON_FINITE, "the features are not finite numbers")
             row.features = features.astype(self._dtype).tobytes()
         row.frames = frames
         row.attended = extractor.num_frames(len(samples))

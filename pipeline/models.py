@@ -70,7 +70,7 @@ def read_checkpoint(model: str, storage: Storage) -> CheckpointFiles:
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(f"{name}:{len(files[name])}\n".encode())
-        digest.update(memoryview(files[name]))
+        digest.update(files[name].data)
     return CheckpointFiles(model, f"sha256:{digest.hexdigest()}", files)
 
 
@@ -85,6 +85,7 @@ def _place(model: str, storage: Storage) -> str:
         except Exception as problem:
             raise JobError(
                 f"--model {model}: neither a directory here nor to be had from the Hugging Face hub "
-                f"({type(problem).__name__}). Give a checkpoint's directory, or download it where the hub can be reached."
+                f"({type(problem).__name__}). Give a checkpoint's directory, or download it where the hub "
+                "can be reached."
             ) from problem
     raise JobError(f"--model {model}: no such directory.")

@@ -7,7 +7,8 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -67,8 +68,9 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     carried = _carried(ledger, work.shards, storage)
     connect(spec.ray_address)
     shares = share_out(spec)
-    ledger.declare({**identity, "carried": _packed_schema(carried)})
-    ledger.begin(work)
+    with _blaming_output(spec, storage):
+        ledger.declare({**identity, "carried": _packed_schema(carried)})
+        ledger.begin(work)
     metadata = {
         "w2vbert.run_id": work.run_id,
         "w2vbert.model": json.dumps({"name": checkpoint.name, "digest": checkpoint.digest}),
@@ -111,18 +113,25 @@ def _work(spec: JobSpec, ledger: Ledger, identity: Mapping[str, Any]) -> tuple[l
     storage, output = ledger.storage, ledger.output
     # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
     discover(spec.input, storage, output=output)
-    try:
+    with _blaming_output(spec, storage):
         if spec.overwrite:
             ledger.clear()
         ledger.require(identity)
         known = ledger.known_names()
-    except JobError:
-        raise
-    except Exception as problem:
-        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
     shards = without_listed(discover(spec.input, storage, output=output, known_names=known), storage)
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
     return shards, ledger.plan(shards, run_id)
+
+
+@contextmanager
+def _blaming_output(spec: JobSpec, storage: Storage) -> Iterator[None]:
+    """Turns what storage says about the output (no such bucket, no right to write) into a JobError."""
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as problem:  # every protocol has exceptions of its own
+        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
 
 
 def _annotated(
@@ -148,7 +157,7 @@ def _annotated(
     )
     # The public map_batches wants a number of rows where GPUs are asked for; here a block is a batch, so that
     # a long recording is one by itself and memory stays bounded.
-    return features.map_batches_internal(
+    annotated: Dataset = features.map_batches_internal(
         Annotator,
         fn_constructor_args=(ray.put(checkpoint), carried),
         fn_constructor_kwargs={
@@ -163,6 +172,7 @@ def _annotated(
         num_cpus=shares.annotate_cpus,
         num_gpus=shares.annotate_gpus or None,
     )
+    return annotated
 
 
 class _Ledgered(IdColumnCheckpointManager):
@@ -244,7 +254,7 @@ def _stage_seconds(dataset: Dataset) -> dict[str, float]:
         found: dict[str, float] = {}
         while summary is not None:
             for operator in summary.operators_stats:
-                found[operator.operator_name] = float((operator.wall_time or {}).get("sum", 0.0))
+                found[operator.operator_name] = float(operator.wall_time.sum) if operator.wall_time else 0.0
             summary = summary.parents[0] if summary.parents else None
         return dict(reversed(found.items()))
     except (AttributeError, TypeError, KeyError) as problem:

@@ -73,7 +73,7 @@ EXTRA = "extra"
 class Clip:
     """One clip as a reader found it.
 
-    `audio` are its encoded bytes, or `source` the URI that holds them (`start_s`, `length_s`: the part of it).
+    `audio` are its encoded bytes, or `source` the URI of them (`start_s`, `length_s`: the part to take).
     `values` are the input's own columns, under the input's names.
     """
 
@@ -109,7 +109,7 @@ def output_schema(carried: pa.Schema) -> pa.Schema:
 
 
 def column_name(name: str) -> str:
-    """The output's name of an input column: `text` is the transcript, so the input's own becomes `ref_text`."""
+    """The output's name of an input column: `text` is the transcript, so the input's is `ref_text`."""
     return f"ref_{name}" if name in RESERVED else name
 
 

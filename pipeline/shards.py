@@ -12,7 +12,22 @@ from typing import Any
 from pipeline.errors import JobError
 from pipeline.storage import Storage, path_of, uri_of
 
-_SOUNDFILE = "wav", "flac", "mp3", "ogg", "oga", "opus", "aiff", "aif", "aifc", "au", "caf", "w64", "rf64", "sph"
+_SOUNDFILE = (
+    "wav",
+    "flac",
+    "mp3",
+    "ogg",
+    "oga",
+    "opus",
+    "aiff",
+    "aif",
+    "aifc",
+    "au",
+    "caf",
+    "w64",
+    "rf64",
+    "sph",
+)
 _FFMPEG = "m4a", "mp4", "aac", "webm", "mka", "wma", "amr", "3gp", "ac3"
 AUDIO_EXTENSIONS = frozenset({*_SOUNDFILE, *_FFMPEG})
 _MANIFEST = (".jsonl", ".ndjson", ".jsonlines")

@@ -37,7 +37,7 @@ class Part:
     number: int = 0
     of_parts: int = 1
     row_groups: tuple[int, int] | None = None
-    lines: tuple[int, int, int] | None = None
+    lines: tuple[int, int, int | None] | None = None
 
     def read(self, storage: Storage, carried: pa.Schema) -> Iterator[pa.Table]:
         match self.shard.format:
@@ -56,8 +56,8 @@ class Part:
 
 
 class AudioShards(Datasource):
-    """Audio shards as rows of `pipeline.schema.read_schema`: a stable id, the audio or where it is, the input's
-    columns. A part of a shard that cannot be read becomes an error row."""
+    """Audio shards as rows of `pipeline.schema.read_schema`: a stable id, the audio or where it is, and
+    the input's columns. A part of a shard that cannot be read becomes an error row."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class AudioShards(Datasource):
             BlockMetadata(
                 num_rows=None,
                 size_bytes=size,
-                input_files=[part.shard.uri for part in parts],
+                input_files=tuple(part.shard.uri for part in parts),
                 exec_stats=None,
             ),
             schema=read_schema(self._carried),
@@ -116,6 +116,7 @@ def _read(
     for part in parts:
         clips = 0
         for table in part.read(storage, carried):
+            table = _with_own_id(table, part)
             clips += table.num_rows
             if (finished := done.get(part.shard.uri)) is not None:
                 table = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=finished)))
@@ -123,6 +124,15 @@ def _read(
                 yield table
         if part.shard.format is not Format.AUDIO:
             write_census(storage, census, part.shard.uri, part.number, part.of_parts, clips)
+
+
+def _with_own_id(table: pa.Table, part: Part) -> pa.Table:
+    """Several parts of one shard may be broken; each then has an error row, with an id of its own."""
+    if part.number == 0:
+        return table
+    broken = pc.equal(table["clip_id"], f"{part.shard.name}#")
+    ids = pc.if_else(broken, f"{part.shard.name}#part-{part.number}", table["clip_id"])
+    return table.set_column(table.schema.get_field_index("clip_id"), "clip_id", ids)
 
 
 def split(shard: Shard, storage: Storage) -> list[Part]:

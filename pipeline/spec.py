@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pipeline.storage import StorageOptions
 
 # Fields that change what is written. A run with other values never mixes into an existing output.
-_OUTPUT = {"changes_output": True}
+_OUTPUT: dict[str, Any] = {"changes_output": True}
 
 
 class JobSpec(BaseModel):
@@ -34,7 +34,7 @@ class JobSpec(BaseModel):
     )
     channel: str = Field(
         "mean",
-        description="of several channels, the one to use: 'mean' of all, 'left', 'right', or its index from 0",
+        description="of several channels: 'mean' of all, 'left', 'right', or an index from 0",
         json_schema_extra=_OUTPUT,
     )
     max_duration_s: float = Field(

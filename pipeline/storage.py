@@ -70,14 +70,14 @@ class Storage:
     options: StorageOptions
 
     def normalise(self, uri: str) -> str:
-        """One spelling per place: absolute local paths, URIs otherwise; refuses credentials inside a URI."""
+        """One spelling per place: absolute local paths, else URIs; refuses credentials inside them."""
         if "://" not in uri:
             return str(Path(os.path.expanduser(uri)).absolute())
         if uri.startswith("file://"):
             return str(Path(urlsplit(uri).path).absolute())
         if "@" in urlsplit(uri).netloc:
             raise JobError(
-                f"{without_credentials(uri)} carries credentials in the URI, which logs and tables would repeat; "
+                f"{without_credentials(uri)} carries credentials in the URI, which logs would repeat; "
                 "give them through the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) instead."
             )
         return uri
@@ -167,12 +167,16 @@ class Storage:
 
 
 def path_of(uri: str) -> str:
-    """The path a filesystem wants: without the protocol."""
+    """The path a filesystem wants: without the protocol, but for http(s), whose filesystem wants it."""
+    if uri.startswith(("http://", "https://")):
+        return uri
     return uri.split("://", 1)[1] if "://" in uri else uri
 
 
 def uri_of(like: str, path: str) -> str:
     """`path` of the filesystem that `like` lives in, as a URI again."""
+    if "://" in path:
+        return path
     return f"{like.split('://', 1)[0]}://{path}" if "://" in like else path
 
 

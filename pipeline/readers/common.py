@@ -64,7 +64,7 @@ def broken(message: str) -> ClipError:
 
 def shard_row(shard: Shard, error: ClipError, carried: pa.Schema) -> pa.Table:
     """The row that says what is wrong with the shard as a whole: its key is empty."""
-    return read_table([Clip(clip_id(shard, ""), shard.name, error=error)], carried)
+    return read_table([Clip(clip_id(shard, ""), shard.uri, error=error)], carried)
 
 
 def tables(clips: Iterable[Clip], carried: pa.Schema) -> Iterator[pa.Table]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import ClipFailed, Code, Stage
+from pipeline.errors import ClipFailedError, Code, Stage
 from pipeline.readers.common import clip_id, failure, resolve, shard_row, tables
 from pipeline.schema import Clip
 from pipeline.shards import Shard
@@ -83,14 +83,14 @@ def _clip(line: bytes, number: int, shard: Shard) -> Clip:
         start_s, length_s = _part(record)
         return Clip(
             identity,
-            shard.name,
+            shard.uri,
             source=resolve(shard, _audio_path(record)),
             start_s=start_s,
             length_s=length_s,
             values=record,
         )
-    except ClipFailed as failed:
-        return Clip(identity, shard.name, error=failed.error, values=record)
+    except ClipFailedError as failed:
+        return Clip(identity, shard.uri, error=failed.error, values=record)
 
 
 def _record(line: bytes) -> dict[str, Any]:
@@ -133,5 +133,5 @@ def _seconds(record: dict[str, Any], key: str) -> float:
         raise _bad(f"`{key}` is too large a number of seconds") from problem
 
 
-def _bad(message: str) -> ClipFailed:
-    return ClipFailed(Stage.READ, Code.BAD_RECORD, message)
+def _bad(message: str) -> ClipFailedError:
+    return ClipFailedError(Stage.READ, Code.BAD_RECORD, message)

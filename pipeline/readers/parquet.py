@@ -99,7 +99,7 @@ def _read(
         if error is not None:
             first = first or error
             yield from tables(
-                (Clip(clip_id(shard, key), shard.name, error=error) for key in range(row, end)), carried
+                (Clip(clip_id(shard, key), shard.uri, error=error) for key in range(row, end)), carried
             )
         row = end
     if first is not None:
@@ -123,7 +123,7 @@ def _table(batch: pa.RecordBatch, audio: int, first_row: int, shard: Shard, carr
     absent = pc.and_(data.is_null(), source.is_null())
     columns: list[Any] = [
         pa.array([clip_id(shard, first_row + i) for i in range(rows)], pa.string()),
-        pa.repeat(pa.scalar(shard.name, pa.string()), rows),
+        pa.repeat(pa.scalar(shard.uri, pa.string()), rows),
         data.cast(pa.large_binary()),
         source,
         pa.nulls(rows, pa.float64()),

@@ -74,7 +74,7 @@ def _clips(shard: Shard, storage: Storage, trouble: _Trouble) -> Iterator[Clip]:
             error = ClipError(Stage.READ, Code.NO_AUDIO, f"the sample has no audio member ({wanted})")
         yield Clip(
             clip_id(shard, _unique(sample.key, keys)),
-            shard.name,
+            shard.uri,
             audio=None if error else sample.audio,
             error=error,
             values=sample.values,
