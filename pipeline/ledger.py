@@ -125,7 +125,7 @@ class Ledger:
                 continue
             self._remove_uncommitted(run_id)
             rows = rows if rows is not None else self._rows_by_shard()
-            clips = self._census(run_id)
+            clips = self._census(run_id, planned)
             unfinished[run_id] = set()
             for shard in planned:
                 expected = 1 if shard.format is Format.AUDIO else clips.get(shard.uri)
@@ -192,12 +192,15 @@ class Ledger:
             plans.append((uri.rsplit("/", 1)[-1].removesuffix(".jsonl"), shards))
         return plans
 
-    def _census(self, run_id: str) -> Counter[str]:
+    def _census(self, run_id: str, planned: Iterable[Shard]) -> Counter[str]:
+        versions = {shard.uri: shard.version for shard in planned}
         clips: Counter[str] = Counter()
         parts: dict[str, int] = {}
         totals: dict[str, int] = {}
         for uri in self.storage.list_files(self.census_uri(run_id)):
             record = json.loads(self.storage.read_bytes(uri))
+            if record["version"] != versions.get(record["shard"]):
+                continue  # the shard changed after it was counted
             clips[record["shard"]] += record["clips"]
             parts[record["shard"]] = parts.get(record["shard"], 0) + 1
             totals[record["shard"]] = record["of_parts"]
@@ -234,8 +237,14 @@ class Ledger:
         self.storage.write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_census(storage: Storage, home: str, shard: str, part: int, of_parts: int, clips: int) -> None:
+def write_census(storage: Storage, home: str, shard: Shard, part: int, of_parts: int, clips: int) -> None:
     """Says how many clips a part of a shard holds, once it was read to its end."""
-    name = hashlib.sha256(f"{shard}#{part}".encode()).hexdigest()[:32]
-    record = {"shard": shard, "part": part, "of_parts": of_parts, "clips": clips}
+    name = hashlib.sha256(f"{shard.uri}#{part}".encode()).hexdigest()[:32]
+    record = {
+        "shard": shard.uri,
+        "version": shard.version,
+        "part": part,
+        "of_parts": of_parts,
+        "clips": clips,
+    }
     storage.write_bytes(join(home, f"{name}.json"), json.dumps(record).encode())

@@ -123,7 +123,7 @@ def _read(
             if table.num_rows:
                 yield table
         if part.shard.format is not Format.AUDIO:
-            write_census(storage, census, part.shard.uri, part.number, part.of_parts, clips)
+            write_census(storage, census, part.shard, part.number, part.of_parts, clips)
 
 
 def _with_own_id(table: pa.Table, part: Part) -> pa.Table:

@@ -56,7 +56,7 @@ class Table:
         return file
 
     def census(self, run_id: str, shard: Shard, clips: int, part: int = 0, of_parts: int = 1) -> None:
-        write_census(STORAGE, self.ledger.census_uri(run_id), shard.uri, part, of_parts, clips)
+        write_census(STORAGE, self.ledger.census_uri(run_id), shard, part, of_parts, clips)
 
     def plan(self, *shards: Shard) -> Work:
         return self.ledger.plan(list(shards), "run9")
@@ -255,3 +255,13 @@ def test_clear_of_a_table_leaves_foreign_files_beside_it(table: Table) -> None:
     (table.folder / "notes.txt").write_text("precious")
     table.ledger.clear()
     assert [entry.name for entry in table.folder.rglob("*") if entry.is_file()] == ["notes.txt"]
+
+
+def test_a_census_of_an_older_version_does_not_count(table: Table) -> None:
+    # run1 read all of A, then was killed; A changed; the run went on, and was killed before it read A again.
+    table.begin("run1", A, B)
+    table.write("run1", [(A, 0), (A, 1)])
+    table.census("run1", A, 2)
+    changed = replace(A, version="2")
+    table.ledger.begin(table.plan(changed, B))
+    assert table.plan(changed, B).shards == [changed, B]
