@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 from pipeline.errors import JobError
 from pipeline.storage import Storage
+from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.processor import Wav2Vec2BertProcessor
+from w2vbert.weights import CheckpointError, open_weights
 
 _NEEDED = (".json", ".safetensors", ".bin")
 
@@ -71,7 +74,25 @@ def read_checkpoint(model: str, storage: Storage) -> CheckpointFiles:
     for name in sorted(files):
         digest.update(f"{name}:{len(files[name])}\n".encode())
         digest.update(files[name].data)
-    return CheckpointFiles(model, f"sha256:{digest.hexdigest()}", files)
+    checkpoint = CheckpointFiles(model, f"sha256:{digest.hexdigest()}", files)
+    _refuse_broken(checkpoint)
+    return checkpoint
+
+
+def _refuse_broken(checkpoint: CheckpointFiles) -> None:
+    """Looks at all but the weights' values, so that a damaged checkpoint stops the job and not its actors."""
+    directory = checkpoint.directory()
+
+    def find(name: str) -> Path | None:
+        return directory / name if name in checkpoint.files else None
+
+    try:
+        Wav2Vec2BertConfig.from_pretrained(directory)
+        Wav2Vec2BertProcessor.from_pretrained(directory)
+        open_weights(find)
+    except (ValueError, OSError, CheckpointError) as problem:
+        said = str(problem).replace(str(directory), checkpoint.name)
+        raise JobError(f"--model {checkpoint.name}: cannot be read: {said}") from problem
 
 
 def _place(model: str, storage: Storage) -> str:

@@ -17,12 +17,13 @@ DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     return Path(shutil.copytree(DEMO, tmp_path / "model"))
 
 
-def test_directory_holds_the_same_bytes(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_directory_holds_the_same_bytes(model: Path) -> None:
     read = read_checkpoint(str(model), STORAGE)
     made = read.directory()
     assert made != model
@@ -74,3 +75,12 @@ def test_a_hub_id_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(JobError, match="nobody/nothing: neither a directory here nor to be had"):
         read_checkpoint("nobody/nothing", STORAGE)
+
+
+@pytest.mark.parametrize("file", ["config.json", "vocab.json", "model.safetensors"])
+def test_a_damaged_file_is_refused(model: Path, file: str) -> None:
+    (model / file).write_bytes((model / file).read_bytes()[:100])
+    with pytest.raises(JobError, match="cannot be read") as caught:
+        read_checkpoint(str(model), STORAGE)
+    assert f"--model {model}: cannot be read" in str(caught.value)
+    assert file in str(caught.value)
