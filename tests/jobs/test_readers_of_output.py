@@ -1,0 +1,124 @@
+"""What one run leaves behind, seen by those who read it, and by the runs after it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.transcribe import main
+from pipeline.models import read_checkpoint
+from pipeline.schema import output_schema
+from pipeline.storage import Storage, StorageOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+CORPUS, MODEL = ROOT / "demo" / "corpus", ROOT / "demo" / "checkpoint"
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def transcribe(output: Path, *more: str, corpus: Path = CORPUS) -> int:
+    return main(["--input", str(corpus), "--model", str(MODEL), "--output", str(output), *more])
+
+
+def snapshot(output: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in output.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
+    output = tmp_path_factory.mktemp("readers") / "out"
+    assert transcribe(output) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def table(output: Path) -> pa.Table:
+    return pa.concat_tables(pq.ParquetFile(file).read() for file in sorted(output.glob("*.parquet")))
+
+
+@pytest.fixture(scope="module")
+def summary(output: Path) -> dict[str, Any]:
+    (file,) = [file for file in (output / "_run").glob("*.json") if file.name != "table.json"]
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    assert found["run_id"] == file.stem
+    return found
+
+
+def test_every_reader_sees_the_same_rows(output: Path, table: pa.Table) -> None:
+    ids = sorted(table["clip_id"].to_pylist())
+    assert len(set(ids)) == len(ids) > 0
+    query = f"SELECT clip_id FROM read_parquet('{output}/*.parquet') ORDER BY clip_id"
+    assert [row[0] for row in duckdb.sql(query).fetchall()] == ids
+    assert sorted(pd.read_parquet(output)["clip_id"]) == ids
+    # Of a folder polars would read `_run/` too, and refuse its JSON.
+    assert sorted(pl.read_parquet(output / "*.parquet")["clip_id"]) == ids
+    assert sorted(pq.read_table(output)["clip_id"].to_pylist()) == ids
+
+
+def test_every_file_has_the_declared_schema(output: Path) -> None:
+    identity = json.loads((output / "_run" / "table.json").read_text())
+    carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(identity["carried"])))
+    for file in output.glob("*.parquet"):
+        assert pq.read_schema(file).equals(output_schema(carried), check_metadata=False)
+
+
+def test_metadata_names_model_and_settings(output: Path, summary: dict[str, Any]) -> None:
+    digest = read_checkpoint(str(MODEL), Storage(StorageOptions())).digest
+    for file in output.glob("*.parquet"):
+        metadata = pq.read_metadata(file).metadata
+        assert json.loads(metadata[b"w2vbert.model"]) == {"name": str(MODEL), "digest": digest}
+        assert json.loads(metadata[b"w2vbert.spec"]) == summary["spec"]
+        assert json.loads(metadata[b"w2vbert.spec"])["input"] == [str(CORPUS)]
+        assert metadata[b"w2vbert.run_id"].decode() == summary["run_id"]
+        assert set(json.loads(metadata[b"w2vbert.versions"])) >= {"w2vbert", "torch", "ray"}
+
+
+def test_summary_agrees_with_the_table(table: pa.Table, summary: dict[str, Any]) -> None:
+    rows = table.to_pylist()
+    fine = [row for row in rows if row["error"] is None]
+    assert summary["clips"] == len(rows)
+    assert summary["annotated"] == len(fine)
+    assert sum(summary["errors"].values()) == len(rows) - len(fine)
+    assert summary["hours"] * 3600 == pytest.approx(sum(row["duration_s"] for row in fine))
+    assert summary["encoder_s"] == pytest.approx(sum(row["encoder_s"] for row in fine))
+    assert summary["shards_skipped"] == 0
+    assert all((row["text"] is None) == (row["error"] is not None) for row in rows)
+
+
+def test_a_second_run_skips_all(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(output)
+    assert transcribe(output) == 0
+    assert "nothing is new" in capsys.readouterr().out
+    assert snapshot(output) == before
+
+
+def test_other_settings_are_refused(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(output)
+    assert transcribe(output, "--dtype", "bfloat16") == 2
+    assert "dtype: it was 'float32', now 'bfloat16'" in capsys.readouterr().err
+    assert snapshot(output) == before
+
+
+def test_overwrite_starts_anew(tmp_path: Path) -> None:
+    output, corpus = tmp_path / "out", CORPUS / "loose"
+    assert transcribe(output, corpus=corpus / "telephone.wav") == 0
+    before = snapshot(output)
+    assert transcribe(output, "--overwrite", "--dtype", "bfloat16", corpus=corpus / "telephone.wav") == 0
+    assert not {name for name in before if name.endswith(".parquet")} & set(snapshot(output))
+    (row,) = pq.read_table(output).to_pylist()
+    assert row["clip_id"] == "telephone.wav#telephone"
+    assert json.loads((output / "_run" / "table.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_overwrite_deletes_nothing_for_a_job_that_cannot_run(output: Path) -> None:
+    before = snapshot(output)
+    assert transcribe(output, "--overwrite", corpus=CORPUS / "nowhere") == 2
+    assert snapshot(output) == before
