@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -111,29 +112,30 @@ def test_a_second_run_reads_nothing(runs: Any) -> None:
 
 
 def test_no_credential_is_written_or_said(runs: Any, moto_s3: Any) -> None:
-    from os import environ
-
     first, second, said, files = runs
     log_folder = Path(ray._private.worker._global_node.get_logs_dir_path())
     logs = [file.read_bytes() for file in log_folder.rglob("*") if file.is_file()]
     assert any(key.endswith(f"_run/{first['run_id']}.json") for key in files)
     assert logs
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        secret = environ[name]
+        secret = os.environ[name]
         assert secret not in said + repr(first) + repr(second)
         assert [key for key, content in files.items() if secret.encode() in content] == []
         assert secret not in repr(rows_in(files))  # pages are compressed
         assert not any(secret.encode() in content for content in logs)
 
 
-@pytest.mark.parametrize("field", ["input", "output", "model"])
-def test_a_missing_bucket_is_named_before_work_starts(field: str, remote: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [("input", "does not exist"), ("output", "does not exist"), ("model", "no config.json there")],
+)
+def test_a_missing_bucket_is_named_before_work_starts(field: str, said: str, remote: str) -> None:
     missing = "s3://no-such-bucket/place"
     with pytest.raises(JobError) as raised:
         run(spec_in(remote, **{field: [missing] if field == "input" else missing}))
     message = str(raised.value)
-    assert missing in message
-    assert "does not exist" in message
+    assert f"--{field} {missing}" in message
+    assert said in message
     assert "Traceback" not in message
 
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
+TOKEN = secrets.token_hex(32)
 
 
 def free_ports(count: int) -> list[int]:
@@ -37,9 +41,11 @@ class Cluster:
 
 
 def environment() -> dict[str, str]:
-    """The caller's, without what would lead to another cluster."""
+    """The caller's, without what would lead to another cluster; only who has the token may use this one."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "RAY_USAGE_STATS_ENABLED": "0"
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
     }
 
 
@@ -68,20 +74,26 @@ def cluster() -> Iterator[Cluster]:
     shutil.rmtree(home, ignore_errors=True)
 
 
+def wait_until_up(cluster: Cluster) -> None:
+    """Returns once the dashboard answers; `ray start` says "started" a little earlier."""
+    request = Request(f"{cluster.dashboard}/api/version", headers={"Authorization": f"Bearer {TOKEN}"})
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            with urlopen(request, timeout=5):
+                return
+        except OSError as problem:  # refused, or an HTTP status
+            if time.monotonic() > deadline:
+                pytest.fail(f"no dashboard: {problem}\n{(cluster.home / 'start.log').read_text()}")
+            time.sleep(0.2)
+
+
 def test_a_submitted_checkout_writes_the_table(cluster: Cluster, tmp_path: Path) -> None:
     output = tmp_path / "out"
     submit = [*RAY, "job", "submit", "--address", cluster.dashboard, "--working-dir", str(ROOT), "--"]
     submit += [sys.executable, "jobs/transcribe.py", "--input", "demo/corpus", "--output", str(output)]
     submit += ["--model", "demo/checkpoint"]
-    until_up = (
-        "import sys, time, urllib.request\n"
-        "for _ in range(240):\n"
-        "    try: sys.exit(urllib.request.urlopen(sys.argv[1] + '/api/version', timeout=5).status != 200)\n"
-        "    except OSError: time.sleep(0.5)\n"
-        "sys.exit(1)\n"
-    )
-    up = subprocess.run([sys.executable, "-c", until_up, cluster.dashboard], timeout=240, check=False)
-    assert up.returncode == 0, (cluster.home / "start.log").read_text()
+    wait_until_up(cluster)
     job = subprocess.run(
         submit, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400, check=False
     )
