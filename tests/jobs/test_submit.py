@@ -44,6 +44,7 @@ def environment() -> dict[str, str]:
     """The caller's, without what would lead to another cluster; only who has the token may use this one."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
     }
