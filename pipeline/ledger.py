@@ -38,6 +38,7 @@ class Work:
     shards: list[Shard]
     done: Mapping[str, pa.Array]
     skipped: int
+    unclosed: list[str]  # runs killed after their last row, before their summary
 
     @property
     def clips_done(self) -> int:
@@ -136,13 +137,14 @@ class Ledger:
         todo = [shard for shard in shards if complete.get(shard.uri) != shard.version]
         wanted = {shard.uri for shard in todo}
         # A killed run goes on if this one reads all that it still had to read.
-        continued = [run_id for run_id, missing in unfinished.items() if missing <= wanted]
+        continued = [run_id for run_id, missing in unfinished.items() if missing and missing <= wanted]
         return Work(
             run_id=continued[-1] if continued else new_run_id,
             continued=bool(continued),
             shards=todo,
             done=self._ids_of(wanted & touched),
             skipped=len(shards) - len(todo),
+            unclosed=[run_id for run_id, missing in unfinished.items() if not missing],
         )
 
     # How a run goes on
@@ -192,19 +194,22 @@ class Ledger:
             plans.append((uri.rsplit("/", 1)[-1].removesuffix(".jsonl"), shards))
         return plans
 
-    def _census(self, run_id: str, planned: Iterable[Shard]) -> Counter[str]:
+    def _census(self, run_id: str, planned: Iterable[Shard]) -> dict[str, int]:
+        """Rows that each shard has in the table once it is done, of shards read to their end."""
         versions = {shard.uri: shard.version for shard in planned}
         clips: Counter[str] = Counter()
+        done: Counter[str] = Counter()
         parts: dict[str, int] = {}
         totals: dict[str, int] = {}
         for uri in self.storage.list_files(self.census_uri(run_id)):
             record = json.loads(self.storage.read_bytes(uri))
             if record["version"] != versions.get(record["shard"]):
                 continue  # the shard changed after it was counted
-            clips[record["shard"]] += record["clips"]
+            clips[record["shard"]] += record["clips"] - record["matched"]
+            done[record["shard"]] = max(done[record["shard"]], record["done"])
             parts[record["shard"]] = parts.get(record["shard"], 0) + 1
             totals[record["shard"]] = record["of_parts"]
-        return Counter({shard: count for shard, count in clips.items() if parts[shard] == totals[shard]})
+        return {shard: clips[shard] + done[shard] for shard in parts if parts[shard] == totals[shard]}
 
     def _rows_by_shard(self) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -237,8 +242,21 @@ class Ledger:
         self.storage.write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_census(storage: Storage, home: str, shard: Shard, part: int, of_parts: int, clips: int) -> None:
-    """Says how many clips a part of a shard holds, once it was read to its end."""
+def write_census(
+    storage: Storage,
+    home: str,
+    shard: Shard,
+    part: int,
+    of_parts: int,
+    clips: int,
+    matched: int = 0,
+    done: int = 0,
+) -> None:
+    """Says how many clips a part of a shard holds, once it was read to its end.
+
+    `done` clips of the shard had rows before, `matched` of them are in this part: the others are gone from the
+    shard, but their rows are still in the table.
+    """
     name = hashlib.sha256(f"{shard.uri}#{part}".encode()).hexdigest()[:32]
     record = {
         "shard": shard.uri,
@@ -246,5 +264,7 @@ def write_census(storage: Storage, home: str, shard: Shard, part: int, of_parts:
         "part": part,
         "of_parts": of_parts,
         "clips": clips,
+        "matched": matched,
+        "done": done,
     }
     storage.write_bytes(join(home, f"{name}.json"), json.dumps(record).encode())

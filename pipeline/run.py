@@ -34,7 +34,7 @@ from pipeline.shards import Format, Shard, discover
 from pipeline.source import AudioShards, without_listed
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage, path_of
-from pipeline.summary import Tally, as_json, tally_files
+from pipeline.summary import Tally, as_json, tally_file, tally_files
 from w2vbert.features import SeamlessM4TFeatureExtractor
 
 _PACKAGES = ("w2vbert", "torch", "torchaudio", "ray", "pyarrow", "soundfile")
@@ -60,6 +60,13 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
         f"{len(shards)} shards: {work.skipped} finished before and skipped, {len(work.shards)} to read"
         + (f" ({work.clips_done} of their clips are done already)" if work.clips_done else "")
     )
+    for run_id in work.unclosed:
+        tally = Tally()
+        for uri in ledger.data_files_of(run_id):
+            tally.add(tally_file(uri, storage))
+        ledger.finish(
+            run_id, as_json(tally, {"run_id": run_id, "output": output, "killed_before_summary": True})
+        )
     if not work.shards:
         say("nothing is new")
         facts = _facts(spec, work, started, output, rtfx=None)

@@ -114,16 +114,20 @@ def _read(
     parts: Sequence[Part], storage: Storage, carried: pa.Schema, done: Mapping[str, pa.Array], census: str
 ) -> Iterator[pa.Table]:
     for part in parts:
-        clips = 0
+        clips = matched = 0
+        finished = done.get(part.shard.uri)
         for table in part.read(storage, carried):
             table = _with_own_id(table, part)
             clips += table.num_rows
-            if (finished := done.get(part.shard.uri)) is not None:
-                table = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=finished)))
+            if finished is not None:
+                fresh = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=finished)))
+                matched += table.num_rows - fresh.num_rows
+                table = fresh
             if table.num_rows:
                 yield table
         if part.shard.format is not Format.AUDIO:
-            write_census(storage, census, part.shard, part.number, part.of_parts, clips)
+            before = 0 if finished is None else len(finished)
+            write_census(storage, census, part.shard, part.number, part.of_parts, clips, matched, before)
 
 
 def _with_own_id(table: pa.Table, part: Part) -> pa.Table:

@@ -14,7 +14,7 @@ import torch
 import torchaudio
 
 from pipeline.audio import decode, resample
-from pipeline.errors import ClipFailed, Code, Stage
+from pipeline.errors import ClipFailedError, Code, Stage
 
 
 def noise(seconds: float = 3.0, rate: int = 16000, channels: int = 1) -> np.ndarray:
@@ -37,7 +37,7 @@ def expected(data: bytes | Path) -> np.ndarray:
 
 
 def failure(data: bytes, **options) -> tuple[Code, str]:
-    with pytest.raises(ClipFailed) as caught:
+    with pytest.raises(ClipFailedError) as caught:
         decode(data, **options)
     assert caught.value.error.stage is Stage.DECODE
     return caught.value.error.code, caught.value.error.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.errors import MEANING, ClipError, ClipFailed, Code, Stage
+from pipeline.errors import MEANING, ClipError, ClipFailedError, Code, Stage
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 
@@ -26,7 +26,7 @@ def test_every_stage_is_documented() -> None:
 
 
 def test_a_failure_becomes_a_row_of_plain_strings() -> None:
-    failure = ClipFailed(Stage.DECODE, Code.EMPTY, "no bytes")
+    failure = ClipFailedError(Stage.DECODE, Code.EMPTY, "no bytes")
     assert str(failure) == "no bytes"
     assert failure.error == ClipError(Stage.DECODE, Code.EMPTY, "no bytes")
     row = failure.error.as_row()
