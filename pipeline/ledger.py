@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Work:
     shards: list[Shard]
     done: Mapping[str, pa.Array]
     skipped: int
-    unclosed: list[str]  # runs killed after their last row, before their summary
+    unclosed: Sequence[str] = ()  # runs killed after their last row, before their summary
 
     @property
     def clips_done(self) -> int:
@@ -254,8 +254,8 @@ def write_census(
 ) -> None:
     """Says how many clips a part of a shard holds, once it was read to its end.
 
-    `done` clips of the shard had rows before, `matched` of them are in this part: the others are gone from the
-    shard, but their rows are still in the table.
+    `done` clips of the shard had rows before, `matched` of them are in this part: the others are gone from
+    the shard, but their rows are still in the table.
     """
     name = hashlib.sha256(f"{shard.uri}#{part}".encode()).hexdigest()[:32]
     record = {
