@@ -152,7 +152,7 @@ def _annotated(
 ) -> Dataset:
     """The graph: shards -> clips -> features -> annotations."""
     extractor = SeamlessM4TFeatureExtractor.from_pretrained(checkpoint.directory())
-    clips = ray.data.read_datasource(source, ray_remote_args={"num_cpus": shares.task_cpus})
+    clips = ray.data.read_datasource(source, num_cpus=shares.task_cpus)
     features = clips.map_batches(
         Featurizer,
         fn_constructor_args=(extractor, storage, carried, spec.channel, spec.max_duration_s),

@@ -146,7 +146,7 @@ def for_the_eye(summary: Mapping[str, Any]) -> str:
     if summary.get("rtfx") is not None:
         lines.append(("RTFx", f"{summary['rtfx']:.1f} (seconds of audio per second)"))
     for stage, seconds in summary.get("stage_s", {}).items():
-        lines.append((f"  {stage}", f"{seconds:.1f} s"))
+        lines.append(("", f"{seconds:.1f} s in {stage}"))
     if summary["wer"] is not None:
         lines.append(("WER", f"{summary['wer']:.2%} over {summary['scored_clips']} clips with a reference"))
         lines.append(("CER", f"{summary['cer']:.2%}"))
