@@ -38,7 +38,7 @@ class JobSpec(BaseModel):
         json_schema_extra=_OUTPUT,
     )
     max_duration_s: float = Field(
-        7200.0,
+        1800.0,
         gt=0,
         description="clips longer than this many seconds become error rows (code too_long)",
         json_schema_extra=_OUTPUT,

@@ -125,7 +125,7 @@ def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.Cap
         "(str,repeatable;required)",
         "(text;required)",
         "(choice;default:float32)",
-        "(float;default:7200.0)",
+        "(float;default:1800.0)",
         "(int;default:unset)",
         "(flag;default:false)",
         "(text;default:auto)",
@@ -154,5 +154,5 @@ def test_settings_of_the_output_leave_out_place_and_speed() -> None:
     assert read(*LEAST, "--token-budget", "9").output_settings() == {
         "dtype": "float32",
         "channel": "mean",
-        "max_duration_s": 7200.0,
+        "max_duration_s": 1800.0,
     }
