@@ -126,7 +126,7 @@ def _discover_one(uri: str, given: str, storage: Storage) -> list[Shard]:
     except JobError:
         raise
     except Exception as problem:  # every protocol has exceptions of its own
-        raise JobError(f"--input {storage.explain(given, problem)}.") from problem
+        raise JobError(f"--input {given}: {storage.explain(given, problem)}.") from problem
     return list(_as_shards(found, root, uri))
 
 
