@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import copy
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import jsonschema
 import pytest
 import yaml
+from botocore.exceptions import ParamValidationError
+from moto import mock_aws
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler._private.commands import _bootstrap_config
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +25,17 @@ ROOT = Path(__file__).resolve().parents[1]
 def cluster() -> dict[str, Any]:
     """The file as written."""
     return yaml.safe_load((ROOT / "ray_cluster.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """An AWS account with what the file's header asks for, simulated by moto."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # the launcher keeps the key pair that it creates there
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "simulated")
+    with mock_aws():
+        boto3.client("iam", "us-east-1").create_instance_profile(InstanceProfileName="w2vbert-ray")
+        yield
 
 
 def validate(config: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +80,35 @@ def test_ray_refuses_a_head_of_no_known_type(cluster: dict[str, Any]) -> None:
     cluster["head_node_type"] = "boss"
     with pytest.raises(ValueError, match="head_node_type"):
         validate(cluster)
+
+
+def launch(cluster: dict[str, Any]) -> dict[str, Any]:
+    """What `ray up` asks of AWS: keys, network, and one machine of each group, which is returned."""
+    bootstrapped = _bootstrap_config(cluster, no_config_cache=True)
+    provider = AWSNodeProvider(bootstrapped["provider"], bootstrapped["cluster_name"])
+    started = {}
+    for name, group in bootstrapped["available_node_types"].items():
+        (started[name],) = provider.create_node(group["node_config"], {}, count=1).values()
+    return started
+
+
+def test_aws_starts_a_machine_of_each_group(cluster: dict[str, Any], aws: None) -> None:
+    started = launch(cluster)
+    assert {name: (node.instance_type, node.instance_lifecycle) for name, node in started.items()} == {
+        "head": ("m7i.xlarge", None),  # on demand: a job does not outlive its head
+        "cpu": ("m7i.2xlarge", None),
+        "gpu": ("g6.2xlarge", "spot"),
+    }
+    for node in started.values():
+        assert node.iam_instance_profile["Arn"].endswith(":instance-profile/w2vbert-ray")
+
+
+def test_aws_refuses_what_rays_schema_cannot_see(cluster: dict[str, Any], aws: None) -> None:
+    node = cluster["available_node_types"]["gpu"]["node_config"]
+    node["InstanceMarketOption"] = node.pop("InstanceMarketOptions")
+    validate(cluster)
+    with pytest.raises(ParamValidationError, match="InstanceMarketOption"):
+        launch(cluster)
 
 
 def test_worker_counts(cluster: dict[str, Any]) -> None:
