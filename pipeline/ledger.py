@@ -97,9 +97,9 @@ class Ledger:
                 f"--overwrite would delete {self.output}, which holds files that no run of this wrote "
                 f"({strange[0]}); delete it by hand or choose another output."
             )
-        for uri in files:
-            if uri.endswith(".parquet") or "/_run/" in uri:
-                self.storage.remove(uri)
+        # Only what a run writes: Parquet files in folders below are somebody else's.
+        for uri in [*self.data_files(), *self.storage.list_files(self.home, recursive=True)]:
+            self.storage.remove(uri)
 
     # What is done
 

@@ -118,14 +118,14 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
 def _work(spec: JobSpec, ledger: Ledger, identity: Mapping[str, Any]) -> tuple[list[Shard], Work]:
     """What the input holds and what of it is left to do."""
     storage, output = ledger.storage, ledger.output
+    with _blaming_output(spec, storage):
+        known = {} if spec.overwrite else ledger.known_names()
     # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
-    discover(spec.input, storage, output=output)
+    shards = without_listed(discover(spec.input, storage, output=output, known_names=known), storage)
     with _blaming_output(spec, storage):
         if spec.overwrite:
             ledger.clear()
         ledger.require(identity)
-        known = ledger.known_names()
-    shards = without_listed(discover(spec.input, storage, output=output, known_names=known), storage)
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
     return shards, ledger.plan(shards, run_id)
 

@@ -255,8 +255,11 @@ def test_clear_of_a_table_leaves_foreign_files_beside_it(table: Table) -> None:
     table.ledger.declare(IDENTITY)
     finished(table, "run1", A)
     (table.folder / "notes.txt").write_text("precious")
+    (table.folder / "corpus").mkdir()
+    (table.folder / "corpus" / "part.parquet").write_text("precious")
     table.ledger.clear()
-    assert [entry.name for entry in table.folder.rglob("*") if entry.is_file()] == ["notes.txt"]
+    left = sorted(entry.name for entry in table.folder.rglob("*") if entry.is_file())
+    assert left == ["notes.txt", "part.parquet"]
 
 
 def test_a_census_of_an_older_version_does_not_count(table: Table) -> None:
