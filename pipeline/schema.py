@@ -25,7 +25,10 @@ READ_COLUMNS: dict[str, pa.DataType] = {
     "length_s": pa.float64(),
     "error": ERROR,
 }
-# What the featurize stage puts in the place of the audio.
+WINDOW = pa.struct([("start", pa.int32()), ("frames", pa.int32()), ("at", pa.int32())])
+# What the featurize stage puts in the place of the audio. `features`: (n, 160) of the frames that windows look
+# at, laid end to end; `frames`: of the whole recording, its half-filled last one among them, which `attended`
+# leaves out; `windows`: see `pipeline.windows.Window`; none of them where nothing is to be heard.
 FEATURE_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),
     "shard": pa.string(),
@@ -35,7 +38,7 @@ FEATURE_COLUMNS: dict[str, pa.DataType] = {
     "features": pa.large_binary(),
     "frames": pa.int32(),
     "attended": pa.int32(),
-    "silent": pa.bool_(),
+    "windows": pa.list_(WINDOW),
     "error": ERROR,
 }
 CLIP_COLUMNS: dict[str, pa.DataType] = {
@@ -51,19 +54,50 @@ TRANSCRIPT_COLUMNS: dict[str, pa.DataType] = {
     "text_confidence": pa.float32(),
     "words": pa.list_(WORD),
 }
+NBEST_COLUMNS: dict[str, pa.DataType] = {
+    "nbest": pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())])),
+}
+ALIGNMENT_COLUMNS: dict[str, pa.DataType] = {
+    "aligned_words": pa.list_(WORD),
+    "alignment_score": pa.float32(),
+}
+LABEL_COLUMNS: dict[str, pa.DataType] = {
+    "label": pa.string(),
+    "label_score": pa.float32(),
+    "labels": pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32())])),
+}
+DIARIZATION_COLUMNS: dict[str, pa.DataType] = {
+    "segments": pa.list_(
+        pa.struct([("speaker", pa.string()), ("start_s", pa.float32()), ("end_s", pa.float32())])
+    ),
+    "frame_activity": pa.list_(pa.uint8()),
+}
+PROBABILITY_COLUMNS: dict[str, pa.DataType] = {"frame_probabilities": pa.list_(pa.list_(pa.float32()))}
 COST_COLUMNS: dict[str, pa.DataType] = {"encoder_s": pa.float32()}
+
+
+def embedding_columns(width: int) -> dict[str, pa.DataType]:
+    return {"embedding": pa.list_(pa.float32(), width), "embedding_norm": pa.float32()}
+
+
 # Every name an output may give a column: carried columns of these names are renamed to ref_<name>.
 RESERVED = frozenset(
-    {
-        *CLIP_COLUMNS,
-        *FEATURE_COLUMNS,
-        *READ_COLUMNS,
-        *TRANSCRIPT_COLUMNS,
-        *COST_COLUMNS,
-        "label",
-        "label_score",
-    }
-    | {"labels", "segments", "frame_activity", "embedding", "embedding_norm", "extra"}
+    name
+    for columns in (
+        CLIP_COLUMNS,
+        FEATURE_COLUMNS,
+        READ_COLUMNS,
+        TRANSCRIPT_COLUMNS,
+        NBEST_COLUMNS,
+        ALIGNMENT_COLUMNS,
+        LABEL_COLUMNS,
+        DIARIZATION_COLUMNS,
+        PROBABILITY_COLUMNS,
+        embedding_columns(1),
+        COST_COLUMNS,
+        {"extra": None},
+    )
+    for name in columns
 )
 # Values of input columns that the run's table has no column for, as one JSON object.
 EXTRA = "extra"
@@ -95,14 +129,14 @@ def feature_schema(carried: pa.Schema) -> pa.Schema:
     return pa.schema([*FEATURE_COLUMNS.items(), *carried, (EXTRA, pa.string())])
 
 
-def output_schema(carried: pa.Schema) -> pa.Schema:
-    """The written table: clip columns, carried columns, then the annotations."""
+def output_schema(carried: pa.Schema, annotations: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The written table: clip columns, carried columns, then the annotations of the heads that ran."""
     return pa.schema(
         [
             *CLIP_COLUMNS.items(),
             *carried,
             (EXTRA, pa.string()),
-            *TRANSCRIPT_COLUMNS.items(),
+            *annotations.items(),
             *COST_COLUMNS.items(),
         ]
     )

@@ -1,16 +1,33 @@
-"""What a job is told. One declaration is the command line, the YAML file and the environment (see cli.py)."""
+"""What a job is told. One declaration is the command line, the YAML file and the environment (see cli.py).
+
+`JobSpec` is what all jobs share. A mixin holds the options of each annotation, and the spec of a job puts
+together what its annotations need.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.storage import StorageOptions
 
 # Fields that change what is written. A run with other values never mixes into an existing output.
 _OUTPUT: dict[str, Any] = {"changes_output": True}
+_CHECKPOINT = "a local directory, an s3:// URI or a Hugging Face hub id"
+
+
+class Task(StrEnum):
+    """What can be written about a clip; each comes from a checkpoint with the head for it."""
+
+    TRANSCRIBE = "transcribe"
+    CLASSIFY = "classify"
+    DIARIZE = "diarize"
+    EMBED = "embed"
 
 
 class JobSpec(BaseModel):
@@ -24,24 +41,56 @@ class JobSpec(BaseModel):
         "loose audio files, JSONL manifests; may be given more than once",
     )
     output: str = Field(min_length=1, description="directory or s3:// URI of the Parquet table")
-    model: str = Field(
-        min_length=1,
-        description="checkpoint: a local directory, an s3:// URI or a Hugging Face hub id",
-        json_schema_extra=_OUTPUT,
-    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="precision of the model's weights and arithmetic", json_schema_extra=_OUTPUT
+        "float32", description="precision of the models' weights and arithmetic", json_schema_extra=_OUTPUT
     )
     channel: str = Field(
         "mean",
         description="of several channels: 'mean' of all, 'left', 'right', or an index from 0",
         json_schema_extra=_OUTPUT,
     )
-    max_duration_s: float = Field(
-        1800.0,
-        gt=0,
-        description="clips longer than this many seconds become error rows (code too_long)",
+    window_s: float = Field(
+        60.0,
+        ge=1,
+        description="seconds of audio that the encoder sees at once; longer recordings are cut into windows "
+        "and stitched",
         json_schema_extra=_OUTPUT,
+    )
+    overlap_s: float = Field(
+        4.0,
+        ge=0,
+        description="fewest seconds that neighbouring windows share",
+        json_schema_extra=_OUTPUT,
+    )
+    vad: str | None = Field(
+        None,
+        description="annotate speech only: 'energy', or 'module:Class' of a voice-activity detector of your "
+        "own; unset: everything",
+        json_schema_extra=_OUTPUT,
+    )
+    max_duration_s: float | None = Field(
+        None,
+        gt=0,
+        description="clips longer than this many seconds become error rows (code too_long); unset: any length",
+        json_schema_extra=_OUTPUT,
+    )
+    where: str | None = Field(
+        None,
+        min_length=1,
+        description="annotate only clips that this SQL expression (DuckDB's) holds for; it sees the input's "
+        "columns under their output names, clip_id and shard, as in \"language = 'en'\"",
+    )
+    since: datetime | None = Field(
+        None,
+        description="read only shards that changed at this time or later: ISO 8601 (UTC unless it says "
+        "otherwise), or an age such as 36h or 7d",
+    )
+    limit: int | None = Field(
+        None, ge=1, description="annotate at most so many clips; the next run goes on after them"
+    )
+    retry_errors: bool = Field(False, description="annotate the clips anew whose rows are errors")
+    plan: bool = Field(
+        False, description="only tell what there is to do: shards, clips, hours, device-hours; run nothing"
     )
     num_actors: str = Field(
         "auto",
@@ -104,16 +153,206 @@ class JobSpec(BaseModel):
             raise ValueError("must be 'auto', a positive number, or MIN:MAX")
         return value
 
+    @field_validator("since", mode="before")
+    @classmethod
+    def _time(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if age := re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", value.strip()):
+                hours = float(age[1]) * (24 if age[2] == "d" else 1)
+                return datetime.now(UTC) - timedelta(hours=hours)
+            try:
+                value = datetime.fromisoformat(value.strip())
+            except ValueError:
+                raise ValueError("must be a time such as 2026-11-24T06:00, or an age such as 36h or 7d") from None
+        if isinstance(value, datetime) and value.tzinfo is None:
+            value = value.replace(tzinfo=UTC)
+        return value
+
+    @field_validator("vad", mode="after")
+    @classmethod
+    def _known_vad(cls, value: str | None) -> str | None:
+        if value is not None and value != "energy" and not re.fullmatch(r"[\w.]+:\w+", value):
+            raise ValueError("must be 'energy', or 'module:Class' of a detector of your own")
+        return value
+
+    @model_validator(mode="after")
+    def _window_longer_than_overlap(self) -> JobSpec:
+        if self.overlap_s > self.window_s / 2:
+            raise ValueError(
+                f"overlap_s: {self.overlap_s:g} is more than half of window_s ({self.window_s:g}), "
+                "so that more than two windows would meet"
+            )
+        return self
+
+    @property
+    def models(self) -> Mapping[Task, str]:
+        """The checkpoint of each annotation that is asked for."""
+        raise NotImplementedError
+
     def output_settings(self) -> dict[str, Any]:
-        """The settings that decide what is written, without the model's place (its digest stands for it)."""
-        chosen = {
+        """The settings that decide what is written, without the models' places (digests stand for them)."""
+        return {
             name: getattr(self, name)
             for name, field in type(self).model_fields.items()
             if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("changes_output")
         }
-        chosen.pop("model", None)
-        return chosen
 
     def public(self) -> dict[str, Any]:
         """The whole spec for metadata and summaries: never a credential."""
         return self.model_dump(mode="json", exclude={"storage": {"key", "secret", "token"}})
+
+
+class TranscriptOptions(BaseModel):
+    """How logits become words."""
+
+    lexicon: str | None = Field(
+        None,
+        description="beam search among these words only: a file with a word and its tokens in each line",
+        json_schema_extra=_OUTPUT,
+    )
+    language_model: str | None = Field(
+        None,
+        description="n-gram language model for beam search: an ARPA file or a KenLM binary",
+        json_schema_extra=_OUTPUT,
+    )
+    lm_weight: float = Field(2.0, description="weight of the language model", json_schema_extra=_OUTPUT)
+    word_score: float = Field(0.0, description="added for each word in beam search", json_schema_extra=_OUTPUT)
+    beam_size: int | None = Field(
+        None,
+        ge=1,
+        description="hypotheses that beam search keeps; unset: 50 where a lexicon, a language model or nbest "
+        "asks for beam search, else greedy decoding",
+        json_schema_extra=_OUTPUT,
+    )
+    nbest: int = Field(
+        1,
+        ge=1,
+        description="write so many readings of each clip, with their scores",
+        json_schema_extra=_OUTPUT,
+    )
+    align: bool = Field(
+        False,
+        description="align the reference text (ref_text) too: when each of its words is said, and how well "
+        "text and audio agree",
+        json_schema_extra=_OUTPUT,
+    )
+
+    @property
+    def beam(self) -> int | None:
+        """Hypotheses that beam search keeps; None: decoding is greedy."""
+        asked = self.lexicon or self.language_model or self.nbest > 1
+        return self.beam_size or (50 if asked else None)
+
+
+class LabelOptions(BaseModel):
+    """How class scores become labels."""
+
+    top_k: int = Field(
+        5, ge=1, description="write the best so many labels of each clip", json_schema_extra=_OUTPUT
+    )
+
+
+class DiarizationOptions(BaseModel):
+    """How frame probabilities become speaker segments."""
+
+    onset: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="a speaker begins where the probability reaches this",
+        json_schema_extra=_OUTPUT,
+    )
+    offset: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="and goes on until it falls below this, which is at most the onset",
+        json_schema_extra=_OUTPUT,
+    )
+    min_on_s: float = Field(
+        0.0, ge=0, description="shorter segments are dropped", json_schema_extra=_OUTPUT
+    )
+    min_off_s: float = Field(
+        0.0, ge=0, description="shorter pauses of a speaker are filled", json_schema_extra=_OUTPUT
+    )
+    frame_probabilities: bool = Field(
+        True, description="write each speaker's probability in each frame", json_schema_extra=_OUTPUT
+    )
+    reference_rttm: str | None = Field(
+        None,
+        description="RTTM file of the true speakers, by clip_id, its key or its file name: the summary then "
+        "gives the diarization error rate",
+    )
+
+    @model_validator(mode="after")
+    def _hysteresis(self) -> DiarizationOptions:
+        if self.offset > self.onset:
+            raise ValueError(f"offset: {self.offset:g} is above the onset ({self.onset:g})")
+        return self
+
+
+def _model(task: str) -> Any:
+    return Field(min_length=1, description=f"checkpoint that {task}: {_CHECKPOINT}")
+
+
+def _optional_model(task: str) -> Any:
+    return Field(None, min_length=1, description=f"checkpoint that {task}: {_CHECKPOINT}")
+
+
+class TranscribeSpec(TranscriptOptions, JobSpec):
+    """Transcribe a speech corpus: audio shards in, a Parquet table of transcripts out."""
+
+    model: str = _model("transcribes")
+
+    @property
+    def models(self) -> Mapping[Task, str]:
+        return {Task.TRANSCRIBE: self.model}
+
+
+class ClassifySpec(LabelOptions, JobSpec):
+    """Label the clips of a speech corpus: audio shards in, a Parquet table of labels with scores out."""
+
+    model: str = _model("classifies")
+
+    @property
+    def models(self) -> Mapping[Task, str]:
+        return {Task.CLASSIFY: self.model}
+
+
+class DiarizeSpec(DiarizationOptions, JobSpec):
+    """Find who speaks when: audio shards in, a Parquet table of speaker segments and frame activity out."""
+
+    model: str = _model("diarizes")
+
+    @property
+    def models(self) -> Mapping[Task, str]:
+        return {Task.DIARIZE: self.model}
+
+
+class EmbedSpec(JobSpec):
+    """Embed the voices of a speech corpus: audio shards in, a Parquet table of x-vectors out."""
+
+    model: str = _model("embeds (x-vectors)")
+
+    @property
+    def models(self) -> Mapping[Task, str]:
+        return {Task.EMBED: self.model}
+
+
+class AnnotateSpec(TranscriptOptions, LabelOptions, DiarizationOptions, JobSpec):
+    """Write any annotations in one run: checkpoints that share a backbone share its pass over the audio."""
+
+    transcribe: str | None = _optional_model("transcribes")
+    classify: str | None = _optional_model("classifies")
+    diarize: str | None = _optional_model("diarizes")
+    embed: str | None = _optional_model("embeds (x-vectors)")
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> AnnotateSpec:
+        if not self.models:
+            raise ValueError(f"nothing to annotate: give any of {', '.join(f'--{task}' for task in Task)}")
+        return self
+
+    @property
+    def models(self) -> Mapping[Task, str]:
+        return {task: model for task in Task if (model := getattr(self, task)) is not None}

@@ -1,0 +1,58 @@
+"""Long recordings as windows: where the encoder looks, in frames of 20 ms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a recording that the encoder sees at once.
+
+    Attributes:
+        start: its first frame in the recording.
+        frames: its length.
+        at: where its features begin in those of the row, which hold only what windows look at.
+    """
+
+    start: int
+    frames: int
+    at: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.frames
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """How recordings are cut.
+
+    Attributes:
+        frames: most frames of a window.
+        overlap: fewest frames that neighbouring windows of one stretch share.
+        align: windows start at multiples of this: the encoder frames in one frame after the adapter.
+    """
+
+    frames: int
+    overlap: int
+    align: int = 1
+
+    def cut(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """(start, stop) of the windows over the frames [start, stop): as few as it takes, of equal length.
+
+        `start` is a multiple of `align`, and `overlap` at most half of `frames`.
+        """
+        length = stop - start
+        if length <= self.frames:
+            return [(start, stop)]
+        overlap = _round_up(self.overlap, self.align)
+        longest = self.frames // self.align * self.align
+        count = -(-(length - overlap) // (longest - overlap))
+        step = _round_up(-(-(length - overlap) // count), self.align)
+        firsts = range(start, stop - overlap, step)
+        return [(first, min(first + step + overlap, stop)) for first in firsts]
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
