@@ -202,6 +202,7 @@ class PreTrainedModel(nn.Module):
         config: Wav2Vec2BertConfig | str | Path | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        backbone: PreTrainedModel | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
@@ -224,6 +225,8 @@ class PreTrainedModel(nn.Module):
             dtype: floating type of the weights, such as `torch.bfloat16` or "bfloat16". "auto", and so no
                 value: what `config.json` says, else that of the stored weights.
             device: where the weights go; the CPU when omitted.
+            backbone: a loaded encoder that a task model takes as its own: of the checkpoint only the head is
+                read. Models with equal `backbone_digest` may share one.
             revision, cache_dir, token, local_files_only: as in `huggingface_hub`.
             ignore_mismatched_sizes: initialise weights of another shape anew instead of raising.
             output_loading_info: also return a dictionary of the names that were missing, unexpected or
@@ -258,7 +261,9 @@ class PreTrainedModel(nn.Module):
         with torch.device("meta"), _NoDrawsWithoutMemory():
             model = cls(config)
         model.name_or_path = str(pretrained_model_name_or_path)
-        info = model._load(stored, target, floats, ignore_mismatched_sizes=ignore_mismatched_sizes)
+        info = model._load(
+            stored, target, floats, ignore_mismatched_sizes=ignore_mismatched_sizes, backbone=backbone
+        )
         model.eval()
         return (model, info) if output_loading_info else model  # type: ignore[return-value]
 
@@ -276,10 +281,16 @@ class PreTrainedModel(nn.Module):
         dtype: torch.dtype,
         *,
         ignore_mismatched_sizes: bool,
+        backbone: PreTrainedModel | None,
     ) -> dict[str, Any]:
         """Give a model without memory its weights."""
         expected = self.state_dict()
-        stored = self._rename(stored, expected)
+        if backbone is None:
+            stored = self._rename(stored, expected)
+        else:
+            prefix = self.base_model_prefix + "."
+            expected = {name: tensor for name, tensor in expected.items() if not name.startswith(prefix)}
+            stored = {name: tensor for name, tensor in stored.items() if not name.startswith(prefix)}
         found = stored.keys() & expected.keys()
         if not found:
             raise CheckpointError(
@@ -310,6 +321,8 @@ class PreTrainedModel(nn.Module):
             self.init_weights()
         weights = {name: _cast(stored[name].read().to(device), dtype) for name in sorted(taken)}
         self.load_state_dict(weights, strict=False, assign=True)
+        if backbone is not None:
+            setattr(self, self.base_model_prefix, backbone)
         self._report(missing, unexpected, mismatched)
         return {
             "missing_keys": set(missing),
