@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,10 +15,15 @@ from ray.data import ActorPoolStrategy
 from pipeline.errors import JobError
 from pipeline.spec import JobSpec
 
+_TASK_CPUS = 0.25  # of a task that reads or writes
+
 
 @dataclass(frozen=True)
 class Shares:
-    """CPUs and GPUs of each stage. Fractions let all four stages fit two cores."""
+    """CPUs and GPUs of each stage. Fractions let all stages fit two cores.
+
+    `one_pool`: each model actor holds all backbones of the job; else each backbone has a pool of its own.
+    """
 
     task_cpus: float
     featurize_cpus: float
@@ -26,6 +32,7 @@ class Shares:
     annotate_gpus: float
     annotate_pool: ActorPoolStrategy
     threads: int
+    one_pool: bool
 
 
 def connect(address: str | None) -> None:
@@ -48,8 +55,11 @@ def connect(address: str | None) -> None:
         raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
 
 
-def share_out(spec: JobSpec) -> Shares:
+def share_out(spec: JobSpec, weights: Sequence[int] = (0,)) -> Shares:
     """Decides pool sizes from what the cluster has.
+
+    Args:
+        weights: bytes of each backbone with its heads.
 
     Raises:
         JobError: more GPUs asked for than the cluster has or can grow to.
@@ -62,18 +72,32 @@ def share_out(spec: JobSpec) -> Shares:
             f"num_actors × num_gpus_per_actor asks for {per_actor * least:g} GPUs, the cluster has {gpus:g}; "
             "lower --num-actors or --num-gpus-per-actor (0 runs on CPUs)."
         )
+    pools = 1
+    if len(weights) > 1 and sum(weights) > _room_for_weights(per_actor, least):
+        pools = len(weights)
+        if spec.num_actors == "auto":
+            least = most = max(1, least // pools)
+        if per_actor * least * pools > gpus and per_actor:
+            raise JobError(
+                f"the {pools} encoders do not fit one model actor's memory together, and pools of their own take "
+                f"{per_actor * least * pools:g} GPUs where the cluster has {gpus:g}; annotate in runs of their "
+                "own, or choose a smaller dtype."
+            )
     small = cpus < 4
+    featurize_cpus = 0.5 if small else 1.0
     if per_actor:
         annotate_cpus, threads = (0.5 if small else 1.0), 2
     else:
         node_cpus = min((node["Resources"]["CPU"] for node in _nodes()), default=1.0)
         threads = max(1, int(node_cpus) // (least if len(_nodes()) == 1 else 1))
         annotate_cpus = 0.5 if small else max(1.0, threads / 2)
-    featurize_cpus = 0.5 if small else 1.0
-    room = int((cpus - annotate_cpus * least - 0.5) / featurize_cpus)
+        # However many actors are asked for, reading and featurizing must find a CPU beside them.
+        rest = (cpus - 2 * _TASK_CPUS - featurize_cpus) / (most * pools)
+        annotate_cpus = min(annotate_cpus, int(rest * 1000) / 1000)
+    room = int((cpus - annotate_cpus * least * pools - 2 * _TASK_CPUS) / featurize_cpus + 1e-6)
     featurizers = max(1, min(room, spec.featurize_actors or room))
     return Shares(
-        task_cpus=0.25,
+        task_cpus=_TASK_CPUS,
         featurize_cpus=featurize_cpus,
         featurize_pool=ActorPoolStrategy(min_size=1, max_size=featurizers, initial_size=1),
         annotate_cpus=annotate_cpus,
@@ -82,6 +106,7 @@ def share_out(spec: JobSpec) -> Shares:
         if least == most
         else ActorPoolStrategy(min_size=least, max_size=most, initial_size=least),
         threads=threads,
+        one_pool=pools == 1,
     )
 
 
@@ -91,6 +116,23 @@ def _pool(asked: str, gpus: float, per_actor: float) -> tuple[int, int]:
         return size, size
     least, _, most = asked.partition(":")
     return int(least), int(most or least)
+
+
+def _room_for_weights(gpus: float, actors: int) -> float:
+    """Bytes that the weights of one model actor may take: half of its share of the device's memory, since
+    activations and buffers need the other half."""
+    if gpus:
+        total: int = ray.get(ray.remote(num_gpus=gpus)(_gpu_memory).remote())
+        return total * min(1.0, gpus) / 2
+    on_a_node = -(-actors // max(1, len(_nodes())))
+    memory = min((float(node["Resources"].get("memory", 0.0)) for node in _nodes()), default=0.0)
+    return memory / on_a_node / 2
+
+
+def _gpu_memory() -> int:
+    import torch
+
+    return int(torch.cuda.mem_get_info()[1])
 
 
 def _nodes() -> list[dict[str, Any]]:

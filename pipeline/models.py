@@ -1,23 +1,50 @@
-"""The checkpoint of a job: read once by the driver, handed to the actors of every node."""
+"""The checkpoints of a job: read once by the driver, handed to the actors of every node.
+
+Checkpoints whose encoders are the same share one: they form a `Backbone`, of which only the first brings the
+encoder's weights along.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from safetensors.torch import save
 
 from pipeline.errors import JobError
-from pipeline.storage import Storage
+from pipeline.spec import JobSpec, Task
+from pipeline.storage import Storage, path_of
+from w2vbert.checkpoint import backbone_digest
 from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.features import SeamlessM4TFeatureExtractor
+from w2vbert.heads import (
+    Wav2Vec2BertForAudioFrameClassification,
+    Wav2Vec2BertForCTC,
+    Wav2Vec2BertForSequenceClassification,
+    Wav2Vec2BertForXVector,
+)
+from w2vbert.heads.task import TaskModel
+from w2vbert.hub import CheckpointNotFoundError
 from w2vbert.processor import Wav2Vec2BertProcessor
-from w2vbert.weights import CheckpointError, open_weights
+from w2vbert.weights import CheckpointError, enumerate_names
 
 _NEEDED = (".json", ".safetensors", ".bin")
+_MOST_SPEAKERS = 8  # bits of an entry of `frame_activity`
+_Features = tuple[int, int, int, float]
+MODEL_CLASSES: Mapping[Task, type[TaskModel]] = {
+    Task.TRANSCRIBE: Wav2Vec2BertForCTC,
+    Task.CLASSIFY: Wav2Vec2BertForSequenceClassification,
+    Task.DIARIZE: Wav2Vec2BertForAudioFrameClassification,
+    Task.EMBED: Wav2Vec2BertForXVector,
+}
 
 
 @dataclass(frozen=True)
@@ -47,66 +74,189 @@ class CheckpointFiles:
                         raise
         return target
 
+    @property
+    def config(self) -> Wav2Vec2BertConfig:
+        return Wav2Vec2BertConfig.from_pretrained(self.directory())
 
-def read_checkpoint(model: str, storage: Storage) -> CheckpointFiles:
-    """Reads a local directory, an s3:// one, or a hub id.
+
+@dataclass(frozen=True)
+class Backbone:
+    """Checkpoints that one pass of one encoder serves.
+
+    Attributes:
+        digest: of the encoder.
+        checkpoints: by task; the first holds the encoder and its head, the others only their heads.
+        parameters: of the encoder and all heads.
+    """
+
+    digest: str
+    checkpoints: dict[Task, CheckpointFiles]
+    parameters: int
+
+
+def read_backbones(spec: JobSpec, storage: Storage) -> list[Backbone]:
+    """Reads every checkpoint of the job, and finds out which share an encoder.
 
     Raises:
-        JobError: it does not exist, or is no Wav2Vec2-BERT checkpoint.
+        JobError: a checkpoint does not exist, is damaged, is none of Wav2Vec2-BERT, lacks the head for its
+            task, or takes other features than the first one.
     """
-    uri = _place(model, storage)
+    found: dict[str, Backbone] = {}
+    first: tuple[str, _Features] | None = None
+    for task, name in spec.models.items():
+        flag = f"--{'model' if 'model' in type(spec).model_fields else task}"
+        checkpoint = _read_files(name, flag, task, storage)
+        model, features = _open(checkpoint, flag, task)
+        if first is not None and features != first[1]:
+            raise JobError(
+                f"{flag} {name}: its features are computed otherwise than those of {first[0]} "
+                "(preprocessor_config.json); annotate with them in runs of their own."
+            )
+        first = first or (name, features)
+        digest = backbone_digest(model)
+        head = sum(p.numel() for key, p in model.named_parameters() if not _in_encoder(key))
+        if known := found.get(digest):
+            slim = replace(
+                checkpoint,
+                digest=hashlib.sha256(f"{checkpoint.digest} head".encode()).hexdigest(),
+                files=_without_encoder(checkpoint, model),
+            )
+            checkpoints = {**known.checkpoints, task: slim}
+            found[digest] = Backbone(digest, checkpoints, known.parameters + head)
+        else:
+            found[digest] = Backbone(digest, {task: checkpoint}, model.num_parameters())
+    return list(found.values())
+
+
+def read_checkpoint(name: str, storage: Storage, flag: str = "--model") -> CheckpointFiles:
+    """Reads the files of a local directory, an s3:// one, or a hub id.
+
+    Raises:
+        JobError: it does not exist, or is no checkpoint.
+    """
+    uri = _place(name, flag, storage)
     try:
         paths = [path for path in storage.list_files(uri) if path.endswith(_NEEDED)]
-        files = {path.rsplit("/", 1)[-1]: np.frombuffer(storage.read_bytes(path), np.uint8) for path in paths}
+        files = {path.rsplit("/", 1)[-1]: _read(path, storage) for path in paths}
     except Exception as problem:
-        raise JobError(f"--model {storage.explain(model, problem)}.") from problem
+        raise JobError(f"{flag} {storage.explain(name, problem)}.") from problem
     if "config.json" not in files:
-        raise JobError(f"--model {model}: no config.json there; a checkpoint directory holds one.")
-    if not any(name.endswith((".safetensors", ".bin")) for name in files):
-        raise JobError(f"--model {model}: no weights there (model.safetensors or pytorch_model.bin).")
-    if "vocab.json" not in files:
-        raise JobError(
-            f"--model {model}: no vocab.json there; transcribing needs a CTC checkpoint's vocabulary."
-        )
-    if any(name.endswith(".safetensors") for name in files):
-        files = {name: data for name, data in files.items() if not name.endswith(".bin")}
+        raise JobError(f"{flag} {name}: no config.json there; a checkpoint directory holds one.")
+    if not any(file.endswith((".safetensors", ".bin")) for file in files):
+        raise JobError(f"{flag} {name}: no weights there (model.safetensors or pytorch_model.bin).")
+    if any(file.endswith(".safetensors") for file in files):
+        files = {file: data for file, data in files.items() if not file.endswith(".bin")}
     digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(f"{name}:{len(files[name])}\n".encode())
-        digest.update(files[name].data)
-    checkpoint = CheckpointFiles(model, f"sha256:{digest.hexdigest()}", files)
-    _refuse_broken(checkpoint)
+    for file in sorted(files):
+        digest.update(f"{file}:{len(files[file])}\n".encode())
+        digest.update(files[file].data)
+    return CheckpointFiles(name, f"sha256:{digest.hexdigest()}", files)
+
+
+def load_models(
+    checkpoints: Mapping[Task, CheckpointFiles], dtype: torch.dtype, device: torch.device
+) -> dict[Task, TaskModel]:
+    """The task models of a backbone; all of them hold the encoder of the first."""
+    models: dict[Task, TaskModel] = {}
+    encoder = None
+    for task, checkpoint in checkpoints.items():
+        model = MODEL_CLASSES[task].from_pretrained(
+            checkpoint.directory(), dtype=dtype, device=device, backbone=encoder
+        )
+        encoder = encoder or model.wav2vec2_bert
+        models[task] = model
+    return models
+
+
+def feature_extractor(directory: Path) -> SeamlessM4TFeatureExtractor:
+    """The extractor of a checkpoint; the published one where only the model was saved."""
+    try:
+        return SeamlessM4TFeatureExtractor.from_pretrained(directory)
+    except CheckpointNotFoundError:
+        return SeamlessM4TFeatureExtractor()
+
+
+def _read_files(name: str, flag: str, task: Task, storage: Storage) -> CheckpointFiles:
+    checkpoint = read_checkpoint(name, storage, flag)
+    if task is Task.TRANSCRIBE and "vocab.json" not in checkpoint.files:
+        raise JobError(
+            f"{flag} {name}: no vocab.json there; transcribing needs a CTC checkpoint's vocabulary."
+        )
     return checkpoint
 
 
-def _refuse_broken(checkpoint: CheckpointFiles) -> None:
-    """Looks at all but the weights' values, so that a damaged checkpoint stops the job and not its actors."""
+def _open(checkpoint: CheckpointFiles, flag: str, task: Task) -> tuple[TaskModel, _Features]:
+    """The model with its weights only mapped, and what makes its features: a damaged or unfit checkpoint stops
+    the job and not its actors."""
     directory = checkpoint.directory()
-
-    def find(name: str) -> Path | None:
-        return directory / name if name in checkpoint.files else None
-
+    wanted = MODEL_CLASSES[task]
     try:
-        Wav2Vec2BertConfig.from_pretrained(directory)
-        Wav2Vec2BertProcessor.from_pretrained(directory)
-        open_weights(find)
+        if task is Task.TRANSCRIBE:
+            Wav2Vec2BertProcessor.from_pretrained(directory)
+        extractor = feature_extractor(directory)
+        loaded: Any = wanted.from_pretrained(directory, output_loading_info=True)
     except (ValueError, OSError, CheckpointError) as problem:
         said = str(problem).replace(str(directory), checkpoint.name)
-        raise JobError(f"--model {checkpoint.name}: cannot be read: {said}") from problem
+        raise JobError(f"{flag} {checkpoint.name}: cannot be read: {said}") from problem
+    model: TaskModel = loaded[0]
+    info: dict[str, Any] = loaded[1]
+    # The vector that stands for masked frames, and the weights of the loss, are for training alone.
+    missing = [
+        name
+        for name in info["missing_keys"]
+        if not name.startswith("objective.") and not name.endswith("masked_spec_embed")
+    ]
+    if missing:
+        kinds = ", ".join(model.config.architectures or []) or "another class"
+        raise JobError(
+            f"{flag} {checkpoint.name}: has no weights for {enumerate_names(missing, limit=4)}; it was saved "
+            f"from {kinds}, and to {task} needs {wanted.__name__}."
+        )
+    if task is Task.DIARIZE and model.config.num_labels > _MOST_SPEAKERS:
+        raise JobError(
+            f"{flag} {checkpoint.name}: tells {model.config.num_labels} speakers apart, the table has room for "
+            f"{_MOST_SPEAKERS}."
+        )
+    width = extractor.num_mel_bins * extractor.stride
+    if width != model.config.feature_projection_input_dim:
+        raise JobError(
+            f"{flag} {checkpoint.name}: its features are {width} wide, its model takes "
+            f"{model.config.feature_projection_input_dim}."
+        )
+    return model, (extractor.num_mel_bins, extractor.stride, extractor.sampling_rate, extractor.padding_value)
 
 
-def _place(model: str, storage: Storage) -> str:
-    if "://" in model or Path(model).expanduser().is_dir():
-        return storage.normalise(model)
-    if model.count("/") == 1 and not model.startswith((".", "/", "~")):
+def _in_encoder(name: str) -> bool:
+    return name.startswith("wav2vec2_bert.")
+
+
+def _without_encoder(checkpoint: CheckpointFiles, model: TaskModel) -> dict[str, npt.NDArray[np.uint8]]:
+    head = {name: tensor for name, tensor in model.state_dict().items() if not _in_encoder(name)}
+    files = {name: data for name, data in checkpoint.files.items() if name.endswith(".json")}
+    files = {name: data for name, data in files.items() if not name.endswith(".index.json")}
+    return {**files, "model.safetensors": np.frombuffer(save(head), np.uint8)}
+
+
+def _read(uri: str, storage: Storage) -> npt.NDArray[np.uint8]:
+    if "://" in uri:
+        return np.frombuffer(storage.read_bytes(uri), np.uint8)
+    path = Path(path_of(uri))
+    # Mapped: the driver needs no memory for weights that it only hands on.
+    return np.asarray(np.memmap(path, np.uint8, mode="r")) if path.stat().st_size else np.empty(0, np.uint8)
+
+
+def _place(name: str, flag: str, storage: Storage) -> str:
+    if "://" in name or Path(name).expanduser().is_dir():
+        return storage.normalise(name)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         from huggingface_hub import snapshot_download
 
         try:
-            return str(snapshot_download(model, allow_patterns=[f"*{ending}" for ending in _NEEDED]))
+            return str(snapshot_download(name, allow_patterns=[f"*{ending}" for ending in _NEEDED]))
         except Exception as problem:
             raise JobError(
-                f"--model {model}: neither a directory here nor to be had from the Hugging Face hub "
+                f"{flag} {name}: neither a directory here nor to be had from the Hugging Face hub "
                 f"({type(problem).__name__}). Give a checkpoint's directory, or download it where the hub "
                 "can be reached."
             ) from problem
-    raise JobError(f"--model {model}: no such directory.")
+    raise JobError(f"{flag} {name}: no such directory.")

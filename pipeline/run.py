@@ -16,16 +16,15 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import DataContext, Dataset
-from ray.data.checkpoint import CheckpointConfig, IdColumnCheckpointManager
-from ray.data.datasource import FilenameProvider
+from ray.data.checkpoint import CheckpointConfig
 
-from pipeline.annotate import Annotator
 from pipeline.carried import infer, merge
-from pipeline.cluster import Shares, connect, share_out
+from pipeline.cluster import connect, share_out
 from pipeline.errors import JobError
-from pipeline.featurize import Featurizer
+from pipeline.graph import Ledgered, Passes, RunFiles, annotated, configs
+from pipeline.heads import columns_of
 from pipeline.ledger import Ledger, Work
-from pipeline.models import CheckpointFiles, read_checkpoint
+from pipeline.models import read_backbones
 from pipeline.readers.manifest import manifest_samples
 from pipeline.readers.parquet import parquet_columns
 from pipeline.readers.tar import tar_samples
@@ -35,7 +34,6 @@ from pipeline.source import AudioShards, without_listed
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage, path_of
 from pipeline.summary import Tally, as_json, tally_file, tally_files
-from w2vbert.features import SeamlessM4TFeatureExtractor
 
 _PACKAGES = ("w2vbert", "torch", "torchaudio", "ray", "pyarrow", "soundfile")
 _SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input carries
@@ -44,18 +42,19 @@ Say = Callable[[str], None]
 
 
 def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
-    """Transcribes what the output does not hold yet; the run's summary.
+    """Annotates what the output does not hold yet; the run's summary.
 
     Raises:
         JobError: bad configuration, before any work starts.
     """
     started = time.monotonic()
     storage = Storage(spec.storage.with_environment())
-    output = storage.normalise(spec.output)
-    ledger = Ledger(output, storage)
-    checkpoint = read_checkpoint(spec.model, storage)
-    identity = {"model_digest": checkpoint.digest, **spec.output_settings()}
-    shards, work = _work(spec, ledger, identity)
+    backbones = read_backbones(spec, storage)
+    digests = {task: files.digest for held in backbones for task, files in held.checkpoints.items()}
+    identity = {"models": digests, **spec.output_settings()}
+    ledger, elder = _ledgers(spec, storage, say)
+    output = ledger.output
+    shards, work = _work(spec, ledger, elder, identity)
     say(
         f"{len(shards)} shards: {work.skipped} finished before and skipped, {len(work.shards)} to read"
         + (f" ({work.clips_done} of their clips are done already)" if work.clips_done else "")
@@ -74,52 +73,89 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
 
     carried = _carried(ledger, work.shards, storage)
     connect(spec.ray_address)
-    shares = share_out(spec)
+    itemsize = 4 if spec.dtype == "float32" else 2
+    shares = share_out(spec, [held.parameters * itemsize for held in backbones])
     with _blaming_output(spec, storage):
         ledger.declare({**identity, "carried": _packed_schema(carried)})
         ledger.begin(work)
+    models = {
+        task: {"name": spec.models[task], "digest": digest, "backbone": held.digest}
+        for held in backbones
+        for task in held.checkpoints
+        for digest in [digests[task]]
+    }
     metadata = {
         "w2vbert.run_id": work.run_id,
-        "w2vbert.model": json.dumps({"name": checkpoint.name, "digest": checkpoint.digest}),
+        "w2vbert.models": json.dumps(models),
         "w2vbert.spec": json.dumps(spec.public(), ensure_ascii=False),
         "w2vbert.versions": json.dumps({name: version(name) for name in _PACKAGES}),
     }
     context = DataContext.get_current()
     context.target_max_block_size = _BLOCK_BYTES
-    # Ray commits each file in two phases; which rows are done, the ledger knows (see `_Ledgered`).
+    # Ray commits each file in two phases; which rows are done, the ledger knows (see `graph.Ledgered`).
     context.checkpoint_config = CheckpointConfig(
         id_column="clip_id",
         checkpoint_path=path_of(ledger.commit_uri(work.run_id)),
         override_filesystem=storage.arrow_filesystem(output),
         delete_checkpoint_on_success=False,
-        checkpoint_manager_cls=_Ledgered,
+        checkpoint_manager_cls=Ledgered,
     )
     source = AudioShards(work.shards, storage, carried, census=ledger.census_uri(work.run_id), done=work.done)
-    dataset = _annotated(source, spec, shares, checkpoint, carried, storage, metadata)
+    passes = ray.remote(num_cpus=0)(Passes).remote()
+    dataset = annotated(source, spec, shares, backbones, carried, storage, metadata, passes)
     dataset.write_parquet(
         path_of(output),
         filesystem=storage.arrow_filesystem(output),
-        filename_provider=_RunFiles(work.run_id),
+        filename_provider=RunFiles(work.run_id),
         min_rows_per_file=spec.rows_per_file or _rows_per_file(work.shards),
         ray_remote_args={"num_cpus": shares.task_cpus},
         compression="zstd",
-        schema=output_schema(carried).with_metadata(metadata),
+        schema=output_schema(carried, columns_of(spec, configs(backbones))).with_metadata(metadata),
     )
     tally = tally_files(ledger.data_files_of(work.run_id), storage)
     wall = time.monotonic() - started
     facts = _facts(spec, work, started, output, rtfx=tally.seconds / wall if not work.clips_done else None)
     facts["stage_s"] = _stage_seconds(dataset)
-    facts["model"] = {"name": checkpoint.name, "digest": checkpoint.digest}
+    facts["models"] = models
+    facts["encoder"] = {
+        **ray.get(passes.total.remote()),
+        "backbones": [[str(task) for task in held.checkpoints] for held in backbones],
+    }
     summary = as_json(tally, facts)
     ledger.finish(work.run_id, summary)
     return summary
 
 
-def _work(spec: JobSpec, ledger: Ledger, identity: Mapping[str, Any]) -> tuple[list[Shard], Work]:
+def _ledgers(spec: JobSpec, storage: Storage, say: Say) -> tuple[Ledger, Ledger | None]:
+    """The ledger of the output. Where the output is a table of other annotations: that of a sibling, and its own.
+
+    A table's files all have the same columns, and rewriting the rows of a finished table for one more column
+    would cost as much as the table and could be killed half-way. So what is added later stands in a table of its
+    own beside it, with the same ids.
+    """
+    output = storage.normalise(spec.output).rstrip("/")
+    ledger = Ledger(output, storage)
+    with _blaming_output(spec, storage):
+        held = ledger.table()
+    tasks = {str(task) for task in spec.models}
+    if held is None or tasks & set(held.get("models", tasks)):
+        return ledger, None
+    sibling = f"{output}-{'-'.join(sorted(tasks))}"
+    say(
+        f"{output} holds {', '.join(held['models'])}: these annotations go to {sibling}, to be joined by clip_id"
+    )
+    return Ledger(sibling, storage), ledger
+
+
+def _work(
+    spec: JobSpec, ledger: Ledger, elder: Ledger | None, identity: Mapping[str, Any]
+) -> tuple[list[Shard], Work]:
     """What the input holds and what of it is left to do."""
     storage, output = ledger.storage, ledger.output
     with _blaming_output(spec, storage):
         known = {} if spec.overwrite else ledger.known_names()
+        if elder is not None:
+            known = {**elder.known_names(), **known}  # ids are those of the table beside it
     # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
     shards = without_listed(discover(spec.input, storage, output=output, known_names=known), storage)
     with _blaming_output(spec, storage):
@@ -139,61 +175,6 @@ def _blaming_output(spec: JobSpec, storage: Storage) -> Iterator[None]:
         raise
     except Exception as problem:  # every protocol has exceptions of its own
         raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
-
-
-def _annotated(
-    source: AudioShards,
-    spec: JobSpec,
-    shares: Shares,
-    checkpoint: CheckpointFiles,
-    carried: pa.Schema,
-    storage: Storage,
-    metadata: dict[str, str],
-) -> Dataset:
-    """The graph: shards -> clips -> features -> annotations."""
-    extractor = SeamlessM4TFeatureExtractor.from_pretrained(checkpoint.directory())
-    clips = ray.data.read_datasource(source, num_cpus=shares.task_cpus)
-    features = clips.map_batches(
-        Featurizer,
-        fn_constructor_args=(extractor, storage, carried, spec.channel, spec.max_duration_s),
-        fn_constructor_kwargs={"half": spec.dtype != "float32"},
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=shares.featurize_pool,
-        num_cpus=shares.featurize_cpus,
-    )
-    # The public map_batches wants a number of rows where GPUs are asked for; here a block is a batch, so that
-    # a long recording is one by itself and memory stays bounded.
-    annotated: Dataset = features.map_batches_internal(
-        Annotator,
-        fn_constructor_args=(ray.put(checkpoint), carried),
-        fn_constructor_kwargs={
-            "dtype": spec.dtype,
-            "token_budget": spec.token_budget,
-            "threads": shares.threads,
-            "metadata": metadata,
-        },
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=shares.annotate_pool,
-        num_cpus=shares.annotate_cpus,
-        num_gpus=shares.annotate_gpus or None,
-    )
-    return annotated
-
-
-class _Ledgered(IdColumnCheckpointManager):
-    """Leaves restoring to the ledger, which looks into unfinished shards only; Ray would load every id."""
-
-    def load_checkpoint(self, *_: Any, **__: Any) -> tuple[None, int]:
-        return None, 0
-
-
-class _RunFiles(FilenameProvider):
-    """Names files after their run, so that the ledger can tell whose they are."""
-
-    def __init__(self, run_id: str) -> None:
-        super().__init__(dataset_uuid=run_id, file_format="parquet")
 
 
 def _carried(ledger: Ledger, shards: list[Shard], storage: Storage) -> pa.Schema:

@@ -80,25 +80,19 @@ def embedding_columns(width: int) -> dict[str, pa.DataType]:
     return {"embedding": pa.list_(pa.float32(), width), "embedding_norm": pa.float32()}
 
 
-# Every name an output may give a column: carried columns of these names are renamed to ref_<name>.
-RESERVED = frozenset(
-    name
-    for columns in (
-        CLIP_COLUMNS,
-        FEATURE_COLUMNS,
-        READ_COLUMNS,
-        TRANSCRIPT_COLUMNS,
-        NBEST_COLUMNS,
-        ALIGNMENT_COLUMNS,
-        LABEL_COLUMNS,
-        DIARIZATION_COLUMNS,
-        PROBABILITY_COLUMNS,
-        embedding_columns(1),
-        COST_COLUMNS,
-        {"extra": None},
-    )
-    for name in columns
+ANNOTATIONS = frozenset(
+    {
+        *TRANSCRIPT_COLUMNS,
+        *NBEST_COLUMNS,
+        *ALIGNMENT_COLUMNS,
+        *LABEL_COLUMNS,
+        *DIARIZATION_COLUMNS,
+        *PROBABILITY_COLUMNS,
+        *embedding_columns(1),
+    }
 )
+# Every name an output may give a column: carried columns of these names are renamed to ref_<name>.
+RESERVED = ANNOTATIONS | {*CLIP_COLUMNS, *FEATURE_COLUMNS, *READ_COLUMNS, *COST_COLUMNS, "extra"}
 # Values of input columns that the run's table has no column for, as one JSON object.
 EXTRA = "extra"
 

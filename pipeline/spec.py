@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -163,7 +163,9 @@ class JobSpec(BaseModel):
             try:
                 value = datetime.fromisoformat(value.strip())
             except ValueError:
-                raise ValueError("must be a time such as 2026-11-24T06:00, or an age such as 36h or 7d") from None
+                raise ValueError(
+                    "must be a time such as 2026-11-24T06:00, or an age such as 36h or 7d"
+                ) from None
         if isinstance(value, datetime) and value.tzinfo is None:
             value = value.replace(tzinfo=UTC)
         return value
@@ -216,7 +218,9 @@ class TranscriptOptions(BaseModel):
         json_schema_extra=_OUTPUT,
     )
     lm_weight: float = Field(2.0, description="weight of the language model", json_schema_extra=_OUTPUT)
-    word_score: float = Field(0.0, description="added for each word in beam search", json_schema_extra=_OUTPUT)
+    word_score: float = Field(
+        0.0, description="added for each word in beam search", json_schema_extra=_OUTPUT
+    )
     beam_size: int | None = Field(
         None,
         ge=1,
@@ -269,9 +273,7 @@ class DiarizationOptions(BaseModel):
         description="and goes on until it falls below this, which is at most the onset",
         json_schema_extra=_OUTPUT,
     )
-    min_on_s: float = Field(
-        0.0, ge=0, description="shorter segments are dropped", json_schema_extra=_OUTPUT
-    )
+    min_on_s: float = Field(0.0, ge=0, description="shorter segments are dropped", json_schema_extra=_OUTPUT)
     min_off_s: float = Field(
         0.0, ge=0, description="shorter pauses of a speaker are filled", json_schema_extra=_OUTPUT
     )
@@ -289,6 +291,16 @@ class DiarizationOptions(BaseModel):
         if self.offset > self.onset:
             raise ValueError(f"offset: {self.offset:g} is above the onset ({self.onset:g})")
         return self
+
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def options(spec: BaseModel, kind: type[Options]) -> Options:
+    """The options of one annotation that a job's spec holds."""
+    if not isinstance(spec, kind):
+        raise TypeError(f"{type(spec).__name__} has no {kind.__name__}")
+    return spec
 
 
 def _model(task: str) -> Any:

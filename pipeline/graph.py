@@ -1,0 +1,123 @@
+"""The dataset graph of a job: shards -> clips -> features -> annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset
+from ray.data.checkpoint import IdColumnCheckpointManager
+from ray.data.datasource import FilenameProvider
+
+from pipeline.annotate import Annotator
+from pipeline.cluster import Shares
+from pipeline.featurize import Featurizer
+from pipeline.heads import columns_of
+from pipeline.models import Backbone, feature_extractor
+from pipeline.schema import COST_COLUMNS, feature_schema, output_schema
+from pipeline.source import AudioShards
+from pipeline.spec import JobSpec, Task
+from pipeline.storage import Storage
+from pipeline.windows import WindowPlan
+from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.ctc import ENCODER_FRAME_SECONDS, total_stride
+
+
+class Passes:
+    """How often the encoder ran; an actor that the model actors report to."""
+
+    def __init__(self) -> None:
+        self._passes = self._frames = 0
+
+    def add(self, passes: int, frames: int) -> None:
+        self._passes += passes
+        self._frames += frames
+
+    def total(self) -> dict[str, int]:
+        return {"passes": self._passes, "frames": self._frames}
+
+
+def annotated(
+    source: AudioShards,
+    spec: JobSpec,
+    shares: Shares,
+    backbones: Sequence[Backbone],
+    carried: pa.Schema,
+    storage: Storage,
+    metadata: dict[str, str],
+    passes: ray.actor.ActorHandle,
+) -> Dataset:
+    """The graph up to the rows that are to be written."""
+    first = next(iter(backbones[0].checkpoints.values()))
+    clips = ray.data.read_datasource(source, num_cpus=shares.task_cpus)
+    features = clips.map_batches(
+        Featurizer,
+        fn_constructor_args=(feature_extractor(first.directory()), storage, carried),
+        fn_constructor_kwargs={
+            "channel": spec.channel,
+            "max_duration_s": spec.max_duration_s,
+            "half": spec.dtype != "float32",
+            "plan": window_plan(spec, backbones),
+            "vad": spec.vad,
+        },
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=shares.featurize_pool,
+        num_cpus=shares.featurize_cpus,
+    )
+    stages = [list(backbones)] if shares.one_pool else [[backbone] for backbone in backbones]
+    table: Dataset = features
+    done: list[Backbone] = []
+    for stage in stages:
+        done += stage
+        columns = columns_of(spec, configs(done))
+        if len(done) == len(backbones):
+            schema = output_schema(carried, columns).with_metadata(metadata)
+        else:
+            schema = pa.schema([*feature_schema(carried), *columns.items(), *COST_COLUMNS.items()])
+        # The public map_batches wants a number of rows where GPUs are asked for; here a block is a batch, so
+        # that a long recording is one by itself and memory stays bounded.
+        table = table.map_batches_internal(
+            Annotator,
+            fn_constructor_args=(
+                [{task: ray.put(files) for task, files in held.checkpoints.items()} for held in stage],
+                spec,
+                schema,
+            ),
+            fn_constructor_kwargs={"threads": shares.threads, "passes": passes},
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=shares.annotate_pool,
+            num_cpus=shares.annotate_cpus,
+            num_gpus=shares.annotate_gpus or None,
+        )
+    return table
+
+
+def window_plan(spec: JobSpec, backbones: Sequence[Backbone]) -> WindowPlan:
+    """Windows in frames, starting where frames after an adapter start too."""
+    align = max(total_stride(config) for config in configs(backbones).values())
+    return WindowPlan(
+        round(spec.window_s / ENCODER_FRAME_SECONDS), round(spec.overlap_s / ENCODER_FRAME_SECONDS), align
+    )
+
+
+def configs(backbones: Sequence[Backbone]) -> dict[Task, Wav2Vec2BertConfig]:
+    """The configuration of each task's checkpoint."""
+    return {task: files.config for backbone in backbones for task, files in backbone.checkpoints.items()}
+
+
+class Ledgered(IdColumnCheckpointManager):
+    """Leaves restoring to the ledger, which looks into unfinished shards only; Ray would load every id."""
+
+    def load_checkpoint(self, *_: Any, **__: Any) -> tuple[None, int]:
+        return None, 0
+
+
+class RunFiles(FilenameProvider):
+    """Names files after their run, so that the ledger can tell whose they are."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(dataset_uuid=run_id, file_format="parquet")
