@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, BinaryIO, NoReturn
+from itertools import chain
+from types import TracebackType
+from typing import BinaryIO, NoReturn
 
 import numpy as np
-import numpy.typing as npt
-import soundfile
-import torch
-import torchaudio
 
-from pipeline.errors import ClipFailedError, Code, Stage
+from pipeline.decoders import Samples, Stream, fail, open_decoder
+from pipeline.errors import Code
+from pipeline.resampling import SAMPLE_RATE, Resampler, resample
 
-SAMPLE_RATE = 16_000  # hertz, of all samples handed on
+__all__ = ["SAMPLE_RATE", "Recording", "Samples", "Waveform", "decode", "resample"]
+
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 _SILENCE = 1 / 32768  # one step of 16-bit PCM
-_BLOCK_VALUES = 1 << 22  # samples times channels decoded at once
-_KERNEL_VALUES = 1 << 24  # of the resampling filter bank; torchaudio's grows with both reduced rates
-_COARSE_DENOMINATOR = 500
-# Sizes that writers to a pipe put where they cannot know better.
-_UNKNOWN_SIZES = frozenset({0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF})
-_HEADER_SLACK = 512  # bytes: some writers count their header as data
 _PART_SLACK = 0.05  # seconds: manifests round the ends of their parts
-# Their headers count samples exactly, and libsndfile limits the count to the bytes that are there.
-_PLAIN = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"})
-_LOSSLESS = _PLAIN | {"FLAC"}
-# FFmpeg's names of the formats whose headers give a length: for others (ADTS) it only guesses one.
-_TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-
-Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -63,7 +49,18 @@ def decode(
     start_s: float | None = None,
     length_s: float | None = None,
 ) -> Waveform:
-    """The samples of one clip.
+    """The samples of one clip, all at once; arguments and errors are those of `Recording`."""
+    with Recording(
+        data, channel=channel, max_duration_s=max_duration_s, start_s=start_s, length_s=length_s
+    ) as recording:
+        samples = recording.whole()
+        return Waveform(
+            samples, recording.sample_rate, recording.channels, recording.duration_s, recording.silent
+        )
+
+
+class Recording:
+    """One channel of a recording of any length, decoded once and only as far as it is asked for.
 
     What libsndfile opens it decodes (WAV, FLAC, OGG, Opus, MP3, AIFF, ...); the rest goes to FFmpeg where
     PyAV is installed (M4A, AAC, WebM, ...). Resampling is `torchaudio.functional.resample` as it comes.
@@ -74,45 +71,129 @@ def decode(
         max_duration_s: refuse what is longer.
         start_s, length_s: the part to take, in seconds; to the end when no length is given.
 
+    Attributes:
+        sample_rate, channels: as stored.
+        duration_s: seconds decoded so far.
+
     Raises:
-        ClipFailedError: the audio cannot be had; `error` says why.
+        ClipFailedError: the audio cannot be had; `error` says why. Here, or while it is read: that a
+            recording is complete is known at its end.
         OSError: the open file could not be read.
     """
-    stream = _Stream(io.BytesIO(data) if isinstance(data, bytes) else data)
-    if stream.size == 0:
-        _fail(Code.EMPTY, "the audio has no bytes")
-    part = _Part(start_s or 0.0, length_s)
-    part.check()
-    with _open(stream) as source:
-        if not LOWEST_RATE <= source.rate <= HIGHEST_RATE:
-            _fail(
+
+    def __init__(
+        self,
+        data: bytes | BinaryIO,
+        *,
+        channel: str = "mean",
+        max_duration_s: float = float("inf"),
+        start_s: float | None = None,
+        length_s: float | None = None,
+    ) -> None:
+        stream = Stream(io.BytesIO(data) if isinstance(data, bytes) else data)
+        if stream.size == 0:
+            fail(Code.EMPTY, "the audio has no bytes")
+        part = _Part(start_s or 0.0, length_s)
+        part.check()
+        self._decoder = open_decoder(stream)
+        self.sample_rate, self.channels = self._decoder.rate, self._decoder.channels
+        self._part, self._channel, self._max_duration_s = part, channel, max_duration_s
+        self._decoded = 0
+        self._lowest, self._highest = float("inf"), float("-inf")
+        self._held: list[Samples] = []
+        self._rest = self._read()
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._decoder.__exit__(kind, error, trace)
+
+    @property
+    def duration_s(self) -> float:
+        return self._decoded / self.sample_rate
+
+    @property
+    def silent(self) -> bool:
+        """Digital silence so far: all samples equal, or none beyond one step of 16-bit PCM."""
+        return self._lowest == self._highest or max(-self._lowest, self._highest) <= _SILENCE
+
+    def longer_than(self, seconds: float) -> bool:
+        """Decodes until this is known: headers may lie. What was decoded is kept for `whole` or `blocks`."""
+        while self.duration_s <= seconds:
+            block = next(self._rest, None)
+            if block is None:
+                return False
+            self._held.append(block)
+        return True
+
+    def whole(self) -> Samples:
+        """All samples: (n,) float32 at `SAMPLE_RATE`. Once, and instead of `blocks`."""
+        return resample(np.concatenate([*self._held, *self._rest]), self.sample_rate)
+
+    def blocks(self) -> Iterator[Samples]:
+        """`whole` in blocks, within 1e-6, in memory that the recording's length has no part in."""
+        resampler = Resampler(self.sample_rate)
+        held, self._held = iter(self._held), []
+        for block in chain(held, self._rest):
+            if len(samples := resampler.add(block)):
+                yield samples
+        if len(samples := resampler.finish()):
+            yield samples
+
+    def _read(self) -> Iterator[Samples]:
+        """The part's samples of one channel at the stored rate, checked as far as they go."""
+        source, part, rate = self._decoder, self._part, self.sample_rate
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            fail(
                 Code.BAD_SAMPLE_RATE,
-                f"a sample rate of {source.rate} Hz is outside {LOWEST_RATE} to {HIGHEST_RATE} Hz",
+                f"a sample rate of {rate} Hz is outside {LOWEST_RATE} to {HIGHEST_RATE} Hz",
             )
-        samples = _read(source, part, channel, max_duration_s)
-        rate, channels = source.rate, source.channels
-    if not np.isfinite(samples).all():
-        bad = int(np.argmin(np.isfinite(samples)))
-        _fail(Code.NON_FINITE, f"sample {bad} of {len(samples)} is {samples[bad]}, not a finite number")
-    low, high = float(samples.min()), float(samples.max())
-    silent = low == high or max(-low, high) <= _SILENCE
-    return Waveform(resample(samples, rate), rate, channels, len(samples) / rate, silent)
+        limit = self._max_duration_s * rate
+        wanted = None if part.length_s is None else round(part.length_s * rate)
+        start = round(part.start_s * rate)
+        length = source.length
+        if source.length_is_sure and length is not None:
+            if start and start >= length:
+                _begins_beyond(part, length / rate)
+            if min(length - start, length if wanted is None else wanted) > limit:
+                _too_long(self._max_duration_s)
+        if wanted is not None and wanted > limit:
+            _too_long(self._max_duration_s)
 
+        pick = _Picker(self._channel, source.channels)
+        for block in source.blocks(start, wanted):
+            samples = pick(block)
+            if self._decoded + len(samples) > limit:
+                _too_long(self._max_duration_s)
+            self._check(samples)
+            self._decoded += len(samples)
+            yield samples
+        if wanted is None:
+            source.check_complete(start + self._decoded, part.whole)
+        elif self._decoded and self._decoded < wanted - _PART_SLACK * rate:
+            fail(
+                Code.TRUNCATED,
+                f"the part from {part.start_s:g} s should be {part.length_s:g} s long, "
+                f"the audio ends after {self.duration_s:.3f} s of it",
+            )
+        if not self._decoded:
+            if start:
+                _begins_beyond(part, None if length is None else length / rate)
+            fail(Code.EMPTY, "the audio has no samples")
 
-def resample(samples: Samples, rate: int) -> Samples:
-    """(n,) float32 at `rate` hertz to `SAMPLE_RATE`, by `torchaudio.functional.resample` with its defaults.
-
-    A rate with next to no divisor in common with 16000 (44101 Hz) would need a filter bank of gigabytes:
-    there the ratio of the rates is rounded, by some millionths.
-    """
-    ratio = Fraction(rate, SAMPLE_RATE)
-    if ratio == 1:
-        return samples
-    if ratio.numerator * ratio.denominator > _KERNEL_VALUES:
-        ratio = ratio.limit_denominator(_COARSE_DENOMINATOR)
-    resampled = torchaudio.functional.resample(torch.from_numpy(samples), ratio.numerator, ratio.denominator)
-    result: Samples = resampled.numpy()
-    return result
+    def _check(self, samples: Samples) -> None:
+        lowest, highest = float(samples.min()), float(samples.max())
+        if not np.isfinite([lowest, highest]).all():
+            bad = int(np.argmin(np.isfinite(samples)))
+            at = self._decoded + bad
+            fail(
+                Code.NON_FINITE,
+                f"sample {at}, at {at / self.sample_rate:.3f} s, is {samples[bad]}, not a finite number",
+            )
+        self._lowest, self._highest = min(self._lowest, lowest), max(self._highest, highest)
 
 
 @dataclass(frozen=True)
@@ -127,104 +208,7 @@ class _Part:
     def check(self) -> None:
         for name, seconds in (("start_s", self.start_s), ("length_s", self.length_s)):
             if seconds is not None and not 0 <= seconds < float("inf"):
-                _fail(Code.BAD_RECORD, f"{name} is {seconds:g}: it must be zero or more seconds")
-
-
-class _Stream:
-    """A seekable file that remembers its failure: libsndfile's callbacks cannot raise, they only print."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.failure: Exception | None = None
-        self._overlay: tuple[int, bytes] | None = None
-        self.size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-
-    def read(self, size: int = -1) -> bytes:
-        try:
-            start = self._file.tell()
-            data = self._file.read(size)
-        except Exception as problem:
-            self.failure = problem
-            return b""
-        if self._overlay is not None:
-            at, patch = self._overlay[0] - start, self._overlay[1]
-            if -len(patch) < at < len(data):
-                data = data[: max(at, 0)] + patch[max(-at, 0) : len(data) - at] + data[at + len(patch) :]
-        return data
-
-    def overlay(self, offset: int, patch: bytes) -> None:
-        """Reads `patch` at `offset`, in the place of what the file has there."""
-        self._overlay = (offset, patch)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def head(self, size: int, offset: int = 0) -> bytes:
-        """`size` bytes from `offset`, without moving."""
-        position = self.tell()
-        self.seek(offset)
-        data = self.read(size)
-        self.seek(position)
-        return data
-
-    def check(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-
-
-def _open(stream: _Stream) -> _SoundFile | _Ffmpeg:
-    chunk = _data_chunk(stream)
-    if chunk is not None and chunk.claimed == 0 and _HEADER_SLACK < chunk.there <= 0xFFFF_FFFF:
-        # Written to a pipe: libsndfile would take the zero at its word.
-        stream.overlay(chunk.size_at, struct.pack(f"{chunk.order}I", chunk.there))
-    try:
-        return _SoundFile(stream)
-    except soundfile.LibsndfileError as problem:
-        stream.check()
-        stream.seek(0)
-        return _Ffmpeg(stream, refusal=problem.error_string.strip() or "no known format")
-
-
-def _read(source: _SoundFile | _Ffmpeg, part: _Part, channel: str, max_duration_s: float) -> Samples:
-    """The part's samples of one channel at the stored rate, shorter than `max_duration_s`."""
-    rate = source.rate
-    limit = max_duration_s * rate
-    wanted = None if part.length_s is None else round(part.length_s * rate)
-    start = round(part.start_s * rate)
-    length = source.length
-    if source.length_is_sure and length is not None:
-        if start and start >= length:
-            _begins_beyond(part, length / rate)
-        if min(length - start, length if wanted is None else wanted) > limit:
-            _too_long(max_duration_s)
-    if wanted is not None and wanted > limit:
-        _too_long(max_duration_s)
-
-    pick = _Picker(channel, source.channels)
-    blocks: list[Samples] = []
-    total = 0
-    for block in source.blocks(start, wanted):
-        blocks.append(pick(block))
-        total += len(block)
-        if total > limit:
-            _too_long(max_duration_s)
-    if wanted is None:
-        source.check_complete(start + total, part.whole)
-    elif total and total < wanted - _PART_SLACK * rate:
-        _fail(
-            Code.TRUNCATED,
-            f"the part from {part.start_s:g} s should be {part.length_s:g} s long, "
-            f"the audio ends after {total / rate:.3f} s of it",
-        )
-    if not total:
-        if start:
-            _begins_beyond(part, None if length is None else length / rate)
-        _fail(Code.EMPTY, "the audio has no samples")
-    return np.concatenate(blocks)
+                fail(Code.BAD_RECORD, f"{name} is {seconds:g}: it must be zero or more seconds")
 
 
 class _Picker:
@@ -235,7 +219,7 @@ class _Picker:
         if channel != "mean" and self._index is None:
             self._index = int(channel)
         if self._index is not None and not 0 <= self._index < channels:
-            _fail(Code.UNDECODABLE, f"channel {channel} is asked for, the audio has {channels}")
+            fail(Code.UNDECODABLE, f"channel {channel} is asked for, the audio has {channels}")
 
     def __call__(self, block: Samples) -> Samples:
         if block.shape[1] == 1:
@@ -247,230 +231,10 @@ class _Picker:
         return block[:, self._index].copy()
 
 
-class _SoundFile:
-    """What libsndfile decodes."""
-
-    def __init__(self, stream: _Stream) -> None:
-        self._stream = stream
-        self._file = soundfile.SoundFile(stream)
-        self._format: str = self._file.format
-        self.rate: int = self._file.samplerate
-        self.channels: int = self._file.channels
-        frames: int = self._file.frames
-        # libsndfile's "unknown" is the largest count it can write.
-        self.length = frames if 0 < frames < 1 << 48 else None
-        self.length_is_sure = self._format in _PLAIN
-
-    def __enter__(self) -> _SoundFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def blocks(self, start: int, wanted: int | None) -> Iterator[Samples]:
-        """(n, channels) each, from sample `start` on, `wanted` together."""
-        size = max(1, _BLOCK_VALUES // self.channels)
-        done = 0
-        try:
-            if start and self.length is not None and start >= self.length:
-                return
-            # From the start too, as soundfile.read does: the MP3 decoder rounds differently without.
-            self._file.seek(start)
-            while wanted is None or done < wanted:
-                ask = size if wanted is None else min(size, wanted - done)
-                block: Samples = self._file.read(ask, dtype="float32", always_2d=True)
-                self._stream.check()
-                if not len(block):
-                    return
-                done += len(block)
-                yield block
-        except soundfile.LibsndfileError as problem:
-            self._stream.check()
-            self._broken(problem)
-
-    def _broken(self, problem: soundfile.LibsndfileError) -> NoReturn:
-        # A decoder that starved has read to the last byte; one that met damage stopped before it.
-        if self._stream.tell() >= self._stream.size and self.length is not None:
-            _fail(
-                Code.TRUNCATED,
-                f"the {self._format} data end before the {self.length / self.rate:.3f} s the header gives",
-            )
-        reason = problem.error_string.strip() or f"libsndfile's error {problem.code}"
-        _fail(Code.UNDECODABLE, f"the {self._format} data are damaged: {reason}")
-
-    def check_complete(self, decoded: int, whole: bool) -> None:
-        """Refuses audio that ends before its header says; `decoded` samples from the file's start."""
-        chunk = _data_chunk(self._stream)
-        if chunk is not None and chunk.claimed not in _UNKNOWN_SIZES:
-            missing = chunk.claimed - chunk.there
-            if missing > _HEADER_SLACK:
-                _fail(
-                    Code.TRUNCATED, f"the header gives {chunk.claimed} bytes of audio, {missing} are missing"
-                )
-        if self._format == "OGG" and _page_is_cut(self._stream):
-            _fail(Code.TRUNCATED, "the OGG data end in the middle of a page")
-        if self.length is not None and whole:
-            _check_length(decoded, self.length, self.rate, exact=self._format in _LOSSLESS)
-
-
-class _Ffmpeg:
-    """What only FFmpeg decodes, through PyAV."""
-
-    def __init__(self, stream: _Stream, refusal: str) -> None:
-        try:
-            import av
-        except ImportError:
-            kind = _ffmpeg_kind(stream.head(12))
-            if kind is not None:
-                _fail(Code.UNDECODABLE, f"{kind} audio needs FFmpeg: pip install 'w2vbert[ffmpeg]'")
-            _fail(Code.UNDECODABLE, f"libsndfile does not open it: {refusal}")
-        self._av = av
-        self._stream = stream
-        try:
-            self._container: Any = av.open(stream)
-        except (av.FFmpegError, ValueError) as problem:
-            stream.check()
-            _fail(
-                Code.UNDECODABLE, f"neither libsndfile ({refusal}) nor FFmpeg ({_reason(problem)}) opens it"
-            )
-        if not self._container.streams.audio:
-            self._container.close()
-            _fail(Code.UNDECODABLE, "the file has no audio stream")
-        self._audio = self._container.streams.audio[0]
-        self.rate: int = self._audio.rate or 0
-        self.channels: int = self._audio.channels or 0
-        self.length = self._header_length()
-        self.length_is_sure = False
-        if not self.channels:
-            self._container.close()
-            _fail(Code.UNDECODABLE, "FFmpeg finds no channels in the audio stream")
-
-    def _header_length(self) -> int | None:
-        if self._container.format.name not in _TIMED:
-            return None
-        if self._audio.duration and self._audio.time_base:
-            return round(self._audio.duration * self._audio.time_base * self.rate)
-        microseconds = self._container.duration
-        return round(microseconds * self.rate / 1_000_000) if microseconds else None
-
-    def __enter__(self) -> _Ffmpeg:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._container.close()
-
-    def blocks(self, start: int, wanted: int | None) -> Iterator[Samples]:
-        """(n, channels) each, from sample `start` on, `wanted` together; it decodes from the beginning."""
-        end = None if wanted is None else start + wanted
-        position = 0
-        try:
-            for frame in self._frames():
-                block = frame.to_ndarray().T[
-                    max(0, start - position) : None if end is None else end - position
-                ]
-                position += frame.samples
-                if len(block):
-                    yield block
-                if end is not None and position >= end:
-                    return
-        except self._av.FFmpegError as problem:
-            self._stream.check()
-            if self.length is not None:
-                _check_length(position, self.length, self.rate, exact=False)
-            _fail(Code.UNDECODABLE, f"FFmpeg fails after {position / self.rate:.3f} s: {_reason(problem)}")
-        self._stream.check()
-
-    def _frames(self) -> Iterator[Any]:
-        planar = self._av.AudioResampler(format="fltp", layout=self._audio.layout, rate=self.rate)
-        for frame in self._container.decode(self._audio):
-            yield from planar.resample(frame)
-        yield from planar.resample(None)
-
-    def check_complete(self, decoded: int, whole: bool) -> None:
-        if self.length is not None and whole:
-            _check_length(decoded, self.length, self.rate, exact=False)
-
-
-def _check_length(decoded: int, length: int, rate: int, *, exact: bool) -> None:
-    # Lossy formats pad and estimate: a few hundred samples fewer than the header counts are no damage.
-    if decoded < length and (exact or (decoded < 0.9 * length and length - decoded >= 0.5 * rate)):
-        _fail(
-            Code.TRUNCATED,
-            f"the header gives {length / rate:.3f} s of audio, it ends after {decoded / rate:.3f} s",
-        )
-
-
-@dataclass(frozen=True)
-class _DataChunk:
-    """The samples of an uncompressed file, in bytes: as its header gives them, and as they are there."""
-
-    size_at: int  # where the header says the size
-    claimed: int
-    there: int
-    order: str  # of bytes, as `struct` writes it
-
-
-def _data_chunk(stream: _Stream) -> _DataChunk | None:
-    """Of WAV, RF64, AIFF and AU; None for other formats, and where there is no such chunk."""
-    head = stream.head(12)
-    if head[:4] == b".snd" and len(head) == 12:
-        offset, size = struct.unpack(">II", head[4:])
-        return _DataChunk(8, size, stream.size - offset, ">")
-    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:12] == b"WAVE":
-        order, wanted = ">" if head[:4] == b"RIFX" else "<", b"data"
-    elif head[:4] == b"FORM" and head[8:11] == b"AIF":
-        order, wanted = ">", b"SSND"
-    else:
-        return None
-    offset, size64 = 12, 0
-    while offset + 8 <= stream.size:
-        name, size = struct.unpack(f"{order}4sI", stream.head(8, offset))
-        offset += 8
-        if name == b"ds64" and offset + 16 <= stream.size:
-            (size64,) = struct.unpack("<Q", stream.head(8, offset + 8))
-        if name == wanted:
-            claimed = size64 if size == 0xFFFF_FFFF and size64 else size
-            return _DataChunk(offset - 4, claimed, stream.size - offset, order)
-        offset += size + size % 2
-    return None
-
-
-def _page_is_cut(stream: _Stream) -> bool:
-    """Whether an OGG stream's last page (RFC 3533, section 6) is longer than the bytes that are there."""
-    longest = 27 + 255 + 255 * 255
-    tail = stream.head(longest, max(0, stream.size - longest))
-    at = tail.rfind(b"OggS")
-    if at < 0:
-        return False
-    page = tail[at:]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return True
-    return len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-def _ffmpeg_kind(head: bytes) -> str | None:
-    """The name of a format that FFmpeg is known to be needed for."""
-    if head[4:8] == b"ftyp":
-        return "MP4/M4A"
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return "WebM/Matroska"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
-        return "AAC (ADTS)"
-    return None
-
-
-def _reason(problem: Exception) -> str:
-    return getattr(problem, "strerror", None) or str(problem)
-
-
 def _begins_beyond(part: _Part, length_s: float | None) -> NoReturn:
     end = "" if length_s is None else f", which is {length_s:.3f} s long"
-    _fail(Code.EMPTY, f"the part asked for begins at {part.start_s:g} s, beyond the end of the audio{end}")
+    fail(Code.EMPTY, f"the part asked for begins at {part.start_s:g} s, beyond the end of the audio{end}")
 
 
 def _too_long(max_duration_s: float) -> NoReturn:
-    _fail(Code.TOO_LONG, f"the audio is longer than max_duration_s = {max_duration_s:g}")
-
-
-def _fail(code: Code, message: str) -> NoReturn:
-    raise ClipFailedError(Stage.DECODE, code, message)
+    fail(Code.TOO_LONG, f"the audio is longer than max_duration_s = {max_duration_s:g}")

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline import audio, schema
-from pipeline.audio import Waveform
+from pipeline import schema
+from pipeline.audio import SAMPLE_RATE, Recording, Samples
 from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
+from pipeline.spool import FeatureSpool
 from pipeline.storage import Storage
+from pipeline.vad import Detector, kept_frames, load_detector, speech_of
+from pipeline.windows import WindowPlan
 from w2vbert.features import AudioTooShortError, SeamlessM4TFeatureExtractor
 
 _TABLE_BYTES = 8 << 20  # of features
 _TABLE_ROWS = 256
 _FETCHERS = 8  # remote sources fetched at a time
 _AHEAD = 2 * _FETCHERS  # clips looked ahead for remote sources
+_FETCH_BYTES = 4 << 20  # of a remote source at a time
+_WHOLE_BYTES = 8 << 20  # sources up to this size are fetched in one go
 
 
 @dataclass
@@ -31,26 +38,45 @@ class _Row:
     duration_s: float | None = None
     sample_rate: int | None = None
     channels: int | None = None
-    features: bytes | None = None
+    features: bytes | pa.Buffer | None = None
     frames: int | None = None
     attended: int | None = None
-    silent: bool | None = None
+    windows: list[dict[str, int]] | None = None
     error: dict[str, str] | None = None
+
+
+@dataclass
+class _Opened:
+    """A clip whose decoding has begun: all of it, or of a long one as much as a window holds."""
+
+    recording: Recording
+    long: bool
+    source: str | None
+    files: ExitStack
 
 
 class Featurizer:
     """Tables of `schema.read_schema(carried)` to tables of `schema.feature_schema(carried)`.
 
-    A clip that fails becomes a row with an error, and a clip that has one keeps it. Digital silence has no
-    features, only their number.
+    A clip that fails becomes a row with an error, and a clip that has one keeps it. Digital silence, and a
+    clip without speech where a detector looks for it, has no features, only their number.
+
+    A clip no longer than a window goes through memory, as `extractor.extract` takes it. A longer one is
+    streamed: memory is bounded by the window, and its features lie in a temporary file (`FeatureSpool`).
 
     Args:
         extractor: makes the features: (frames, width) of a clip, C order; a last frame that the audio fills
             only in part is kept, and `attended` counts the frames before it.
         storage: opens the clips' sources.
         carried: the input's own columns.
-        channel, max_duration_s: as in `audio.decode`.
+        channel, max_duration_s: as in `audio.Recording`; None: any length.
         half: features in float16, not float32.
+        plan: how recordings are cut into windows.
+        vad: keep speech only: the name of a detector, as `vad.load_detector` takes it. The features are then
+            normalised over what is kept.
+
+    Raises:
+        JobError: there is no such detector.
     """
 
     def __init__(
@@ -58,9 +84,12 @@ class Featurizer:
         extractor: SeamlessM4TFeatureExtractor,
         storage: Storage,
         carried: pa.Schema,
+        *,
         channel: str,
-        max_duration_s: float,
+        max_duration_s: float | None,
         half: bool,
+        plan: WindowPlan,
+        vad: str | None,
     ) -> None:
         # One actor for a core: more threads would only fight for it.
         torch.set_num_threads(1)
@@ -69,118 +98,207 @@ class Featurizer:
         self._schema = schema.feature_schema(carried)
         self._kept = ["clip_id", "shard", *carried.names, schema.EXTRA]
         self._channel = channel
-        self._max_duration_s = max_duration_s
+        self._max_duration_s = float("inf") if max_duration_s is None else max_duration_s
         self._dtype = np.dtype(np.float16 if half else np.float32)
+        self._plan = plan
+        self._vad = vad
+        self._detector = None if vad is None else load_detector(vad)
+        self._hop = extractor.fbank.frame_shift * extractor.stride  # samples
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        """Tables of at most 256 clips and about 8 MiB of features, in the order of the input."""
+        """Tables in the order of the input: one long recording, or at most 256 clips of about 8 MiB."""
         rows: list[_Row] = []
         start = held = 0
-        for load in self._ahead(table):
-            row = self._featurize(load)
+        for open_clip in self._ahead(table):
+            row = self._featurize(open_clip)
+            if rows and isinstance(row.features, pa.Buffer):
+                yield self._table(table.slice(start, len(rows)), rows)
+                start, held, rows = start + len(rows), 0, []
             rows.append(row)
             held += len(row.features or b"")
-            if held >= _TABLE_BYTES or len(rows) >= _TABLE_ROWS:
+            if held >= _TABLE_BYTES or len(rows) >= _TABLE_ROWS or isinstance(row.features, pa.Buffer):
                 yield self._table(table.slice(start, len(rows)), rows)
                 start, held, rows = start + len(rows), 0, []
         if rows:
             yield self._table(table.slice(start), rows)
 
-    def _ahead(self, table: pa.Table) -> Iterator[Callable[[], Waveform]]:
-        """How to get each clip's waveform; remote clips are on their way before they are asked for."""
-        window: deque[Callable[[], Waveform]] = deque()
+    def _ahead(self, table: pa.Table) -> Iterator[Callable[[], _Opened]]:
+        """How to get each clip; remote clips are on their way before they are asked for."""
+        window: deque[Callable[[], _Opened]] = deque()
         for index in range(table.num_rows):
-            window.append(self._loader(table, index))
+            window.append(self._opener(table, index))
             if len(window) > _AHEAD:
                 yield window.popleft()
         yield from window
 
-    def _loader(self, table: pa.Table, index: int) -> Callable[[], Waveform]:
+    def _opener(self, table: pa.Table, index: int) -> Callable[[], _Opened]:
         source = table["source"][index].as_py()
         if source is not None and "://" in source:
-            arrival: Future[Waveform] = self._fetchers.submit(self._load, table, index)
+            arrival: Future[_Opened] = self._fetchers.submit(self._open, table, index)
             return arrival.result
-        return lambda: self._load(table, index)
+        return lambda: self._open(table, index)
 
-    def _load(self, table: pa.Table, index: int) -> Waveform:
-        def value(name: str) -> Any:
-            return table[name][index].as_py()
-
-        if (error := value("error")) is not None:
-            known = ClipError(Stage(error["stage"]), Code(error["code"]), error["message"])
-            raise ClipFailedError(known.stage, known.code, known.message)
-        part = {"start_s": value("start_s"), "length_s": value("length_s")}
-        if (data := value("audio")) is not None:
-            return self._decode(data, part)
-        if (source := value("source")) is None:
-            raise ClipFailedError(
-                Stage.READ, Code.NO_AUDIO, "the record holds no audio and names no file of it"
-            )
-        try:
-            if part["start_s"] is None and part["length_s"] is None:
-                data = self._storage.read_bytes(source)
+    def _open(self, table: pa.Table, index: int) -> _Opened:
+        clip = {name: table[name][index].as_py() for name in ("source", "start_s", "length_s", "error")}
+        if (error := clip["error"]) is not None:
+            raise ClipFailedError(Stage(error["stage"]), Code(error["code"]), error["message"])
+        audio, source = table["audio"][index], clip["source"]
+        part = {name: clip[name] for name in ("start_s", "length_s")}
+        with ExitStack() as files:
+            if audio.is_valid:
+                source = None
+                data: Any = pa.BufferReader(audio.as_buffer())  # the bytes stay where Arrow has them
+            elif source is not None:
+                with self._explained(source, opening=True):
+                    data = files.enter_context(self._storage.open(source, block_size=_FETCH_BYTES))
+                    if part == {"start_s": None, "length_s": None}:
+                        data = _small_in_one_go(data)
             else:
-                # Parts of long recordings: fetch what is needed, not the whole file for each.
-                with self._storage.open(source) as file:
-                    return self._decode(file, part)
+                raise ClipFailedError(
+                    Stage.READ, Code.NO_AUDIO, "the record holds no audio and names no file of it"
+                )
+            with self._explained(source):
+                recording = files.enter_context(
+                    Recording(data, channel=self._channel, max_duration_s=self._max_duration_s, **part)
+                )
+                long = recording.longer_than(self._plan.frames * self._hop / SAMPLE_RATE)
+            return _Opened(recording, long, source, files.pop_all())
+
+    @contextmanager
+    def _explained(self, source: str | None, *, opening: bool = False) -> Iterator[None]:
+        """Turns what storage and decoders raise into the clip's error."""
+        try:
+            yield
         except ClipFailedError:
             raise
-        except FileNotFoundError as problem:
-            raise self._read_failure(Code.NOT_FOUND, source, problem) from problem
         except Exception as problem:  # storage libraries raise errors of their own, not only OSError
-            raise self._read_failure(Code.UNREADABLE, source, problem) from problem
-        return self._decode(data, part)
+            if source is None or not (opening or isinstance(problem, OSError)):
+                raise ClipFailedError(Stage.DECODE, Code.UNDECODABLE, _describe(problem)) from problem
+            code = Code.NOT_FOUND if isinstance(problem, FileNotFoundError) else Code.UNREADABLE
+            known = isinstance(problem, JobError)
+            text = str(problem) if known else self._storage.explain(source, problem)
+            raise ClipFailedError(Stage.READ, code, text) from problem
 
-    def _read_failure(self, code: Code, source: str, problem: Exception) -> ClipFailedError:
-        text = str(problem) if isinstance(problem, JobError) else self._storage.explain(source, problem)
-        return ClipFailedError(Stage.READ, code, text)
-
-    def _decode(self, data: Any, part: dict[str, float | None]) -> Waveform:
-        try:
-            return audio.decode(data, channel=self._channel, max_duration_s=self._max_duration_s, **part)
-        except (ClipFailedError, OSError):
-            raise
-        except Exception as problem:
-            raise ClipFailedError(Stage.DECODE, Code.UNDECODABLE, _describe(problem)) from problem
-
-    def _featurize(self, load: Callable[[], Waveform]) -> _Row:
+    def _featurize(self, open_clip: Callable[[], _Opened]) -> _Row:
         row = _Row()
         try:
-            waveform = load()
-            row.duration_s = waveform.duration_s
-            row.sample_rate = waveform.sample_rate
-            row.channels = waveform.channels
-            self._fill(row, waveform)
+            opened = open_clip()
+            with opened.files:
+                self._fill(row, opened)
         except ClipFailedError as failure:
             row.error = failure.error.as_row()
         except AudioTooShortError as problem:
             row.error = ClipError(Stage.FEATURIZE, Code.TOO_SHORT, str(problem)).as_row()
         except Exception as problem:  # one clip must not cost its neighbours
             row.error = ClipError(Stage.FEATURIZE, Code.UNDECODABLE, _describe(problem)).as_row()
+        if row.error is not None:
+            row.features = row.frames = row.attended = row.windows = None
         return row
 
-    def _fill(self, row: _Row, waveform: Waveform) -> None:
-        extractor, samples = self._extractor, waveform.samples
-        silent = waveform.silent and len(samples) >= extractor.minimum_samples
-        if silent:
-            frames = -(-extractor.fbank.num_frames(len(samples)) // extractor.stride)
-        else:
-            features = extractor.extract(samples, keep_partial=True)
-            frames = len(features)
-            if not np.isfinite(features).all():
-                raise ClipFailedError(Stage.FEATURIZE, Code.NON_FINITE, "the features are not finite numbers")
-            row.features = features.astype(self._dtype).tobytes()
-        row.frames = frames
-        row.attended = extractor.num_frames(len(samples))
-        row.silent = silent
+    def _fill(self, row: _Row, opened: _Opened) -> None:
+        recording = opened.recording
+        if opened.long:
+            self._spool(row, opened, self._blocks(opened))
+            self._tell(row, recording)
+            return
+        self._tell(row, recording)
+        samples = recording.whole()
+        enough = len(samples) >= self._extractor.minimum_samples
+        if enough and self._detector is not None:
+            self._spool(row, opened, iter([samples]))
+            return
+        row.frames = -(-self._extractor.fbank.num_frames(len(samples)) // self._extractor.stride)
+        row.attended = self._extractor.num_frames(len(samples))
+        row.windows = []
+        if enough and recording.silent:
+            return
+        features = self._extractor.extract(samples, keep_partial=True)
+        if not np.isfinite(features).all():
+            raise ClipFailedError(Stage.FEATURIZE, Code.NON_FINITE, "the features are not finite numbers")
+        row.features = features.astype(self._dtype).tobytes()
+        row.windows = self._windows([(0, row.frames)])
+
+    def _tell(self, row: _Row, recording: Recording) -> None:
+        row.duration_s = recording.duration_s
+        row.sample_rate = recording.sample_rate
+        row.channels = recording.channels
+
+    def _blocks(self, opened: _Opened) -> Iterator[Samples]:
+        with self._explained(opened.source):
+            yield from opened.recording.blocks()
+
+    def _spool(self, row: _Row, opened: _Opened, blocks: Iterator[Samples]) -> None:
+        with FeatureSpool(self._extractor, self._dtype) as spool:
+            detector = self._new_detector()
+            for block in blocks:
+                spool.add(block)
+                if detector is not None:
+                    with self._detecting():
+                        detector.add(block)
+            row.frames, row.attended, row.windows = spool.frames, spool.attended, []
+            if opened.recording.silent:
+                return
+            stretches = [(0, spool.frames)] if detector is None else self._speech(detector, spool, opened)
+            if stretches:
+                features = spool.finish(stretches)
+                row.features = features if opened.long else features.to_pybytes()
+                row.windows = self._windows(stretches)
+
+    def _speech(self, detector: Detector, spool: FeatureSpool, opened: _Opened) -> list[tuple[int, int]]:
+        """What the detector leaves of a recording, as (start, stop) in frames."""
+        with self._detecting():
+            speech = speech_of(detector, opened.recording.duration_s)
+        return kept_frames(
+            speech, self._hop, frames=spool.frames, attended=spool.attended, align=self._plan.align
+        )
+
+    def _new_detector(self) -> Detector | None:
+        if self._detector is None:
+            return None
+        with self._detecting():
+            return self._detector()
+
+    @contextmanager
+    def _detecting(self) -> Iterator[None]:
+        """A detector of the user's own may raise, or return, whatever it likes."""
+        try:
+            yield
+        except Exception as problem:
+            raise ClipFailedError(
+                Stage.FEATURIZE,
+                Code.MODEL_FAILED,
+                f"the voice-activity detector {self._vad} failed: {_describe(problem)}",
+            ) from problem
+
+    def _windows(self, stretches: list[tuple[int, int]]) -> list[dict[str, int]]:
+        return [asdict(window) for window in self._plan.over(stretches)]
 
     def _table(self, clips: pa.Table, rows: list[_Row]) -> pa.Table:
         columns = {name: clips[name] for name in self._kept}
         for name in _Row.__dataclass_fields__:
-            field = self._schema.field(name)
-            columns[name] = pa.array([getattr(row, name) for row in rows], field.type)
+            values = [getattr(row, name) for row in rows]
+            if isinstance(values[0], pa.Buffer):
+                columns[name] = _one_cell(values[0])
+            else:
+                columns[name] = pa.array(values, self._schema.field(name).type)
         return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
+
+
+def _small_in_one_go(file: Any) -> BinaryIO:
+    """A small file's bytes: one request where many would do. So is what does not say how large it is."""
+    size = getattr(file, "size", None)
+    if size is not None and size > _WHOLE_BYTES:
+        whole: BinaryIO = file
+        return whole
+    with file:
+        return io.BytesIO(file.read())
+
+
+def _one_cell(data: pa.Buffer) -> pa.Array:
+    """A column of one row over `data` itself: no copy."""
+    offsets = pa.py_buffer(np.array([0, data.size], np.int64))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, data])
 
 
 def _describe(problem: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -39,7 +40,7 @@ class WindowPlan:
     align: int = 1
 
     def cut(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """(start, stop) of the windows over the frames [start, stop): as few as it takes, of equal length.
+        """(start, stop) of the windows over the frames [start, stop): as few as it takes, nearly equal.
 
         `start` is a multiple of `align`, and `overlap` at most half of `frames`.
         """
@@ -49,9 +50,21 @@ class WindowPlan:
         overlap = _round_up(self.overlap, self.align)
         longest = self.frames // self.align * self.align
         count = -(-(length - overlap) // (longest - overlap))
-        step = _round_up(-(-(length - overlap) // count), self.align)
-        firsts = range(start, stop - overlap, step)
-        return [(first, min(first + step + overlap, stop)) for first in firsts]
+        steps = [_round_up(-(-(length - overlap) * n // count), self.align) for n in range(1, count)]
+        firsts = [start, *(start + step for step in steps)]
+        stops = [*(first + overlap for first in firsts[1:]), stop]
+        return list(zip(firsts, stops, strict=True))
+
+    def over(self, stretches: Iterable[tuple[int, int]]) -> list[Window]:
+        """The windows over stretches of a recording whose features are kept, and nothing between them."""
+        windows = []
+        kept = 0
+        for start, stop in stretches:
+            windows += [
+                Window(first, last - first, kept + first - start) for first, last in self.cut(start, stop)
+            ]
+            kept += stop - start
+        return windows
 
 
 def _round_up(value: int, multiple: int) -> int:

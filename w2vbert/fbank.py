@@ -150,6 +150,41 @@ class FbankStatistics:
         return ((energies - self.mean) / self.deviation).astype(np.float32)
 
 
+class RunningStatistics:
+    """Statistics of energies that come in blocks; the memory of one frame, whatever their number."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        # Sums of differences from the first frame: they keep their digits.
+        self._shift: NDArray[np.float64] = np.zeros(0)
+        self._sum: NDArray[np.float64] | float = 0.0
+        self._sum_of_squares: NDArray[np.float64] | float = 0.0
+
+    def add(self, energies: Array) -> None:
+        """Take (bins, frames) of any number of frames."""
+        if not energies.shape[1]:
+            return
+        if not self.frames:
+            self._shift = energies[:, :1].astype(np.float64)
+        shifted = energies - self._shift
+        self._sum += shifted.sum(axis=1, keepdims=True)
+        self._sum_of_squares += np.square(shifted).sum(axis=1, keepdims=True)
+        self.frames += energies.shape[1]
+
+    def finish(self) -> FbankStatistics:
+        """The statistics of all frames so far.
+
+        Raises:
+            ValueError: fewer than two frames, so no variance.
+        """
+        if self.frames < 2:
+            raise ValueError(f"normalisation needs two frames or more, not {self.frames}")
+        mean = self._sum / self.frames
+        variance = (self._sum_of_squares - self._sum * mean) / (self.frames - 1)
+        deviation = np.sqrt(np.maximum(variance, 0.0) + VARIANCE_FLOOR)
+        return FbankStatistics(mean + self._shift, deviation, self.frames)
+
+
 class FbankStream:
     """The energies of a recording that arrives, or is kept, in blocks.
 
@@ -159,27 +194,20 @@ class FbankStream:
 
     def __init__(self, fbank: Fbank | None = None) -> None:
         self.fbank = fbank or Fbank()
-        self.frames = 0
         self._pending = np.empty(0, np.float32)
-        self._shift: NDArray[np.float64] | None = (
-            None  # the first frame: sums of differences keep their digits
-        )
-        self._sum = np.zeros((self.fbank.num_mel_bins, 1))
-        self._sum_of_squares = np.zeros((self.fbank.num_mel_bins, 1))
+        self._statistics = RunningStatistics()
+
+    @property
+    def frames(self) -> int:
+        """Frames complete so far."""
+        return self._statistics.frames
 
     def add(self, samples: Array) -> Array:
         """Take the next samples, (n,) float32 of any n; return the frames now complete, (bins, frames)."""
         samples = np.concatenate([self._pending, samples])
         energies = self.fbank(samples)
-        frames = energies.shape[1]
-        self._pending = samples[frames * self.fbank.frame_shift :]
-        if frames:
-            if self._shift is None:
-                self._shift = energies[:, :1].astype(np.float64)
-            shifted = energies - self._shift
-            self._sum += shifted.sum(axis=1, keepdims=True)
-            self._sum_of_squares += np.square(shifted).sum(axis=1, keepdims=True)
-            self.frames += frames
+        self._pending = samples[energies.shape[1] * self.fbank.frame_shift :].copy()
+        self._statistics.add(energies)
         return energies
 
     def finish(self) -> FbankStatistics:
@@ -188,9 +216,4 @@ class FbankStream:
         Raises:
             ValueError: fewer than two frames, so no variance.
         """
-        if self.frames < 2 or self._shift is None:
-            raise ValueError(f"normalisation needs two frames or more, not {self.frames}")
-        mean = self._sum / self.frames
-        variance = (self._sum_of_squares - self._sum * mean) / (self.frames - 1)
-        deviation = np.sqrt(np.maximum(variance, 0.0) + VARIANCE_FLOOR)
-        return FbankStatistics(mean + self._shift, deviation, self.frames)
+        return self._statistics.finish()

@@ -15,6 +15,7 @@ from pipeline import featurize, schema
 from pipeline.errors import Code, Stage
 from pipeline.featurize import Featurizer
 from pipeline.storage import Storage, StorageOptions
+from pipeline.windows import WindowPlan
 from w2vbert.features import SeamlessM4TFeatureExtractor
 
 CARRIED = pa.schema([("speaker", pa.string())])
@@ -36,13 +37,16 @@ def read_table(*rows: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist(filled, schema=schema.read_schema(CARRIED))
 
 
-def featurizer(*, half: bool = False) -> Featurizer:
-    storage = Storage(StorageOptions())
-    return Featurizer(EXTRACTOR, storage, CARRIED, channel="mean", max_duration_s=60.0, half=half)
+PLAN = WindowPlan(frames=3000, overlap=200)  # a minute
 
 
-def rows_of(*rows: dict[str, Any], half: bool = False) -> list[dict[str, Any]]:
-    tables = list(featurizer(half=half)(read_table(*rows)))
+def featurizer(**options: Any) -> Featurizer:
+    settings = {"channel": "mean", "max_duration_s": 120.0, "half": False, "plan": PLAN, "vad": None}
+    return Featurizer(EXTRACTOR, Storage(StorageOptions()), CARRIED, **{**settings, **options})
+
+
+def rows_of(*rows: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    tables = list(featurizer(**options)(read_table(*rows)))
     assert all(table.schema == schema.feature_schema(CARRIED) for table in tables)
     return pa.concat_tables(tables).to_pylist()
 
@@ -57,7 +61,7 @@ def test_features_are_the_extractors(half: bool) -> None:
     assert (row["frames"], row["attended"]) == (50, 49)
     assert (row["duration_s"], row["sample_rate"], row["channels"]) == (1.01, 16000, 1)
     assert (row["clip_id"], row["speaker"], row["extra"]) == ("s#0", "p0", '{"a": 1}')
-    assert row["silent"] is False
+    assert row["windows"] == [{"start": 0, "frames": 50, "at": 0}]
     assert row["error"] is None
 
 
@@ -97,7 +101,7 @@ def test_a_bad_clip_leaves_its_neighbours_alone(tmp_path: Path) -> None:
 
 def test_silence_has_frames_but_no_features() -> None:
     (row,) = rows_of({"audio": wav(np.zeros(16160, np.float32))})
-    assert row["silent"] is True
+    assert row["windows"] == []
     assert row["features"] is None
     assert (row["frames"], row["attended"], row["error"]) == (50, 49, None)
     (short,) = rows_of({"audio": wav(np.zeros(100, np.float32))})
