@@ -192,7 +192,8 @@ def _explain(problem: ValidationError, program: str) -> str:
         if error["type"] == "missing":
             lines.append(f"{name} is missing: give {_flag((name,))}, or '{name}:' in the --config file")
         else:
-            lines.append(f"{name}: {error['msg'].removeprefix('Value error, ')}")
+            message = error["msg"].removeprefix("Value error, ")
+            lines.append(f"{name}: {message}" if name else message)
     return "\n".join([*lines, f"(python {program} --help lists every field)"])
 
 

@@ -263,14 +263,14 @@ class DiarizationOptions(BaseModel):
         0.5,
         gt=0,
         lt=1,
-        description="a speaker begins where the probability reaches this",
+        description="a speaker begins where the probability is above this",
         json_schema_extra=_OUTPUT,
     )
     offset: float = Field(
         0.5,
         gt=0,
         lt=1,
-        description="and goes on until it falls below this, which is at most the onset",
+        description="and goes on until it is no longer above this, which is at most the onset",
         json_schema_extra=_OUTPUT,
     )
     min_on_s: float = Field(0.0, ge=0, description="shorter segments are dropped", json_schema_extra=_OUTPUT)

@@ -11,9 +11,12 @@ import jiwer
 import pyarrow.parquet as pq
 import ray
 
+from pipeline.der import References, ScoredRecordings
+from pipeline.diarization import Segment
 from pipeline.storage import Storage, path_of
 
 _COLUMNS = ("duration_s", "error", "encoder_s", "text", "ref_text")
+_SPEAKER_COLUMNS = ("clip_id", "segments")
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Tally:
     scored: int = 0
     words: Edits = field(default_factory=Edits)
     characters: Edits = field(default_factory=Edits)
+    speakers: ScoredRecordings = field(default_factory=ScoredRecordings)
 
     def add(self, other: Tally) -> None:
         self.clips += other.clips
@@ -60,25 +64,27 @@ class Tally:
         self.scored += other.scored
         self.words.add(other.words)
         self.characters.add(other.characters)
+        self.speakers.add(other.speakers)
 
     @property
     def error_rate(self) -> float:
         return sum(self.errors.values()) / self.clips if self.clips else 0.0
 
 
-def tally_file(uri: str, storage: Storage) -> Tally:
-    """Sums one output file, reading only the columns that count."""
+def tally_file(uri: str, storage: Storage, references: References | None = None) -> Tally:
+    """Sums one output file, reading only the columns that count; `references` of speakers give the DER."""
     total = Tally()
+    wanted = _COLUMNS if references is None else (*_COLUMNS, *_SPEAKER_COLUMNS)
     with pq.ParquetFile(path_of(uri), filesystem=storage.arrow_filesystem(uri)) as file:
-        columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
+        columns = [name for name in wanted if name in file.schema_arrow.names]
         for batch in file.iter_batches(columns=columns):
-            total.add(tally_rows(batch.to_pylist()))
+            total.add(tally_rows(batch.to_pylist(), references))
     return total
 
 
-def tally_rows(rows: Iterable[Mapping[str, Any]]) -> Tally:
+def tally_rows(rows: Iterable[Mapping[str, Any]], references: References | None = None) -> Tally:
     total = Tally()
-    references, hypotheses = [], []
+    texts, hypotheses = [], []
     for row in rows:
         total.clips += 1
         if row["error"] is not None:
@@ -88,13 +94,16 @@ def tally_rows(rows: Iterable[Mapping[str, Any]]) -> Tally:
         total.seconds += row["duration_s"] or 0.0
         total.encoder_s += row["encoder_s"] or 0.0
         reference = row.get("ref_text")
-        if isinstance(reference, str) and reference.strip():
-            references.append(reference.strip())
+        if row.get("text") is not None and isinstance(reference, str) and reference.strip():
+            texts.append(reference.strip())
             hypotheses.append(row["text"])
-    if references:
-        total.scored = len(references)
-        total.words = _edits(jiwer.process_words(references, hypotheses))
-        total.characters = _edits(jiwer.process_characters(references, hypotheses))
+        if references is not None and row.get("segments") is not None:
+            segments = [Segment(**segment) for segment in row["segments"]]
+            total.speakers.add(references.score(row["clip_id"], segments, row["duration_s"]))
+    if texts:
+        total.scored = len(texts)
+        total.words = _edits(jiwer.process_words(texts, hypotheses))
+        total.characters = _edits(jiwer.process_characters(texts, hypotheses))
     return total
 
 
@@ -102,11 +111,12 @@ def _edits(measured: jiwer.WordOutput | jiwer.CharacterOutput) -> Edits:
     return Edits(measured.hits, measured.substitutions, measured.deletions, measured.insertions)
 
 
-def tally_files(uris: Iterable[str], storage: Storage) -> Tally:
+def tally_files(uris: Iterable[str], storage: Storage, references: References | None = None) -> Tally:
     """Sums output files side by side on the cluster."""
-    task = ray.remote(num_cpus=0.25)(tally_file)
+    task: Any = ray.remote(num_cpus=0.25)(tally_file)
+    held = ray.put(references)
     total = Tally()
-    pending = [task.remote(uri, storage) for uri in uris]
+    pending = [task.remote(uri, storage, held) for uri in uris]
     while pending:
         ready, pending = ray.wait(pending)
         for tally in ray.get(ready):
@@ -116,6 +126,7 @@ def tally_files(uris: Iterable[str], storage: Storage) -> Tally:
 
 def as_json(tally: Tally, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The run's summary as it stands beside the output."""
+    speakers = tally.speakers.sum
     return {
         **facts,
         "clips": tally.clips,
@@ -128,6 +139,10 @@ def as_json(tally: Tally, facts: Mapping[str, Any]) -> dict[str, Any]:
         "wer": tally.words.rate,
         "cer": tally.characters.rate,
         "word_edits": asdict(tally.words),
+        "der": speakers.rate,
+        "der_components": asdict(speakers),
+        "der_clips": len(tally.speakers.errors),
+        "der_ambiguous": sorted(tally.speakers.ambiguous),
     }
 
 
@@ -150,9 +165,26 @@ def for_the_eye(summary: Mapping[str, Any]) -> str:
     if summary["wer"] is not None:
         lines.append(("WER", f"{summary['wer']:.2%} over {summary['scored_clips']} clips with a reference"))
         lines.append(("CER", f"{summary['cer']:.2%}"))
+    if summary["der"] is not None:
+        lines.append(("DER", _der(summary)))
+    if ambiguous := summary["der_ambiguous"]:
+        lines.append(("", f"not scored: several clips answer to {_some(ambiguous)} of the reference"))
     lines.append(("output", summary["output"]))
     return "\n".join(f"{name:<12}{value}" for name, value in lines)
 
 
 def _hours(hours: float) -> str:
     return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+
+def _der(summary: Mapping[str, Any]) -> str:
+    parts = summary["der_components"]
+    shares = ", ".join(
+        f"{parts[name] / parts['total']:.2%} {words}"
+        for name, words in (("missed", "missed"), ("false_alarm", "false alarm"), ("confusion", "confusion"))
+    )
+    return f"{summary['der']:.2%} over {summary['der_clips']} clips with a reference ({shares})"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
