@@ -61,7 +61,7 @@ def conform(values: Mapping[str, Any], carried: pa.Schema) -> tuple[dict[str, An
             extra[name] = value
         else:
             fitting[output] = fitted
-    return fitting, _json(extra) if extra else None
+    return fitting, json_text(extra) if extra else None
 
 
 def conform_columns(
@@ -92,7 +92,7 @@ def conform_columns(
         if target is not None:
             fitting[output] = pa.array(fitted, target)
     arrays = [fitting.get(column.name, pa.nulls(rows, column.type)) for column in carried]
-    return arrays, pa.array([_json(values) if values else None for values in extra], pa.string())
+    return arrays, pa.array([json_text(values) if values else None for values in extra], pa.string())
 
 
 def _types(schema: pa.Schema) -> dict[str, pa.DataType]:
@@ -139,7 +139,7 @@ def _type_of(value: Any) -> pa.DataType:
 def _fit(value: Any, type: pa.DataType) -> Any:
     """`value` as one of `type`, or _MISFIT."""
     if pa.types.is_string(type):
-        text = value if isinstance(value, str) else _json(value)
+        text = value if isinstance(value, str) else json_text(value)
         return text if _encodable(text) else _MISFIT
     if isinstance(value, bool) != pa.types.is_boolean(type):
         return _MISFIT  # Arrow would take True for 1.
@@ -154,7 +154,7 @@ def _fit(value: Any, type: pa.DataType) -> Any:
     return value
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
     try:
         standard = _standard(value)
         text = json.dumps(standard, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""The output table as the files that other tools read; a file per family of formats (docs/export.md)."""

@@ -1,0 +1,155 @@
+"""The output table as a stream of rows: its files, the columns they have, and a row at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import JobError
+from pipeline.storage import Storage, path_of, uri_of
+
+Row = Mapping[str, Any]
+# Lists of these columns hold structs with at least these fields, whoever wrote the Parquet file.
+_FIELDS = {
+    "words": ("word", "start_s", "end_s"),
+    "aligned_words": ("word", "start_s", "end_s"),
+    "segments": ("speaker", "start_s", "end_s"),
+}
+_BATCH_ROWS = 64
+_SLICE_BYTES = 1 << 20  # of a batch becomes Python objects at once: recordings of hours have many words
+
+
+@dataclass(frozen=True)
+class Table:
+    """Parquet files that share the columns of `pipeline/schema.py`, in the order of their names."""
+
+    given: str
+    files: tuple[str, ...]
+    columns: tuple[str, ...]
+    storage: Storage
+
+    def require(self, *names: str, purpose: str) -> None:
+        """Raises JobError where the table has none of `names`, or has it in another shape."""
+        held = [name for name in names if name in self.columns]
+        if not held:
+            raise JobError(
+                f"--table {self.given}: {purpose} needs the column {' or '.join(names)}; "
+                f"the table has: {', '.join(self.columns)}."
+            )
+
+    def rows(self, columns: Mapping[str, str]) -> Iterator[Row]:
+        """Rows with the columns `{name of the value: name in the table}`; None where a file lacks one."""
+        for uri in self.files:
+            try:
+                yield from _rows(uri, columns, self.storage)
+            except Exception as problem:  # every protocol, and Arrow, has exceptions of its own
+                raise JobError(f"--table {_explain(uri, problem, self.storage)}.") from problem
+
+
+def open_table(given: str, storage: Storage) -> Table:
+    """Looks at the footers of all files.
+
+    Raises:
+        JobError: no such table, no rows in it, a file that is no Parquet, no clips in it.
+    """
+    uri = storage.normalise(given)
+    try:
+        files = _files(uri, storage)
+    except Exception as problem:
+        raise JobError(f"--table {storage.explain(given, problem)}.") from problem
+    if not files:
+        raise JobError(f"--table {given}: no Parquet file there.")
+    columns: dict[str, None] = {}
+    rows = 0
+    for file in files:
+        try:
+            with _open(file, storage) as parquet:
+                schema, rows = parquet.schema_arrow, rows + parquet.metadata.num_rows
+        except Exception as problem:
+            raise JobError(f"--table {_explain(file, problem, storage)}.") from problem
+        _check(schema, file)
+        columns |= dict.fromkeys(schema.names)
+    if not rows:
+        raise JobError(f"--table {given}: the table has no rows, there is nothing to export.")
+    return Table(given, tuple(files), tuple(columns), storage)
+
+
+def _files(uri: str, storage: Storage) -> list[str]:
+    filesystem, path = storage.filesystem(uri), path_of(uri)
+    if any(sign in path for sign in "*?[") and not filesystem.exists(path):
+        matches = filesystem.glob(path, detail=True).items()
+        found = [file for file, info in matches if info["type"] == "file" and "/_run/" not in file]
+    elif filesystem.isdir(path):
+        found = [path_of(file) for file in storage.list_files(uri)]
+    elif filesystem.exists(path):
+        return [uri]
+    else:
+        raise FileNotFoundError(uri)
+    return [
+        uri_of(uri, file)
+        for file in sorted(found)
+        if file.endswith(".parquet") and not file.rsplit("/", 1)[-1].startswith((".", "_"))
+    ]
+
+
+def _open(uri: str, storage: Storage) -> pq.ParquetFile:
+    return pq.ParquetFile(path_of(uri), filesystem=storage.arrow_filesystem(uri), buffer_size=1 << 20)
+
+
+def _check(schema: pa.Schema, uri: str) -> None:
+    if "clip_id" not in schema.names:
+        raise JobError(
+            f"--table {uri} is no output of a job: it has no column clip_id but {', '.join(schema.names)}."
+        )
+    for name, fields in _FIELDS.items():
+        if name not in schema.names:
+            continue
+        kind = schema.field(name).type
+        inside = getattr(kind, "value_type", None)
+        held = [child.name for child in inside] if inside and pa.types.is_struct(inside) else []
+        if not set(fields) <= set(held):
+            raise JobError(
+                f"--table {uri}: the column {name} must be a list of structs with {', '.join(fields)}, "
+                f"and is {kind}."
+            )
+
+
+def _rows(uri: str, columns: Mapping[str, str], storage: Storage) -> Iterator[Row]:
+    with _open(uri, storage) as file:
+        kinds = {name: file.schema_arrow.field(name).type for name in file.schema_arrow.names}
+        held = {name: column for name, column in columns.items() if column in kinds}
+        absent = dict.fromkeys(name for name in columns if name not in held)
+        for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(set(held.values())), use_threads=False):
+            step = max(1, batch.num_rows * _SLICE_BYTES // max(1, batch.nbytes))
+            for start in range(0, batch.num_rows, step):
+                part = batch.slice(start, step)
+                values = {
+                    column: [_shortest(value, kinds[column]) for value in part.column(column).to_pylist()]
+                    for column in set(held.values())
+                }
+                for row in range(part.num_rows):
+                    yield absent | {name: values[column][row] for name, column in held.items()}
+
+
+def _shortest(value: Any, kind: pa.DataType) -> Any:
+    """Single-precision numbers as a person writes them: 0.02, not 0.0199999995529…"""
+    if value is None:
+        return None
+    if pa.types.is_float32(kind):
+        return float(str(np.float32(value)))
+    if pa.types.is_struct(kind):
+        return {child.name: _shortest(value[child.name], child.type) for child in kind}
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return [_shortest(item, kind.value_type) for item in value]
+    return value
+
+
+def _explain(uri: str, problem: Exception, storage: Storage) -> str:
+    if isinstance(problem, pa.ArrowInvalid):
+        return f"{uri} is no readable Parquet file ({problem})"
+    return storage.explain(uri, problem)

@@ -1,0 +1,120 @@
+"""Praat TextGrid, long text format: a tier of words, and one of each speaker's turns.
+
+Its header counts what follows, so each tier is put aside (on disk, once it is large) until the last clip.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import IO
+
+from pipeline.export.document import Document, Write, identity
+from pipeline.export.intervals import Interval, Timed, lay_out, length_s, milliseconds, seconds, timed
+from pipeline.export.spec import ExportSpec
+from pipeline.export.table import Row, Table
+
+_IN_MEMORY = 1 << 20
+
+
+class TextGrid(Document):
+    """Tiers without gaps over one timeline; the whole table's has a tier that names the clips, too."""
+
+    extension = "TextGrid"
+    one_per_clip = True
+
+    def __init__(self, write: Write, *, whole_table: bool) -> None:
+        super().__init__(write, whole_table=whole_table)
+        self._at_s = 0.0
+        self._clips = _Tier("clips")
+        self._words = _Tier("words")
+        self._speakers: dict[str, _Tier] = {}
+
+    @classmethod
+    def columns(cls, table: Table, spec: ExportSpec) -> Mapping[str, str]:
+        words = "aligned_words" if spec.reference else "words"
+        if spec.reference:
+            table.require(words, purpose="textgrid of the reference")
+        table.require(words, "segments", purpose="textgrid")
+        return identity("duration_s", "segments") | {"words": words}
+
+    @classmethod
+    def missing(cls, row: Row) -> str | None:
+        if row["words"] is None and row["segments"] is None:
+            return "without words and segments"
+        return None if milliseconds(length_s(row)) else "without duration"
+
+    def add(self, row: Row) -> None:
+        length = length_s(row)
+        if self._whole_table:
+            self._clips.extend(lay_out([Timed(0.0, length, row["clip_id"])], self._at_s, length))
+        self._words.extend(lay_out(timed(row["words"], "word"), self._at_s, length))
+        for speaker, turns in _turns(row).items():
+            tier = self._speakers.setdefault(speaker, _Tier(speaker))
+            tier.extend(lay_out(turns, self._at_s, length))
+        self._at_s += length
+
+    def finish(self) -> None:
+        end = milliseconds(self._at_s)
+        tiers = [self._words, *(self._speakers[name] for name in sorted(self._speakers))]
+        if self._whole_table:
+            tiers.insert(0, self._clips)
+        self._write(
+            'File type = "ooTextFile"\nObject class = "TextGrid"\n\n'
+            f"xmin = 0\nxmax = {seconds(end)}\ntiers? <exists>\nsize = {len(tiers)}\nitem []:\n"
+        )
+        for number, tier in enumerate(tiers, 1):
+            tier.write(number, end, self._write)
+
+
+class _Tier:
+    """An interval tier in the making."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._body: IO[str] = tempfile.SpooledTemporaryFile(  # noqa: SIM115 (closed by `write`)
+            _IN_MEMORY, "w+", encoding="utf-8", newline="\n"
+        )
+        self._count = self._end = 0
+
+    def extend(self, intervals: Iterable[Interval]) -> None:
+        """Adds intervals after those it has; the gaps become empty ones."""
+        for interval in intervals:
+            if interval.start > self._end:
+                self._add(self._end, interval.start, "")
+            self._add(interval.start, interval.end, interval.text)
+
+    def write(self, number: int, end: int, write: Write) -> None:
+        if end > self._end:
+            self._add(self._end, end, "")
+        write(
+            f'    item [{number}]:\n        class = "IntervalTier"\n        name = {_quoted(self._name)}\n'
+            f"        xmin = 0\n        xmax = {seconds(end)}\n        intervals: size = {self._count}\n"
+        )
+        with self._body:
+            self._body.seek(0)
+            while piece := self._body.read(1 << 16):
+                write(piece)
+
+    def _add(self, start: int, end: int, text: str) -> None:
+        self._count += 1
+        self._end = end
+        self._body.write(
+            f"        intervals [{self._count}]:\n            xmin = {seconds(start)}\n"
+            f"            xmax = {seconds(end)}\n            text = {_quoted(text)}\n"
+        )
+
+
+def _turns(row: Row) -> dict[str, list[Timed]]:
+    """Each speaker's segments in time order; those that overlap are one."""
+    turns: dict[str, list[Timed]] = {}
+    for start, end, speaker, _ in timed(row["segments"], "speaker"):
+        of_speaker = turns.setdefault(speaker, [])
+        if of_speaker and start < of_speaker[-1][1]:
+            start, end = of_speaker[-1][0], max(end, of_speaker.pop()[1])
+        of_speaker.append(Timed(start, end, speaker))
+    return turns
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
