@@ -52,6 +52,8 @@ def annotated(
     """The graph up to the rows that are to be written."""
     first = next(iter(backbones[0].checkpoints.values()))
     clips = ray.data.read_datasource(source, num_cpus=shares.task_cpus)
+    if spec.limit is not None:
+        clips = clips.limit(spec.limit)
     features = clips.map_batches(
         Featurizer,
         fn_constructor_args=(feature_extractor(first.directory()), storage, carried),

@@ -6,9 +6,13 @@ Beside the Parquet files, under `_run/`:
     shards/<run id>.jsonl      the shards that a run set out to read, written before it reads one
     census/<run id>/*.json     clips of each shard, written by the read task that came to its end
     commit/<run id>/           Ray Data's two-phase commit of the run's files
-    <run id>.json              the run's summary; it exists when the run is complete
+    <run id>.json              the run's summary; it exists when the run is over
 
 A run is logical: a killed one is continued under its id.
+
+A shard read to its end is complete: under a condition (`--where`) for runs with the same one, without one for
+all. Runs count in the order of their ids: one that annotates errors anew takes back what earlier ones
+completed, until it has read the shard to its end itself.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -31,18 +35,70 @@ from pipeline.storage import Storage, join, path_of
 
 @dataclass(frozen=True)
 class Work:
-    """What is left to do: shards to read, and of those the clips that are done already."""
+    """What is left to do: shards to read, and of those the clips that are done already.
+
+    Attributes:
+        done: by shard, ids of the clips that have rows and keep them.
+        own: by shard, how many of these rows the run itself wrote before it was killed.
+        failed: by shard, ids of the clips whose error rows go, so that they are annotated anew.
+        unclosed: runs that were killed, and of which nothing is left to do.
+    """
 
     run_id: str
     continued: bool
     shards: list[Shard]
     done: Mapping[str, pa.Array]
     skipped: int
-    unclosed: Sequence[str] = ()  # runs killed after their last row, before their summary
+    unclosed: Sequence[str] = ()
+    own: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, pa.Array] = field(default_factory=dict)
+    where: str | None = None
 
     @property
     def clips_done(self) -> int:
         return sum(len(ids) for ids in self.done.values())
+
+    @property
+    def clips_failed(self) -> int:
+        return sum(len(ids) for ids in self.failed.values())
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A shard that a run set out to read: one line of its plan.
+
+    `finished` counts once the run is over; until then census and rows tell.
+    """
+
+    shard: Shard
+    where: str | None = None
+    retry: bool = False
+    finished: bool = True
+
+    @classmethod
+    def from_json(cls, line: str) -> _Planned:
+        record: dict[str, Any] = json.loads(line)
+        own = {each.name for each in fields(Shard)}
+        shard = {name: value for name, value in record.items() if name in own}
+        return cls(
+            Shard(**{**shard, "format": Format(shard["format"])}),
+            **{name: value for name, value in record.items() if name not in own},
+        )
+
+    def to_json(self) -> str:
+        settings = {"where": self.where, "retry": self.retry, "finished": self.finished}
+        return json.dumps(asdict(self.shard) | settings)
+
+
+@dataclass
+class _Complete:
+    """What is known to be read to its end: a shard's version, and under which conditions."""
+
+    version: str
+    conditions: set[str | None]
+
+    def holds(self, version: str, where: str | None) -> bool:
+        return self.version == version and not self.conditions.isdisjoint({None, where})
 
 
 class Ledger:
@@ -61,6 +117,10 @@ class Ledger:
             return None
         found: dict[str, Any] = json.loads(self.storage.read_bytes(uri))
         return found
+
+    def tasks(self) -> list[str]:
+        """The annotations that the table has; none where nothing was ever written."""
+        return list((self.table() or {}).get("models", {}))
 
     def declare(self, identity: Mapping[str, Any]) -> None:
         self._write_json(join(self.home, "table.json"), identity)
@@ -111,51 +171,106 @@ class Ledger:
 
     def known_names(self) -> dict[str, str]:
         """uri -> name of every shard that any run set out to read."""
-        return {shard.uri: shard.name for _, shards in self._plans() for shard in shards}
+        return {line.shard.uri: line.shard.name for _, planned in self._plans() for line in planned}
 
-    def plan(self, shards: list[Shard], new_run_id: str) -> Work:
-        """Compares the input with what the output holds, and says what is left to do."""
-        complete: dict[str, str] = {}
+    def sweep(self) -> None:
+        """Deletes what killed writers left: data files that were never committed."""
+        closed = self._closed()
+        for run_id, _ in self._plans():
+            if run_id not in closed:
+                self._remove_uncommitted(run_id)
+
+    def plan(
+        self,
+        shards: list[Shard],
+        new_run_id: str,
+        *,
+        where: str | None = None,
+        failed: Mapping[str, pa.Array] | None = None,
+    ) -> Work:
+        """Compares the input with what the output holds, and says what is left to do; changes nothing.
+
+        Args:
+            where: the condition that clips must meet.
+            failed: by shard, ids of the clips to annotate anew.
+        """
+        failed = failed or {}
+        complete: dict[str, _Complete] = {}
         touched: set[str] = set()
-        unfinished: dict[str, set[str]] = {}
-        rows: Counter[str] | None = None
+        unfinished: dict[str, list[_Planned]] = {}
+        continuable: list[str] = []
+        closed = self._closed()
         for run_id, planned in self._plans():
-            touched |= {shard.uri for shard in planned}
-            if self.storage.exists(self.summary_uri(run_id)):
-                complete |= {shard.uri: shard.version for shard in planned}
-                continue
-            self._remove_uncommitted(run_id)
-            rows = rows if rows is not None else self._rows_by_shard()
-            clips = self._census(run_id, planned)
-            unfinished[run_id] = set()
-            for shard in planned:
-                expected = 1 if shard.format is Format.AUDIO else clips.get(shard.uri)
-                if expected is not None and rows[shard.uri] >= expected:
-                    complete[shard.uri] = shard.version
-                else:
-                    unfinished[run_id].add(shard.uri)
-        todo = [shard for shard in shards if complete.get(shard.uri) != shard.version]
+            touched |= {line.shard.uri for line in planned}
+            if run_id in closed:
+                finished = {line.shard.uri for line in planned if line.finished}
+            else:
+                finished = self._read_to_their_end(run_id, planned)
+                unfinished[run_id] = [line for line in planned if line.shard.uri not in finished]
+            if any(line.retry for line in planned):
+                continuable.clear()  # what an earlier run finished after this one would count as taken back
+            elif run_id not in closed:
+                continuable.append(run_id)
+            for line in planned:
+                uri, version = line.shard.uri, line.shard.version
+                if line.retry:
+                    complete.pop(uri, None)
+                if uri in finished:
+                    held = complete.get(uri)
+                    if held is not None and held.version == version:
+                        held.conditions.add(line.where)
+                    else:
+                        complete[uri] = _Complete(version, {line.where})
+
+        def is_complete(uri: str, version: str, where: str | None) -> bool:
+            return uri in complete and complete[uri].holds(version, where)
+
+        todo = [
+            shard
+            for shard in shards
+            if shard.uri in failed or not is_complete(shard.uri, shard.version, where)
+        ]
         wanted = {shard.uri for shard in todo}
-        # A killed run goes on if this one reads all that it still had to read.
-        continued = [run_id for run_id, missing in unfinished.items() if missing and missing <= wanted]
+        versions = {shard.uri: shard.version for shard in shards}
+        missing = {
+            run_id: {
+                line.shard.uri
+                for line in lines
+                if not is_complete(
+                    line.shard.uri, versions.get(line.shard.uri, line.shard.version), line.where
+                )
+            }
+            for run_id, lines in unfinished.items()
+        }
+        # A killed run goes on if this one does all that it still had to do, and takes nothing back.
+        continued = [
+            run_id
+            for run_id in continuable
+            if missing[run_id]
+            and missing[run_id] <= wanted
+            and all(line.where == where for line in unfinished[run_id])
+            and not failed
+        ]
+        run_id = continued[-1] if continued else new_run_id
         return Work(
-            run_id=continued[-1] if continued else new_run_id,
+            run_id=run_id,
             continued=bool(continued),
             shards=todo,
-            done=self._ids_of(wanted & touched),
+            done=_without(self._ids_of(wanted & touched), failed),
             skipped=len(shards) - len(todo),
-            unclosed=[run_id for run_id, missing in unfinished.items() if not missing],
+            unclosed=[run_id for run_id, uris in missing.items() if not uris],
+            own=self._rows_by_shard(self.data_files_of(run_id)) if continued else {},
+            failed=failed,
+            where=where,
         )
 
     # How a run goes on
 
     def begin(self, work: Work) -> None:
         """Writes down what the run sets out to read; a continued run adds to what it wrote before."""
-        uri = join(self.home, "shards", f"{work.run_id}.jsonl")
-        earlier = next((shards for run_id, shards in self._plans() if run_id == work.run_id), [])
-        planned = {shard.uri: shard for shard in [*earlier, *work.shards]}
-        lines = (json.dumps(asdict(shard)) for shard in planned.values())
-        self.storage.write_bytes(uri, ("\n".join(lines) + "\n").encode())
+        earlier = next((planned for run_id, planned in self._plans() if run_id == work.run_id), [])
+        now = [_Planned(shard, work.where, retry=shard.uri in work.failed) for shard in work.shards]
+        self._write_plan(work.run_id, {line.shard.uri: line for line in [*earlier, *now]}.values())
 
     def census_uri(self, run_id: str) -> str:
         return join(self.home, "census", run_id)
@@ -166,9 +281,17 @@ class Ledger:
     def summary_uri(self, run_id: str) -> str:
         return join(self.home, f"{run_id}.json")
 
-    def finish(self, run_id: str, summary: Mapping[str, Any]) -> None:
-        """The run is complete: its summary says so, and what only a restart needs may go."""
+    def finish(self, run_id: str, summary: Mapping[str, Any], *, to_the_end: bool = True) -> None:
+        """The run is over: its summary says so, and what only a restart needs may go.
+
+        Args:
+            to_the_end: every shard was read to its end; else (`--limit`, a kill) census and rows tell which.
+        """
         self._remove_uncommitted(run_id)
+        if not to_the_end:
+            planned = next((planned for name, planned in self._plans() if name == run_id), [])
+            finished = self._read_to_their_end(run_id, planned)
+            self._write_plan(run_id, (replace(line, finished=line.shard.uri in finished) for line in planned))
         self._write_json(self.summary_uri(run_id), summary)
         for uri in (self.commit_uri(run_id), self.census_uri(run_id)):
             self.storage.remove(uri, recursive=True)
@@ -185,17 +308,36 @@ class Ledger:
             if uri.rsplit("/", 1)[-1].rsplit("-", 1)[0] not in committed:
                 self.storage.remove(uri)
 
-    def _plans(self) -> list[tuple[str, list[Shard]]]:
+    def _plans(self) -> list[tuple[str, list[_Planned]]]:
+        """What each run set out to read, in the order of the runs."""
         plans = []
         for uri in self.storage.list_files(join(self.home, "shards")):
             lines = self.storage.read_bytes(uri).decode().splitlines()
-            records = [json.loads(line) for line in lines]
-            shards = [Shard(**{**record, "format": Format(record["format"])}) for record in records]
-            plans.append((uri.rsplit("/", 1)[-1].removesuffix(".jsonl"), shards))
+            run_id = uri.rsplit("/", 1)[-1].removesuffix(".jsonl")
+            plans.append((run_id, [_Planned.from_json(line) for line in lines]))
         return plans
 
+    def _write_plan(self, run_id: str, planned: Iterable[_Planned]) -> None:
+        text = "".join(f"{line.to_json()}\n" for line in planned)
+        self.storage.write_bytes(join(self.home, "shards", f"{run_id}.jsonl"), text.encode())
+
+    def _closed(self) -> set[str]:
+        """Runs that have their summary."""
+        names = (uri.rsplit("/", 1)[-1] for uri in self.storage.list_files(self.home))
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+
+    def _read_to_their_end(self, run_id: str, planned: Sequence[_Planned]) -> set[str]:
+        """The shards of which the run wrote all that its census says was to be written."""
+        shards = [line.shard for line in planned]
+        loose = {shard.uri for shard in shards if shard.format is Format.AUDIO}
+        rows = self._rows_by_shard(self.data_files_of(run_id))
+        needed = self._census(run_id, shards) | dict.fromkeys(loose, 1)
+        if elsewhere := loose - rows.keys():  # the row of a file that changed is another run's
+            needed |= dict.fromkeys(elsewhere & self._rows_by_shard(self.data_files()).keys(), 0)
+        return {uri for uri, count in needed.items() if rows[uri] >= count}
+
     def _census(self, run_id: str, planned: Iterable[Shard]) -> dict[str, int]:
-        """Rows that each shard has in the table once it is done, of shards read to their end."""
+        """Rows that the run has of each shard once it is done, of shards read to their end."""
         versions = {shard.uri: shard.version for shard in planned}
         clips: Counter[str] = Counter()
         done: Counter[str] = Counter()
@@ -211,9 +353,9 @@ class Ledger:
             totals[record["shard"]] = record["of_parts"]
         return {shard: clips[shard] + done[shard] for shard in parts if parts[shard] == totals[shard]}
 
-    def _rows_by_shard(self) -> Counter[str]:
+    def _rows_by_shard(self, files: Iterable[str]) -> Counter[str]:
         counts: Counter[str] = Counter()
-        for uri in self.data_files():
+        for uri in files:
             for batch in self._columns(uri, ["shard"]):
                 for entry in batch.column(0).value_counts().to_pylist():
                     counts[entry["values"]] += entry["counts"]
@@ -252,10 +394,10 @@ def write_census(
     matched: int = 0,
     done: int = 0,
 ) -> None:
-    """Says how many clips a part of a shard holds, once it was read to its end.
+    """Says how many clips a part of a shard holds that were asked for, once it was read to its end.
 
-    `done` clips of the shard had rows before, `matched` of them are in this part: the others are gone from
-    the shard, but their rows are still in the table.
+    `matched` of them had rows before. `done` rows of the shard were there from the run itself, before it was
+    killed and went on; some may be of clips that are gone from the shard since.
     """
     name = hashlib.sha256(f"{shard.uri}#{part}".encode()).hexdigest()[:32]
     record = {
@@ -268,3 +410,10 @@ def write_census(
         "done": done,
     }
     storage.write_bytes(join(home, f"{name}.json"), json.dumps(record).encode())
+
+
+def _without(ids: dict[str, pa.Array], others: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    return {
+        shard: array.filter(pc.invert(pc.is_in(array, value_set=others[shard]))) if shard in others else array
+        for shard, array in ids.items()
+    }

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -48,7 +49,8 @@ class Shard:
     """One file of the input.
 
     `name` is its path relative to the input, and the first half of its clips' ids; `version` changes when the
-    file does (ETag, or size and modification time).
+    file does (ETag, or size and modification time). `modified` is that time in seconds since 1970 (UTC); None
+    where storage tells none.
     """
 
     uri: str
@@ -56,6 +58,7 @@ class Shard:
     format: Format
     size: int
     version: str
+    modified: float | None = None
 
 
 def recognise(path: str) -> Format | None:
@@ -74,12 +77,12 @@ def recognise(path: str) -> Format | None:
 
 
 def discover(
-    inputs: Sequence[str], storage: Storage, *, output: str, known_names: Mapping[str, str] | None = None
+    inputs: Sequence[str], storage: Storage, *, outputs: Sequence[str], known_names: Mapping[str, str] | None = None
 ) -> list[Shard]:
     """All shards of all inputs, each once, in a stable order.
 
     Args:
-        output: its own files are no input, even if it lies inside one.
+        outputs: their files are no input, even if they lie inside one.
         known_names: uri -> name from earlier runs on the same output; ids of clips must not change.
 
     Raises:
@@ -89,7 +92,7 @@ def discover(
     for given in inputs:
         uri = storage.normalise(given)
         found = _discover_one(uri, given, storage)
-        inside = output.rstrip("/") + "/"
+        inside = tuple(output.rstrip("/") + "/" for output in outputs)
         found = [shard for shard in found if not shard.uri.startswith(inside)]
         if not found:
             raise JobError(
@@ -139,15 +142,39 @@ def _as_shards(found: Mapping[str, Mapping[str, Any]], root: str, uri: str) -> I
         kind = recognise(path)
         if info["type"] == "file" and kind is not None and not hidden:
             size = int(info.get("size") or 0)
-            yield Shard(uri_of(uri, path), name, kind, size, _version(info, size))
+            yield Shard(uri_of(uri, path), name, kind, size, _version(info, size), _modified(info))
 
 
 def _version(info: Mapping[str, Any], size: int) -> str:
     tag = info.get("ETag") or info.get("etag")
     if tag:
         return str(tag).strip('"')
-    changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified") or ""
-    return f"{size}-{changed}"
+    return f"{size}-{_changed(info) or ''}"
+
+
+def _changed(info: Mapping[str, Any]) -> Any:
+    return info.get("mtime") or info.get("LastModified") or info.get("last_modified")
+
+
+def _modified(info: Mapping[str, Any]) -> float | None:
+    """Filesystems tell times as seconds, as `datetime` or as ISO 8601; without a zone they mean UTC."""
+    changed = _changed(info)
+    if isinstance(changed, str):
+        try:
+            changed = datetime.fromisoformat(changed)
+        except ValueError:
+            return None
+    if isinstance(changed, datetime):
+        return (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).timestamp()
+    return float(changed) if isinstance(changed, int | float) else None
+
+
+def changed_since(shards: Iterable[Shard], since: datetime | None) -> list[Shard]:
+    """Those that changed at this time or later, and those of which nobody knows."""
+    earliest = since.timestamp() if since else None
+    return [
+        shard for shard in shards if earliest is None or shard.modified is None or shard.modified >= earliest
+    ]
 
 
 def _with_unique_names(shards: list[Shard], known: Mapping[str, str]) -> list[Shard]:

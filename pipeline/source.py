@@ -15,13 +15,14 @@ from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 
 from pipeline.errors import ClipError, Code, Stage
-from pipeline.ledger import write_census
+from pipeline.ledger import Work, write_census
 from pipeline.readers.manifest import manifest_slices, read_manifest
 from pipeline.readers.parquet import read_parquet
 from pipeline.readers.tar import read_tar
 from pipeline.schema import Clip, read_schema, read_table
 from pipeline.shards import Format, Shard
 from pipeline.storage import Storage
+from pipeline.where import Where
 
 # Rows that only name their audio are cheap to read and dear to decode: small parts spread them over actors.
 _FILES_IN_A_TASK = 64
@@ -57,21 +58,16 @@ class Part:
 
 class AudioShards(Datasource):
     """Audio shards as rows of `pipeline.schema.read_schema`: a stable id, the audio or where it is, and
-    the input's columns. A part of a shard that cannot be read becomes an error row."""
+    the input's columns. A part of a shard that cannot be read becomes an error row.
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        storage: Storage,
-        carried: pa.Schema,
-        *,
-        census: str,
-        done: Mapping[str, pa.Array] | None = None,
-    ) -> None:
+    Of the work's shards come the clips that meet its condition and have no row yet.
+    """
+
+    def __init__(self, work: Work, storage: Storage, carried: pa.Schema, *, census: str) -> None:
         super().__init__()
-        self._parts = [part for shard in shards for part in split(shard, storage)]
-        self._size = sum(shard.size for shard in shards)
-        self._storage, self._carried, self._census, self._done = storage, carried, census, done or {}
+        self._parts = [part for shard in work.shards for part in split(shard, storage)]
+        self._size = sum(shard.size for shard in work.shards)
+        self._work, self._storage, self._carried, self._census = work, storage, carried, census
 
     def get_name(self) -> str:
         return "AudioShards"
@@ -95,10 +91,20 @@ class AudioShards(Datasource):
             yield files[start : start + _FILES_IN_A_TASK]
 
     def _task(self, parts: list[Part], row_limit: int | None) -> ReadTask:
-        done = {part.shard.uri: self._done[part.shard.uri] for part in parts if part.shard.uri in self._done}
+        uris = {part.shard.uri for part in parts}
+        read = partial(
+            _read,
+            parts,
+            self._storage,
+            self._carried,
+            where=self._work.where,
+            done={uri: ids for uri, ids in self._work.done.items() if uri in uris},
+            own={uri: rows for uri, rows in self._work.own.items() if uri in uris},
+            census=self._census,
+        )
         size = sum(part.shard.size // part.of_parts for part in parts)
         return ReadTask(
-            partial(_read, parts, self._storage, self._carried, done, self._census),
+            read,
             BlockMetadata(
                 num_rows=None,
                 size_bytes=size,
@@ -111,13 +117,23 @@ class AudioShards(Datasource):
 
 
 def _read(
-    parts: Sequence[Part], storage: Storage, carried: pa.Schema, done: Mapping[str, pa.Array], census: str
+    parts: Sequence[Part],
+    storage: Storage,
+    carried: pa.Schema,
+    *,
+    where: str | None,
+    done: Mapping[str, pa.Array],
+    own: Mapping[str, int],
+    census: str,
 ) -> Iterator[pa.Table]:
+    condition = Where(where, carried) if where else None
     for part in parts:
         clips = matched = 0
         finished = done.get(part.shard.uri)
         for table in part.read(storage, carried):
             table = _with_own_id(table, part)
+            if condition is not None:
+                table = condition.filter(table)
             clips += table.num_rows
             if finished is not None:
                 fresh = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=finished)))
@@ -126,7 +142,7 @@ def _read(
             if table.num_rows:
                 yield table
         if part.shard.format is not Format.AUDIO:
-            before = 0 if finished is None else len(finished)
+            before = own.get(part.shard.uri, 0)
             write_census(storage, census, part.shard, part.number, part.of_parts, clips, matched, before)
 
 
@@ -179,6 +195,16 @@ def without_listed(shards: list[Shard], storage: Storage) -> list[Shard]:
         for table in read_manifest(manifest, storage, pa.schema([])):
             listed.update(storage.normalise(source) for source in table["source"].to_pylist() if source)
     return [shard for shard in shards if shard.format is not Format.AUDIO or shard.uri not in listed]
+
+
+def without_unasked(shards: Sequence[Shard], where: Where, carried: pa.Schema) -> list[Shard]:
+    """Drops loose files that the condition does not hold for; a file's name decides, none is opened."""
+    loose = [shard for shard in shards if shard.format is Format.AUDIO]
+    if not loose:
+        return list(shards)
+    clips = read_table([loose_clip(shard) for shard in loose], carried)
+    asked = set(where.filter(clips)["shard"].to_pylist())
+    return [shard for shard in shards if shard.format is not Format.AUDIO or shard.uri in asked]
 
 
 def loose_clip(shard: Shard) -> Clip:

@@ -1,0 +1,68 @@
+"""`--where`: which clips a run annotates, as a condition in DuckDB's SQL over the input's own columns."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import JobError, Stage
+
+_IDENTITY = ("clip_id", "shard")
+
+
+class Where:
+    """A condition over `clip_id`, `shard` and the carried columns under their output names.
+
+    A value that it cannot be computed for (a cast that fails) makes it NULL, as a missing value does.
+
+    Raises:
+        JobError: it does not parse, names a column that is not there, or is no condition.
+    """
+
+    def __init__(self, expression: str, carried: pa.Schema) -> None:
+        self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
+        # TRY admits only what one row decides: no aggregate, window, subquery or random number.
+        self._query = f"SELECT TRY((\n{expression}\n)) AS passes FROM clips"
+        clips = pa.schema([(name, pa.string()) for name in _IDENTITY]).empty_table()
+        for column in carried:
+            if self._can_read(column):
+                clips = clips.append_column(column, pa.array([], column.type))
+        self.columns: list[str] = clips.column_names
+        try:
+            kind = self._evaluate(clips).type
+        except duckdb.Error as problem:
+            raise JobError(f"--where {expression}: {problem}\n{self._there()}") from problem
+        if not pa.types.is_boolean(kind):
+            raise JobError(
+                f"--where {expression}: is no condition, true or false, but {kind}\n{self._there()}"
+            )
+
+    def keep(self, clips: pa.Table) -> pa.ChunkedArray:
+        """Which rows pass, never null: those it is true for.
+
+        Where reading failed and left the columns empty nobody can tell, so the row passes too.
+        """
+        passes = self._evaluate(clips.select(self.columns))
+        stage = pc.struct_field(clips["error"], "stage")
+        untold = pc.and_(passes.is_null(), pc.fill_null(pc.equal(stage, Stage.READ.value), False))
+        return pc.or_(pc.fill_null(passes, False), untold)
+
+    def filter(self, clips: pa.Table) -> pa.Table:
+        return clips.filter(self.keep(clips))
+
+    def _evaluate(self, clips: pa.Table) -> pa.ChunkedArray:
+        self._connection.register("clips", clips)
+        return self._connection.sql(self._query).to_arrow_table()["passes"]
+
+    def _can_read(self, column: pa.Field) -> bool:
+        """DuckDB lacks a few of Arrow's types, such as half floats."""
+        try:
+            self._connection.register("clips", pa.schema([column]).empty_table())
+            self._connection.sql("SELECT * FROM clips")
+        except duckdb.NotImplementedException:
+            return False
+        return True
+
+    def _there(self) -> str:
+        return f"The columns there are: {', '.join(self.columns)}."
