@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save
 
+from pipeline.diarization import MAX_SPEAKERS
 from pipeline.errors import JobError
 from pipeline.spec import JobSpec, Task
 from pipeline.storage import Storage, path_of
@@ -37,7 +38,6 @@ from w2vbert.processor import Wav2Vec2BertProcessor
 from w2vbert.weights import CheckpointError, enumerate_names
 
 _NEEDED = (".json", ".safetensors", ".bin")
-_MOST_SPEAKERS = 8  # bits of an entry of `frame_activity`
 _Features = tuple[int, int, int, float]
 MODEL_CLASSES: Mapping[Task, type[TaskModel]] = {
     Task.TRANSCRIBE: Wav2Vec2BertForCTC,
@@ -212,10 +212,10 @@ def _open(checkpoint: CheckpointFiles, flag: str, task: Task) -> tuple[TaskModel
             f"{flag} {checkpoint.name}: has no weights for {enumerate_names(missing, limit=4)}; it was saved "
             f"from {kinds}, and to {task} needs {wanted.__name__}."
         )
-    if task is Task.DIARIZE and model.config.num_labels > _MOST_SPEAKERS:
+    if task is Task.DIARIZE and model.config.num_labels > MAX_SPEAKERS:
         raise JobError(
             f"{flag} {checkpoint.name}: tells {model.config.num_labels} speakers apart, the table has room for "
-            f"{_MOST_SPEAKERS}."
+            f"{MAX_SPEAKERS}."
         )
     width = extractor.num_mel_bins * extractor.stride
     if width != model.config.feature_projection_input_dim:

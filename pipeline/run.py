@@ -94,7 +94,7 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
         checkpoint_manager_cls=Ledgered,
     )
     source = AudioShards(work, storage, carried, census=ledger.census_uri(work.run_id))
-    passes = ray.remote(num_cpus=0)(Passes).remote()
+    passes: Any = ray.remote(num_cpus=0)(Passes).remote()
     dataset = annotated(source, spec, shares, backbones, carried, storage, metadata, passes)
     dataset.write_parquet(
         path_of(output),
@@ -110,9 +110,10 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     facts = _facts(spec, work, started, output, rtfx=tally.seconds / wall if not work.clips_done else None)
     facts["stage_s"] = _stage_seconds(dataset)
     facts["models"] = models
+    ran: dict[str, int] = ray.get(passes.total.remote())
     facts["encoder"] = {
-        **ray.get(passes.total.remote()),
-        "backbones": [[str(task) for task in held.checkpoints] for held in backbones],
+        **ran,
+        "backbones": [[task.value for task in held.checkpoints] for held in backbones],
     }
     summary = as_json(tally, facts)
     ledger.finish(work.run_id, summary, to_the_end=spec.limit is None)

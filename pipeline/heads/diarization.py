@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.diarization import SpeakerStitcher, activity, binarise, segments
+from pipeline.diarization import activity, binarise, segments
 from pipeline.heads.embedding import EmbeddingHead
 from pipeline.heads.head import Clip, Piece, Values
 from pipeline.spec import DiarizationOptions, Task
+from pipeline.stitching import SpeakerStitcher
 from pipeline.windows import Window
 from w2vbert.ctc import ENCODER_FRAME_SECONDS
 from w2vbert.heads import Wav2Vec2BertForAudioFrameClassification
@@ -52,8 +52,8 @@ class DiarizationReading:
 
     def __init__(self, head: DiarizationHead, clip: Clip) -> None:
         self._head, self._clip = head, clip
-        self._stitcher = SpeakerStitcher()
         self._speakers = head.model.num_labels
+        self._stitcher = SpeakerStitcher(self._speakers)
 
     def add(self, window: Window, outputs: Mapping[Task, Any]) -> None:
         probabilities: Floats = outputs[Task.DIARIZE]
@@ -87,7 +87,7 @@ class DiarizationReading:
         active = binarise(probabilities, options, ENCODER_FRAME_SECONDS)
         found = segments(active, ENCODER_FRAME_SECONDS, clip.duration_s)
         return {
-            "segments": [asdict(segment) for segment in found],
+            "segments": [segment._asdict() for segment in found],
             "frame_activity": activity(active),
             "frame_probabilities": probabilities,
         }

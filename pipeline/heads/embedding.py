@@ -21,27 +21,38 @@ Vector = npt.NDArray[np.float32]
 
 
 class EmbeddingHead:
-    """Wav2Vec2BertForXVector."""
+    """Wav2Vec2BertForXVector, with the numbers that the published class gives for each clip alone.
+
+    Its pooling takes the length of the time-delay network's output from a formula without dilation, so where a
+    layer is dilated a half-filled last frame counts, and else it does not.
+    """
 
     def __init__(self, model: Wav2Vec2BertForXVector) -> None:
         self.model = model
         self.stride = model_stride(model)
+        undilated = sum(kernel - 1 for kernel in model.config.tdnn_kernel)
+        self.half_filled = model.context > undilated
 
     def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[Any]:
         """The x-vector (width,) of whole clips, None where they are too short; of other pieces the projected
         frames, (n, tdnn_dim[0])."""
         projected = self.model.project(encoding)
         found: list[Any] = list(projected.split())
-        attended = [self.model.wav2vec2_bert.output_lengths((piece.attended,))[0] for piece in pieces]
+        counted = [
+            self.model.wav2vec2_bert.output_lengths(
+                (piece.window.frames if self.half_filled else piece.attended,)
+            )[0]
+            for piece in pieces
+        ]
         whole = [index for index, piece in enumerate(pieces) if piece.clip.whole]
-        enough = [index for index in whole if attended[index] >= self.model.minimum_frames]
+        enough = [index for index in whole if counted[index] >= self.model.minimum_frames]
         for index in whole:
             found[index] = None
         if enough:
             # All clips run through the time-delay network as one; spans leave out what reads across a border.
             delayed = self.model.delay(projected.frames)
             starts = projected.offsets
-            stops = [starts[index] + attended[index] - self.model.context for index in enough]
+            stops = [starts[index] + counted[index] - self.model.context for index in enough]
             picked = [(starts[index], stop) for index, stop in zip(enough, stops, strict=True)]
             statistics = torch.cat(moments_of(delayed, picked), dim=1)
             vectors = self.model.embed(statistics.to(self.model.dtype)).embedding.float().cpu().numpy()
@@ -67,7 +78,7 @@ class EmbeddingReading:
 
     def __init__(self, head: EmbeddingHead, clip: Clip) -> None:
         self._head = head
-        self._spans = [] if clip.whole else spans(clip, head.model)
+        self._spans = [] if clip.whole else spans(clip, head.model, half_filled=head.half_filled)
         self._pooling = head.model.pooling()
         self._vector: Vector | None = None
         self._next = self._frames = 0

@@ -73,16 +73,19 @@ class Head(Protocol):
     def reading(self, clip: Clip) -> Reading: ...
 
 
-def spans(clip: Clip, model: TaskModel) -> list[tuple[int, int]]:
-    """Each window's part of the recording, in frames of the head: they end where the audio does, and neighbours
-    that overlap meet in the middle."""
+def spans(clip: Clip, model: TaskModel, *, half_filled: bool = False) -> list[tuple[int, int]]:
+    """Each window's part of the recording, in frames of the head: neighbours that overlap meet in the middle.
+
+    Args:
+        half_filled: take in the last frame where the audio fills it only in part.
+    """
     stride = model_stride(model)
     encoder = model.wav2vec2_bert
     found = []
     for window in clip.windows:
-        attended = Piece(clip, window).attended
+        frames = window.frames if half_filled else Piece(clip, window).attended
         start = window.start // stride
-        found.append((start, start + encoder.output_lengths((attended,))[0]))
+        found.append((start, start + encoder.output_lengths((frames,))[0]))
     for index in range(1, len(found)):
         (before, end), (start, after) = found[index - 1], found[index]
         if start < end:

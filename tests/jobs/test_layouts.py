@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.run import run
-from pipeline.spec import JobSpec
+from pipeline.spec import TranscribeSpec
 
 FRAME_S = 0.02
 Record = dict[str, Any]
@@ -109,7 +109,7 @@ def done(
 ) -> tuple[dict[str, Any], Rows]:
     """The summary and the rows by id of one run over the whole tree."""
     output = tmp_path_factory.mktemp("transcripts") / "out"
-    spec = JobSpec(input=[str(laid_out[0])], output=str(output), model=str(shared_models / "digits-ctc"))
+    spec = TranscribeSpec(input=[str(laid_out[0])], output=str(output), model=str(shared_models / "digits-ctc"))
     summary = run(spec)
     rows = [row for file in sorted(output.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     by_id = {row["clip_id"]: row for row in rows}

@@ -15,15 +15,15 @@ import ray
 
 from pipeline.errors import JobError
 from pipeline.run import run
-from pipeline.spec import JobSpec
+from pipeline.spec import TranscribeSpec
 from pipeline.storage import StorageOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = ("corpus", "audio", "checkpoint")
 
 
-def spec_in(base: str, **other: Any) -> JobSpec:
-    return JobSpec(
+def spec_in(base: str, **other: Any) -> TranscribeSpec:
+    return TranscribeSpec(
         **{"input": [f"{base}/corpus"], "output": f"{base}/out", "model": f"{base}/checkpoint", **other}
     )
 
@@ -83,7 +83,7 @@ def rows_in(files: dict[str, bytes]) -> list[dict[str, Any]]:
 
 def test_the_bucket_gives_what_the_disk_gives(runs: Any, tmp_path: Path) -> None:
     summary = run(
-        JobSpec(
+        TranscribeSpec(
             input=[str(ROOT / "demo/corpus")],
             output=str(tmp_path / "out"),
             model=str(ROOT / "demo/checkpoint"),

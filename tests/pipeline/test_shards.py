@@ -22,7 +22,7 @@ def put(root: Path, *names: str) -> None:
 
 def found(tmp_path: Path, *inputs: str, output: str = "elsewhere", **known: dict[str, str]) -> list[Shard]:
     return discover(
-        [str(tmp_path / given) for given in inputs], STORAGE, output=str(tmp_path / output), **known
+        [str(tmp_path / given) for given in inputs], STORAGE, outputs=[str(tmp_path / output)], **known
     )
 
 
@@ -145,4 +145,4 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, given: str, said: str) -> 
 
 def test_unknown_protocol_is_named() -> None:
     with pytest.raises(JobError, match="nosuch://"):
-        discover(["nosuch://bucket/x"], STORAGE, output="out")
+        discover(["nosuch://bucket/x"], STORAGE, outputs=["out"])
