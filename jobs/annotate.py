@@ -1,6 +1,6 @@
 """Writes any annotations in one run; checkpoints that share a backbone share its pass over the audio.
 
-python jobs/annotate.py --input s3://corpus/train/ --output s3://lake/table/ --transcribe ./ctc --embed ./voices
+python jobs/annotate.py --input s3://corpus/ --output s3://lake/table/ --transcribe ./ctc --embed ./xvector
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ def estimated_speed(configs: Sequence[Wav2Vec2BertConfig], clip_s: float, dtype:
     rate = _matrix_rate(device, getattr(torch, dtype))
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     basis = (
-        f"{flops / 1e9:,.3g} GFLOP per second of audio, at {_EFFICIENCY:.0%} of the {rate / 1e9:,.0f} GFLOP/s "
-        f"that {dtype} products reach on this machine ({name})"
+        f"{flops / 1e9:,.3g} GFLOP per second of audio, at {_EFFICIENCY:.0%} of the "
+        f"{rate / 1e9:,.0f} GFLOP/s that {dtype} products reach on this machine ({name})"
     )
     if len(configs) > 1:
         basis += f"; {len(configs)} encoders, less where checkpoints share one"
