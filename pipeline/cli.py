@@ -9,6 +9,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipeline.errors import JobError
+from pipeline.spec import JobSpec
 
 ENVIRONMENT_PREFIX = "W2VBERT_"
 Spec = TypeVar("Spec", bound=BaseModel)
@@ -84,7 +86,7 @@ def _parser(declaration: type[BaseModel], program: str) -> argparse.ArgumentPars
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below")
-    for path, field in _fields(declaration):
+    for path, field in sorted(_fields(declaration), key=partial(_rank, declaration)):
         if SecretStr in _alternatives(field):
             continue  # process lists and job logs show flags; secrets come from the environment or the file
         kind, default = _describe(field)
@@ -100,6 +102,12 @@ def _parser(declaration: type[BaseModel], program: str) -> argparse.ArgumentPars
         options["help"] = options["help"].replace("%", "%%")
         parser.add_argument(_flag(path), **options)
     return parser
+
+
+def _rank(declaration: type[BaseModel], named: tuple[_Path, FieldInfo]) -> int:
+    """What must be given comes first in the help, then what only this job has."""
+    (name, *_), field = named
+    return 0 if field.is_required() else 1 if name in declaration.__annotations__ else 2
 
 
 def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
@@ -125,7 +133,7 @@ def _describe(field: FieldInfo) -> tuple[str, str]:
     elif _choices(field):
         name = "choice"
     else:
-        name = {"str": "text", "bool": "flag"}.get(kind.__name__, kind.__name__)
+        name = {"str": "text", "bool": "flag", "datetime": "time"}.get(kind.__name__, kind.__name__)
     if field.is_required():
         return name, "required"
     default = field.get_default(call_default_factory=True)
@@ -193,8 +201,39 @@ def _explain(problem: ValidationError, program: str) -> str:
             lines.append(f"{name} is missing: give {_flag((name,))}, or '{name}:' in the --config file")
         else:
             message = error["msg"].removeprefix("Value error, ")
+            # A rule on several fields names them itself.
             lines.append(f"{name}: {message}" if name else message)
     return "\n".join([*lines, f"(python {program} --help lists every field)"])
+
+
+def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, program: str) -> int:
+    """A job from its command line (None: this process's) to its exit status.
+
+    0: complete, or planned; 2: bad configuration; 3: more error rows than --max-error-rate.
+    """
+    try:
+        spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
+        # After the flags are read: --help and mistakes should not wait for torch.
+        if spec.plan:
+            from pipeline import plan
+
+            print(plan.for_the_eye(plan.look_ahead(spec)))
+            return 0
+        from pipeline.run import run
+        from pipeline.summary import for_the_eye
+
+        summary = run(spec)
+    except JobError as problem:
+        return fail(program, problem)
+    print(for_the_eye(summary))
+    if summary["error_rate"] > spec.max_error_rate:
+        print(
+            f"{program}: {summary['error_rate']:.1%} of the clips are error rows, "
+            f"more than --max-error-rate {spec.max_error_rate:g}",
+            file=sys.stderr,
+        )
+        return 3
+    return 0
 
 
 def fail(program: str, problem: JobError) -> int:

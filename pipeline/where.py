@@ -23,7 +23,7 @@ class Where:
     def __init__(self, expression: str, carried: pa.Schema) -> None:
         self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
         # TRY admits only what one row decides: no aggregate, window, subquery or random number.
-        self._query = f"SELECT TRY((\n{expression}\n)) AS passes FROM clips"
+        self._expression = f"TRY((\n{expression}\n))"
         clips = pa.schema([(name, pa.string()) for name in _IDENTITY]).empty_table()
         for column in carried:
             if self._can_read(column):
@@ -52,14 +52,13 @@ class Where:
         return clips.filter(self.keep(clips))
 
     def _evaluate(self, clips: pa.Table) -> pa.ChunkedArray:
-        self._connection.register("clips", clips)
-        return self._connection.sql(self._query).to_arrow_table()["passes"]
+        passes = duckdb.SQLExpression(self._expression).alias("passes")
+        return self._connection.from_arrow(clips).project(passes).to_arrow_table()["passes"]
 
     def _can_read(self, column: pa.Field) -> bool:
         """DuckDB lacks a few of Arrow's types, such as half floats."""
         try:
-            self._connection.register("clips", pa.schema([column]).empty_table())
-            self._connection.sql("SELECT * FROM clips")
+            self._connection.from_arrow(pa.schema([column]).empty_table())
         except duckdb.NotImplementedException:
             return False
         return True
