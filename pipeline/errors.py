@@ -51,7 +51,7 @@ MEANING: dict[Code, str] = {
     Code.NON_FINITE: "samples that are not finite numbers (NaN or infinity)",
     Code.TOO_SHORT: "shorter than the shortest clip the features are defined for",
     Code.TOO_LONG: "longer than `max_duration_s`",
-    Code.OUT_OF_MEMORY: "the clip alone does not fit the memory of the device, or its temporary files the disk",
+    Code.OUT_OF_MEMORY: "the clip alone does not fit the device's memory, or its temporary file the disk",
     Code.MODEL_FAILED: "the model or the detector (`--vad`) failed on the clip, or gave values without sense",
 }
 
