@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,30 @@ class Storage:
             temporary.replace(target)
         else:
             filesystem.pipe_file(path, data)
+
+    @contextlib.contextmanager
+    def writing(self, uri: str) -> Iterator[Any]:
+        """A binary file to write; a reader sees all of it when the block is done, nothing when it fails."""
+        filesystem, path = self.filesystem(uri), path_of(uri)
+        if isinstance(filesystem, LocalFileSystem):
+            target = Path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            try:
+                with temporary.open("wb") as handle:
+                    yield handle
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        else:
+            handle = filesystem.open(path, "wb", autocommit=False)
+            try:
+                yield handle
+                handle.close()
+            except BaseException:
+                handle.discard()
+                raise
+            handle.commit()
 
     def exists(self, uri: str) -> bool:
         return bool(self.filesystem(uri).exists(path_of(uri)))

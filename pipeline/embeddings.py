@@ -1,0 +1,141 @@
+"""x-vectors of a table that the pipeline wrote, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import JobError
+from pipeline.storage import Storage, path_of, uri_of
+
+_ROWS = 4096
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EmbeddingBatch:
+    """Some rows of the table, in its order.
+
+    Attributes:
+        rows: the columns that were asked for, `clip_id` first.
+        present: (rows,), whether a row has an embedding that can be used: finite, and not all zeros.
+        vectors: (rows with an embedding, width), of unit length.
+    """
+
+    rows: pa.RecordBatch
+    present: npt.NDArray[np.bool_]
+    vectors: Vectors
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Parquet files with the columns `clip_id` and `embedding`.
+
+    Attributes:
+        rows: of all files, those without an embedding among them.
+        columns: that every file has.
+    """
+
+    files: Sequence[str]
+    storage: Storage
+    rows: int
+    columns: frozenset[str]
+
+    @classmethod
+    def open(cls, uri: str, storage: Storage) -> EmbeddingTable:
+        """The `*.parquet` directly inside a directory, those of a glob, or one file; reads footers only.
+
+        Raises:
+            JobError: no such table, or one without embeddings.
+        """
+        try:
+            files = _parquet_files(uri, storage)
+            schemas, rows = [], 0
+            for file in files:
+                with pq.ParquetFile(path_of(file), filesystem=storage.arrow_filesystem(file)) as parquet:
+                    schemas.append(parquet.schema_arrow)
+                    rows += parquet.metadata.num_rows
+        except Exception as problem:  # every protocol has exceptions of its own
+            raise JobError(f"--input {uri}: {storage.explain(uri, problem)}.") from problem
+        if not files:
+            raise JobError(f"--input {uri}: no Parquet file there.")
+        for file, schema in zip(files, schemas, strict=True):
+            for name in ("clip_id", "embedding"):
+                if name not in schema.names:
+                    raise JobError(
+                        f"--input {uri}: {file} has no column '{name}' (it has {', '.join(schema.names)}). "
+                        "Tables with x-vectors come from jobs/embed.py, or jobs/annotate.py --embed."
+                    )
+            kind = schema.field("embedding").type
+            is_list = (
+                pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+            )
+            if not is_list or not pa.types.is_floating(kind.value_type):
+                raise JobError(
+                    f"--input {uri}: column 'embedding' of {file} is {kind}, not a list of floats."
+                )
+        columns = frozenset.intersection(*(frozenset(schema.names) for schema in schemas))
+        return cls(files, storage, rows, columns)
+
+    def batches(self, *columns: str) -> Iterator[EmbeddingBatch]:
+        """All rows; beside `clip_id` with those of `columns` that the table has.
+
+        Raises:
+            JobError: a file that cannot be read to its end, or embeddings of different widths.
+        """
+        wanted = ["clip_id", *(name for name in columns if name in self.columns)]
+        width: int | None = None
+        for file in self.files:
+            for batch in self._read(file, [*wanted, "embedding"]):
+                present, vectors = _unit_vectors(batch.column("embedding"), file)
+                if len(vectors):
+                    width = width or vectors.shape[1]
+                    if vectors.shape[1] != width:
+                        raise JobError(
+                            f"{file}: its embeddings have {vectors.shape[1]} numbers, those of the files "
+                            f"before {width}; embeddings of different models cannot be compared."
+                        )
+                yield EmbeddingBatch(batch.select(wanted), present, vectors)
+
+    def _read(self, file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        try:
+            with pq.ParquetFile(path_of(file), filesystem=self.storage.arrow_filesystem(file)) as parquet:
+                yield from parquet.iter_batches(batch_size=_ROWS, columns=columns)
+        except (OSError, pa.ArrowException) as problem:
+            raise JobError(f"--input: {self.storage.explain(file, problem)}.") from problem
+
+
+def _parquet_files(uri: str, storage: Storage) -> list[str]:
+    filesystem, path = storage.filesystem(uri), path_of(uri)
+    if filesystem.isdir(path):
+        found = storage.list_files(uri)
+    elif filesystem.exists(path):
+        return [uri]
+    else:
+        found = sorted(uri_of(uri, match) for match in filesystem.glob(path))
+        if not found:
+            raise FileNotFoundError(uri)
+    return [file for file in found if file.endswith(".parquet") and "/_run/" not in file]
+
+
+def _unit_vectors(embeddings: pa.Array, file: str) -> tuple[npt.NDArray[np.bool_], Vectors]:
+    """Which rows have an embedding, and theirs; see `EmbeddingBatch`."""
+    valid = embeddings.is_valid().to_numpy(zero_copy_only=False)
+    given = embeddings.drop_null()
+    widths = pc.list_value_length(given).unique().to_pylist()
+    if len(widths) > 1:
+        raise JobError(f"{file}: its embeddings have different lengths ({min(widths)} to {max(widths)}).")
+    if not widths or not widths[0]:
+        return np.zeros(len(embeddings), bool), np.zeros((0, 0), np.float32)
+    vectors = given.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, widths[0])
+    lengths = np.linalg.norm(vectors, axis=1)
+    usable = np.isfinite(lengths) & (lengths > 0)
+    valid[valid] = usable
+    return valid, vectors[usable] / lengths[usable, None]
