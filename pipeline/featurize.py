@@ -44,6 +44,12 @@ class _Row:
     windows: list[dict[str, int]] | None = None
     error: dict[str, str] | None = None
 
+    def take(self, recording: Recording) -> None:
+        """What is known of a recording once it is decoded."""
+        self.duration_s = recording.duration_s
+        self.sample_rate = recording.sample_rate
+        self.channels = recording.channels
+
 
 @dataclass
 class _Opened:
@@ -200,9 +206,8 @@ class Featurizer:
         recording = opened.recording
         if opened.long:
             self._spool(row, opened, self._blocks(opened))
-            self._tell(row, recording)
             return
-        self._tell(row, recording)
+        row.take(recording)
         samples = recording.whole()
         enough = len(samples) >= self._extractor.minimum_samples
         if enough and self._detector is not None:
@@ -219,11 +224,6 @@ class Featurizer:
         row.features = features.astype(self._dtype).tobytes()
         row.windows = self._windows([(0, row.frames)])
 
-    def _tell(self, row: _Row, recording: Recording) -> None:
-        row.duration_s = recording.duration_s
-        row.sample_rate = recording.sample_rate
-        row.channels = recording.channels
-
     def _blocks(self, opened: _Opened) -> Iterator[Samples]:
         with self._explained(opened.source):
             yield from opened.recording.blocks()
@@ -236,6 +236,7 @@ class Featurizer:
                 if detector is not None:
                     with self._detecting():
                         detector.add(block)
+            row.take(opened.recording)
             row.frames, row.attended, row.windows = spool.frames, spool.attended, []
             if opened.recording.silent:
                 return
