@@ -73,7 +73,7 @@ def look_ahead(spec: JobSpec) -> dict[str, Any]:
     storage = Storage(spec.storage.with_environment())
     ledger = Ledger(storage.normalise(spec.output), storage)
     configs = [_config(model, storage) for model in dict.fromkeys(spec.models.values())]
-    found = survey(spec, ledger, spec.output_settings())
+    found = survey(spec, ledger, spec.output_settings(), dry=True)
     return {
         "output": ledger.output,
         "said": list(found.for_the_log()),
