@@ -101,6 +101,9 @@ class _Complete:
         return self.version == version and not self.conditions.isdisjoint({None, where})
 
 
+_Plans = list[tuple[str, list[_Planned]]]
+
+
 class Ledger:
     """The `_run/` folder of one output."""
 
@@ -195,22 +198,53 @@ class Ledger:
             failed: by shard, ids of the clips to annotate anew.
         """
         failed = failed or {}
+        plans = self._plans()
+        complete, unfinished = self._progress(plans)
+
+        def is_complete(uri: str, version: str, where: str | None) -> bool:
+            return uri in complete and complete[uri].holds(version, where)
+
+        todo = [
+            shard
+            for shard in shards
+            if shard.uri in failed or not is_complete(shard.uri, shard.version, where)
+        ]
+        versions = {line.shard.uri: line.shard.version for lines in unfinished.values() for line in lines}
+        versions |= {shard.uri: shard.version for shard in shards}
+        missing = {
+            run_id: [
+                line
+                for line in lines
+                if not is_complete(line.shard.uri, versions[line.shard.uri], line.where)
+            ]
+            for run_id, lines in unfinished.items()
+        }
+        wanted = {shard.uri for shard in todo}
+        continued = None if failed else _continued(plans, missing, wanted, where)
+        touched = {line.shard.uri for _, planned in plans for line in planned}
+        return Work(
+            run_id=continued or new_run_id,
+            continued=continued is not None,
+            shards=todo,
+            done=_without(self._ids_of(wanted & touched), failed),
+            skipped=len(shards) - len(todo),
+            unclosed=[run_id for run_id, lines in missing.items() if not lines],
+            own=self._rows_by_shard(self.data_files_of(continued)) if continued else {},
+            failed=failed,
+            where=where,
+        )
+
+    def _progress(self, plans: _Plans) -> tuple[dict[str, _Complete], dict[str, list[_Planned]]]:
+        """By shard what is complete, and by run without a summary what it did not read to its end."""
         complete: dict[str, _Complete] = {}
-        touched: set[str] = set()
         unfinished: dict[str, list[_Planned]] = {}
-        continuable: list[str] = []
         closed = self._closed()
-        for run_id, planned in self._plans():
-            touched |= {line.shard.uri for line in planned}
+        for run_id, planned in plans:
             if run_id in closed:
                 finished = {line.shard.uri for line in planned if line.finished}
             else:
                 finished = self._read_to_their_end(run_id, planned)
                 unfinished[run_id] = [line for line in planned if line.shard.uri not in finished]
-            if any(line.retry for line in planned):
-                continuable.clear()  # what an earlier run finished after this one would count as taken back
-            elif run_id not in closed:
-                continuable.append(run_id)
             for line in planned:
                 uri, version = line.shard.uri, line.shard.version
                 if line.retry:
@@ -221,48 +255,7 @@ class Ledger:
                         held.conditions.add(line.where)
                     else:
                         complete[uri] = _Complete(version, {line.where})
-
-        def is_complete(uri: str, version: str, where: str | None) -> bool:
-            return uri in complete and complete[uri].holds(version, where)
-
-        todo = [
-            shard
-            for shard in shards
-            if shard.uri in failed or not is_complete(shard.uri, shard.version, where)
-        ]
-        wanted = {shard.uri for shard in todo}
-        versions = {shard.uri: shard.version for shard in shards}
-        missing = {
-            run_id: {
-                line.shard.uri
-                for line in lines
-                if not is_complete(
-                    line.shard.uri, versions.get(line.shard.uri, line.shard.version), line.where
-                )
-            }
-            for run_id, lines in unfinished.items()
-        }
-        # A killed run goes on if this one does all that it still had to do, and takes nothing back.
-        continued = [
-            run_id
-            for run_id in continuable
-            if missing[run_id]
-            and missing[run_id] <= wanted
-            and all(line.where == where for line in unfinished[run_id])
-            and not failed
-        ]
-        run_id = continued[-1] if continued else new_run_id
-        return Work(
-            run_id=run_id,
-            continued=bool(continued),
-            shards=todo,
-            done=_without(self._ids_of(wanted & touched), failed),
-            skipped=len(shards) - len(todo),
-            unclosed=[run_id for run_id, uris in missing.items() if not uris],
-            own=self._rows_by_shard(self.data_files_of(run_id)) if continued else {},
-            failed=failed,
-            where=where,
-        )
+        return complete, unfinished
 
     # How a run goes on
 
@@ -308,7 +301,7 @@ class Ledger:
             if uri.rsplit("/", 1)[-1].rsplit("-", 1)[0] not in committed:
                 self.storage.remove(uri)
 
-    def _plans(self) -> list[tuple[str, list[_Planned]]]:
+    def _plans(self) -> _Plans:
         """What each run set out to read, in the order of the runs."""
         plans = []
         for uri in self.storage.list_files(join(self.home, "shards")):
@@ -417,3 +410,25 @@ def _without(ids: dict[str, pa.Array], others: Mapping[str, pa.Array]) -> dict[s
         shard: array.filter(pc.invert(pc.is_in(array, value_set=others[shard]))) if shard in others else array
         for shard, array in ids.items()
     }
+
+
+def _continued(
+    plans: _Plans, missing: Mapping[str, list[_Planned]], wanted: set[str], where: str | None
+) -> str | None:
+    """The killed run that goes on: a job under its condition does all that it still had to do.
+
+    Runs count in the order of their ids, so none goes on that a later run shares a shard with.
+    """
+    later: set[str] = set()
+    for run_id, planned in reversed(plans):
+        uris = {line.shard.uri for line in planned}
+        lines = missing.get(run_id)
+        if (
+            lines
+            and wanted.issuperset(line.shard.uri for line in lines)
+            and all(line.where == where and not line.retry for line in planned)
+            and later.isdisjoint(uris | wanted)
+        ):
+            return run_id
+        later |= uris
+    return None

@@ -24,7 +24,7 @@ from pipeline.shards import Format, Shard
 from pipeline.source import Part
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage, join
-from pipeline.survey import survey
+from pipeline.survey import choose_table, survey
 from w2vbert.config import CONFIG_NAME, Wav2Vec2BertConfig
 
 _LISTED = 20
@@ -71,9 +71,9 @@ def look_ahead(spec: JobSpec) -> dict[str, Any]:
         JobError: what would stop the job itself before any work, but for the models' weights.
     """
     storage = Storage(spec.storage.with_environment())
-    ledger = Ledger(storage.normalise(spec.output), storage)
+    ledger, elder = choose_table(spec, storage)
     configs = [_config(model, storage) for model in dict.fromkeys(spec.models.values())]
-    found = survey(spec, ledger, spec.output_settings())
+    found = survey(spec, ledger, spec.output_settings(), elder, dry=True)
     return {
         "output": ledger.output,
         "said": list(found.for_the_log()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
@@ -156,6 +156,8 @@ class JobSpec(BaseModel):
     @field_validator("since", mode="before")
     @classmethod
     def _time(cls, value: Any) -> Any:
+        if isinstance(value, date):  # YAML has made a time or a day of it
+            value = value.isoformat()
         if isinstance(value, str):
             if age := re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", value.strip()):
                 hours = float(age[1]) * (24 if age[2] == "d" else 1)

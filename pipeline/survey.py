@@ -76,13 +76,19 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
 
 
 def survey(
-    spec: JobSpec, ledger: Ledger, identity: Mapping[str, Any], elder: Ledger | None = None
+    spec: JobSpec,
+    ledger: Ledger,
+    identity: Mapping[str, Any],
+    elder: Ledger | None = None,
+    *,
+    dry: bool = False,
 ) -> Survey:
-    """Compares the input with the output. With `--plan` nothing is changed, else `--overwrite` is done.
+    """Compares the input with the output, after `--overwrite` deleted what it held.
 
     Args:
         identity: the settings and models that all runs of the output share.
         elder: the table that this one stands beside.
+        dry: only look; with `--overwrite`, as if the output held nothing.
 
     Raises:
         JobError: no input, an output of other settings or models, a condition that does not hold water.
@@ -107,13 +113,13 @@ def survey(
     shards = without_unasked(recent, where, carried) if where else recent
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
     with blaming_output(spec, storage):
-        if fresh and not spec.plan:
-            ledger.clear()
         if fresh:
+            if not dry:
+                ledger.clear()
             work = Work(run_id, False, shards, {}, 0, where=spec.where)
         else:
             ledger.require(identity)
-            if not spec.plan:
+            if not dry:
                 ledger.sweep()
             failed = failed_clips(ledger, shards, where) if spec.retry_errors else {}
             work = ledger.plan(shards, run_id, where=spec.where, failed=failed)

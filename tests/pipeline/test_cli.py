@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline.cli import read_spec
 from pipeline.errors import JobError
-from pipeline.spec import JobSpec
+from pipeline.spec import AnnotateSpec, TranscribeSpec
 from pipeline.storage import StorageOptions
 
 LEAST = ["--input", "in", "--output", "out", "--model", "m"]
 
 
-def read(*arguments: str, environment: Mapping[str, str] | None = None) -> JobSpec:
-    return read_spec(JobSpec, arguments, program="jobs/transcribe.py", environment=environment or {})
+def read(*arguments: str, environment: Mapping[str, str] | None = None) -> TranscribeSpec:
+    return read_spec(TranscribeSpec, arguments, program="jobs/transcribe.py", environment=environment or {})
 
 
 @pytest.fixture
@@ -99,12 +101,57 @@ def test_an_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
         ([*LEAST, "--num-actors", "3:2"], "num_actors: must be 'auto', a positive number, or MIN:MAX"),
         ([*LEAST, "--channel", "middle"], "channel: must be 'mean', 'left', 'right'"),
         ([*LEAST, "--max-error-rate", "1.5"], "max_error_rate: Input should be less than or equal to 1"),
+        ([*LEAST, "--since", "yesterday"], "since: must be a time such as 2026-11-24T06:00, or an age"),
+        ([*LEAST, "--overlap-s", "31"], "overlap_s: 31 is more than half of window_s (60)"),
     ],
 )
 def test_a_wrong_value_names_its_field(arguments: list[str], said: str) -> None:
     with pytest.raises(JobError) as caught:
         read(*arguments)
-    assert said in str(caught.value)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_rule_on_several_fields_is_said_as_it_is() -> None:
+    with pytest.raises(JobError) as caught:
+        read_spec(AnnotateSpec, LEAST[:4], program="jobs/annotate.py", environment={})
+    assert str(caught.value).startswith("nothing to annotate: give any of --transcribe, --classify, ")
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026-11-24T06:00", datetime(2026, 11, 24, 6, tzinfo=UTC)),
+        ("2026-11-24T06:00+02:00", datetime(2026, 11, 24, 4, tzinfo=UTC)),
+        ("2026-11-24", datetime(2026, 11, 24, tzinfo=UTC)),
+    ],
+)
+def test_times_from_flag_and_file(yaml: Path, text: str, time: datetime) -> None:
+    assert read(*LEAST, "--since", text).since == time
+    yaml.write_text(f"since: {text}\n")  # YAML reads most of these as times by itself
+    assert read("--config", str(yaml), *LEAST).since == time
+
+
+def test_an_age_counts_back_from_now() -> None:
+    before = datetime.now(UTC)
+    since = read(*LEAST, "--since", "36h").since
+    assert since is not None
+    assert timedelta(0) <= since + timedelta(hours=36) - before <= datetime.now(UTC) - before
+
+
+def test_help_begins_with_what_must_be_given_and_what_the_job_has_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for declaration, flags in (
+        (TranscribeSpec, ["--input", "--output", "--model", "--dtype"]),
+        (
+            AnnotateSpec,
+            ["--input", "--output", "--transcribe", "--classify", "--diarize", "--embed", "--dtype"],
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            read_spec(declaration, ["--help"], program="jobs/x.py", environment={})
+        options = capsys.readouterr().out.split("--config FILE         ")[1]
+        assert re.findall(r"^  (--[\w-]+)", options, re.MULTILINE)[: len(flags)] == flags
 
 
 def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +160,7 @@ def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.Cap
     assert caught.value.code == 0
     # argparse breaks lines where it likes.
     text = "".join(capsys.readouterr().out.split())
-    fields = {name: field for name, field in JobSpec.model_fields.items() if name != "storage"}
+    fields = {name: field for name, field in TranscribeSpec.model_fields.items() if name != "storage"}
     fields |= {f"storage_{name}": StorageOptions.model_fields[name] for name in ("endpoint_url", "region")}
     fields["storage_anonymous"] = StorageOptions.model_fields["anonymous"]
     for name, field in fields.items():
@@ -125,7 +172,8 @@ def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.Cap
         "(str,repeatable;required)",
         "(text;required)",
         "(choice;default:float32)",
-        "(float;default:1800.0)",
+        "(float;default:60.0)",
+        "(time;default:unset)",
         "(int;default:unset)",
         "(flag;default:false)",
         "(text;default:auto)",
@@ -154,5 +202,15 @@ def test_settings_of_the_output_leave_out_place_and_speed() -> None:
     assert read(*LEAST, "--token-budget", "9").output_settings() == {
         "dtype": "float32",
         "channel": "mean",
-        "max_duration_s": 1800.0,
+        "window_s": 60.0,
+        "overlap_s": 4.0,
+        "vad": None,
+        "max_duration_s": None,
+        "lexicon": None,
+        "language_model": None,
+        "lm_weight": 2.0,
+        "word_score": 0.0,
+        "beam_size": None,
+        "nbest": 1,
+        "align": False,
     }

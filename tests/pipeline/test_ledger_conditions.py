@@ -62,8 +62,8 @@ def test_rows_of_other_runs_do_not_finish_a_killed_one(table: Output) -> None:
     table.write("run2", [(A, 5), (A, 6)])
     table.ledger.finish("run2", {})
     work = table.plan(A, where=EN)
-    assert (work.run_id, left(work)) == ("run1", [("a.tar", ["a.tar#0", "a.tar#5", "a.tar#6"])])
-    assert work.own == {A.uri: 1}
+    # Nor does it go on under its id, which would put what it does before the run that came between.
+    assert (work.run_id, left(work)) == ("run9", [("a.tar", ["a.tar#0", "a.tar#5", "a.tar#6"])])
 
 
 def test_a_run_that_goes_on_counts_its_own_rows_and_leaves_out_those_of_others(table: Output) -> None:
@@ -122,11 +122,23 @@ def test_the_next_run_goes_on_after_a_limit(table: Output) -> None:
 
 def test_killed_while_it_closes_a_limited_run_goes_on(table: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     limited(table, "run1")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(table.ledger, "_write_json", Mock(side_effect=KeyboardInterrupt))
-        table.ledger.finish("run1", {}, to_the_end=False)
+        with pytest.raises(KeyboardInterrupt):
+            table.ledger.finish("run1", {}, to_the_end=False)
     work = table.plan(A, B, C)
     assert (work.run_id, left(work)) == ("run1", [("b.tar", ["b.tar#0", "b.tar#1"]), ("c.tar", [])])
+
+
+def test_a_run_goes_on_only_where_nothing_came_between(table: Output) -> None:
+    table.begin("run1", A)
+    table.finished("run2", C)
+    assert table.plan(A).run_id == "run1"
+    assert table.plan(A, B).run_id == "run1"
+    assert table.plan(A, replace(C, version="2")).run_id == "run9"
+    # Otherwise its new version of A would count as older than the one that run3 read.
+    table.finished("run3", A, where=EN)
+    assert table.plan(replace(A, version="2")).run_id == "run9"
 
 
 def test_a_limit_under_a_condition(table: Output) -> None:

@@ -1,4 +1,4 @@
-"""Any sequence of nights: jobs of all kinds on an input that grows, killed anywhere, lose and double nothing."""
+"""Any sequence of nights: jobs of all kinds on input that grows, killed anywhere, lose and double nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from pipeline.ledger import Work
 from pipeline.shards import Format, Shard
-from tests.pipeline.outputs import UNDECODABLE, UNREADABLE, A, B, Output, shard
+from tests.pipeline import outputs
+from tests.pipeline.outputs import UNDECODABLE, UNREADABLE, A, B, Output
 
-LOOSE = shard("x.wav", Format.AUDIO)
+LOOSE = outputs.shard("x.wav", Format.AUDIO)
 LANGUAGES = ("en", "de")
 FATES = (None, None, None, UNDECODABLE, UNREADABLE)
 

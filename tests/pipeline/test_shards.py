@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pipeline.errors import JobError
-from pipeline.shards import Format, Shard, discover, recognise
+from pipeline.shards import Format, Shard, changed_since, discover, recognise
 from pipeline.storage import Storage, StorageOptions
 
 STORAGE = Storage(StorageOptions())
@@ -146,3 +148,42 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, given: str, said: str) -> 
 def test_unknown_protocol_is_named() -> None:
     with pytest.raises(JobError, match="nosuch://"):
         discover(["nosuch://bucket/x"], STORAGE, outputs=["out"])
+
+
+def test_shards_older_than_a_time_are_told_apart(tmp_path: Path) -> None:
+    put(tmp_path, "in/old.tar", "in/new.tar")
+    for name, time in (("old", 1_000_000), ("new", 2_000_000)):
+        os.utime(tmp_path / f"in/{name}.tar", (time, time))
+    shards = found(tmp_path, "in")
+    assert [(shard.name, shard.modified) for shard in shards] == [("new.tar", 2e6), ("old.tar", 1e6)]
+    untold = Shard("x", "x", Format.TAR, 0, "1")
+
+    def since(seconds: float) -> list[str]:
+        return [each.name for each in changed_since([*shards, untold], datetime.fromtimestamp(seconds, UTC))]
+
+    assert since(1e6) == ["new.tar", "old.tar", "x"]
+    assert since(1e6 + 1) == ["new.tar", "x"]
+    assert since(3e6) == ["x"]
+    assert changed_since(shards, None) == shards
+
+
+@pytest.mark.parametrize(
+    ("listed", "seconds"),
+    [
+        ({"LastModified": datetime(1970, 1, 2, tzinfo=UTC)}, 86400.0),
+        ({"LastModified": datetime(1970, 1, 2, 2, tzinfo=timezone(timedelta(hours=2)))}, 86400.0),
+        ({"last_modified": datetime(1970, 1, 2)}, 86400.0),
+        ({"last_modified": "1970-01-02T00:00:00Z"}, 86400.0),
+        ({"LastModified": "a while ago"}, None),
+        ({}, None),
+    ],
+)
+def test_times_as_storage_tells_them(
+    monkeypatch: pytest.MonkeyPatch, listed: dict[str, object], seconds: float | None
+) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/listing/x.tar", b"1")
+    info = {"/listing/x.tar": {"name": "/listing/x.tar", "size": 1, "type": "file", **listed}}
+    monkeypatch.setattr(type(memory), "find", lambda *_, **__: info)
+    (shard,) = discover(["memory://listing"], STORAGE, outputs=["out"])
+    assert shard.modified == seconds

@@ -1,4 +1,4 @@
-"""--where: what passes, on shards of every layout, and what a person is told about a condition that is none."""
+"""--where: what passes, on shards of every layout, and what is said of a condition that is none."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def corpus(tmp_path: Path) -> Path:
     pq.write_table(pa.table(columns), home / "p.parquet", row_group_size=2)
     with tarfile.open(home / "t.tar", "w") as archive:
         for number, row in enumerate(rows):
-            for name, data in ((f"{number}.flac", CLIPS[number]), (f"{number}.json", json.dumps(row).encode())):
+            for name, data in (
+                (f"{number}.flac", CLIPS[number]),
+                (f"{number}.json", json.dumps(row).encode()),
+            ):
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
@@ -99,7 +102,11 @@ def test_every_layout_yields_what_passes(corpus: Path, where: str, keys: list[in
 
 
 def test_by_name(corpus: Path) -> None:
-    assert ids(read(corpus, "shard LIKE '%.tar' AND clip_id NOT LIKE '%#0'")) == ["t.tar#1", "t.tar#2", "t.tar#3"]
+    assert ids(read(corpus, "shard LIKE '%.tar' AND clip_id NOT LIKE '%#0'")) == [
+        "t.tar#1",
+        "t.tar#2",
+        "t.tar#3",
+    ]
 
 
 def test_the_census_counts_what_passes_and_has_rows(corpus: Path) -> None:

@@ -1,0 +1,121 @@
+"""Recordings longer than a window: every frame once, every word once, one voice per speaker."""
+
+from __future__ import annotations
+
+import wave
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+
+from pipeline import audio
+from pipeline.run import run
+from pipeline.spec import AnnotateSpec, TranscribeSpec
+from tests.conftest import ROOT
+from tests.jobs.peers import answer, build, save
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+MODEL = ROOT / "demo" / "checkpoint"
+RATE, PERIOD_S, HOURS = 8000, 30, 3
+
+
+def row_of(output: Path) -> dict[str, Any]:
+    (row,) = (row for file in output.glob("*.parquet") for row in pq.ParquetFile(file).read().to_pylist())
+    assert row["error"] is None
+    return row
+
+
+def utterance(name: str) -> np.ndarray:
+    return audio.decode((ROOT / "demo" / "audio" / f"{name}.flac").read_bytes()).samples
+
+
+@pytest.fixture(scope="module")
+def three_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence every half minute, three hours long; the file is sparse between the sentences."""
+    said = (utterance("clip-0")[::2] * 32767).astype("<i2").tobytes()
+    path = tmp_path_factory.mktemp("long") / "day.wav"
+    size = HOURS * 3600 * RATE * 2
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, RATE, size // 2, "NONE", ""))
+        file.writeframes(b"")
+    with path.open("r+b") as file:
+        file.seek(40)
+        file.write(size.to_bytes(4, "little"))
+        for start in range(0, HOURS * 3600, PERIOD_S):
+            file.seek(44 + (start + 1) * RATE * 2)
+            file.write(said)
+        file.truncate(44 + size)
+    return path
+
+
+def test_three_hours_with_silence_left_out(three_hours: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.wav"
+    soundfile.write(alone, (utterance("clip-0")[::2] * 32767).astype("int16"), RATE)
+    summary = run(TranscribeSpec(input=[str(alone)], output=str(tmp_path / "one"), model=str(MODEL)))
+    said = row_of(tmp_path / "one")["text"]
+    assert len(said.split()) == 4
+
+    summary = run(
+        TranscribeSpec(input=[str(three_hours)], output=str(tmp_path / "out"), model=str(MODEL), vad="energy")
+    )
+    row = row_of(tmp_path / "out")
+    sentences = HOURS * 3600 // PERIOD_S
+    assert row["duration_s"] == HOURS * 3600
+    assert row["text"] == " ".join([said] * sentences)
+    starts = np.array([word["start_s"] for word in row["words"][::4]])
+    np.testing.assert_allclose(np.diff(starts), PERIOD_S, atol=0.05)
+    # Silence costs nothing: of half a minute some two seconds are looked at.
+    assert summary["encoder"]["frames"] < 0.1 * HOURS * 3600 * 50
+
+
+def test_three_hours_of_speech_has_exactly_its_frames(tmp_path: Path) -> None:
+    """All of it is speech, in 18 windows an hour: words neither lost nor doubled at any seam."""
+    sentence = np.concatenate([utterance("clip-2"), np.zeros(3200, np.float32)])
+    once = tmp_path / "twenty.wav"
+    soundfile.write(once, np.tile(sentence, 20), 16000)
+    long = tmp_path / "long.flac"
+    repeats = 3 * 3600 * 16000 // len(sentence)
+    with soundfile.SoundFile(long, "w", 16000, 1, "PCM_16") as file:
+        for _ in range(repeats):
+            file.write(sentence)
+    heads = {
+        task: str(save(build(task, hidden_size=24, num_hidden_layers=1), tmp_path / task))
+        for task in ("classify", "diarize", "embed")
+    }
+    settings = {"window_s": 40.0, "overlap_s": 4.0}
+    run(AnnotateSpec(input=[str(long)], output=str(tmp_path / "heads"), **heads, **settings))
+    row = row_of(tmp_path / "heads")
+    frames = -(-(1 + (repeats * len(sentence) - 400) // 160) // 2)
+    assert len(row["frame_activity"]) == len(row["frame_probabilities"]) == frames
+    assert np.array(row["frame_probabilities"]).min() > 0  # no frame without a window
+
+    run(TranscribeSpec(input=[str(long)], output=str(tmp_path / "text"), model=str(MODEL), **settings))
+    words = [word["word"] for word in row_of(tmp_path / "text")["words"]]
+    run(TranscribeSpec(input=[str(once)], output=str(tmp_path / "once"), model=str(MODEL)))
+    reference = [word["word"] for word in row_of(tmp_path / "once")["words"]]
+    assert abs(len(words) / repeats - len(reference) / 20) < 0.05
+
+
+def test_windows_of_one_sequence_pool_as_one(tmp_path: Path) -> None:
+    """With windows that see all they need, embeddings, labels and probabilities are those of one piece."""
+    recording = np.concatenate([utterance("session")] * 4)
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, recording, 16000, subtype="FLOAT")
+    peers = {task: build(task, num_hidden_layers=0) for task in ("classify", "diarize", "embed")}
+    heads = {task: str(save(peer, tmp_path / task)) for task, peer in peers.items()}
+    run(AnnotateSpec(input=[str(clip)], output=str(tmp_path / "out"), **heads, window_s=5.0, overlap_s=1.0))
+    row = row_of(tmp_path / "out")
+    samples = audio.decode(clip.read_bytes()).samples
+    embedding = answer(peers["embed"], samples).embeddings[0]
+    np.testing.assert_allclose(row["embedding"], embedding / torch.linalg.norm(embedding), atol=1e-4)
+    scores = answer(peers["classify"], samples).logits[0].softmax(-1)
+    assert row["label_score"] == pytest.approx(float(scores.max()), abs=1e-4)
+    expected = answer(peers["diarize"], samples).logits[0].sigmoid()
+    found = np.array(row["frame_probabilities"])
+    best = [np.abs(expected.numpy() - found[:, list(order)]).max() for order in permutations(range(3))]
+    assert min(best) < 1e-4
