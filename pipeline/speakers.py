@@ -262,10 +262,9 @@ def for_the_eye(summary: Mapping[str, Any]) -> str:
         if trials["skipped"]:
             lines.append(("", f"{trials['skipped']} skipped: {trials['missing']}"))
         lines.append(("EER", f"{trials['eer']:.2%} at {trials['eer_threshold']:.3f}"))
-        for p_target, (cost, threshold) in trials["min_dcf"].items():
-            lines.append(
-                ("minDCF", f"{cost:.3f} for p_target {p_target:g}, at the threshold {threshold:.3f}")
-            )
+        for at in trials["min_dcf"]:
+            where = "where all are rejected" if at["threshold"] is None else f"at {at['threshold']:.3f}"
+            lines.append(("minDCF", f"{at['cost']:.3f} {where} (p_target {at['p_target']:g})"))
     if "speakers" in summary:
         clips = f"{summary['clips']} ({summary['embedded']} with an embedding)"
         lines.append(("clips", clips))
