@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,9 @@ def _require_free(spec: ExportSpec, output: str, table: Table, *, per_clip: bool
         raise JobError(
             f"--output {spec.output} is a directory: name a file in it, or give --per-clip for one a clip."
         )
+    local = isinstance(filesystem, LocalFileSystem) and os.path.lexists(output)
+    if not per_clip and local and not stat.S_ISREG(os.lstat(output).st_mode):
+        raise JobError(f"--output {spec.output} is no ordinary file that could be replaced as a whole.")
 
 
 def _write_one(rows: Iterator[Row], kind: type[Document], given: str, output: str, storage: Storage) -> None:

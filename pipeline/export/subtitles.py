@@ -121,8 +121,9 @@ def _two_lines(text: str) -> list[str] | None:
     """`text` in at most two lines that are short enough, else None."""
     if len(text) <= LINE_CHARACTERS:
         return [text]
-    words = text.split(" ")
-    splits = ([" ".join(words[:at]), " ".join(words[at:])] for at in range(1, len(words)))
+    middle = len(text) // 2
+    spaces = [at for at in (text.rfind(" ", 0, middle), text.find(" ", middle)) if at > 0]
+    splits = [[text[:at], text[at + 1 :]] for at in spaces]  # the best is one of the two around the middle
     best = min(splits, key=lambda split: max(map(len, split)), default=[text])
     return best if max(map(len, best)) <= LINE_CHARACTERS else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,32 +121,36 @@ def _check(schema: pa.Schema, uri: str) -> None:
 
 def _rows(uri: str, columns: Mapping[str, str], storage: Storage) -> Iterator[Row]:
     with _open(uri, storage) as file:
-        kinds = {name: file.schema_arrow.field(name).type for name in file.schema_arrow.names}
+        kinds = {field.name: field.type for field in file.schema_arrow}
         held = {name: column for name, column in columns.items() if column in kinds}
+        shorten = {column: _shortening(kinds[column]) for column in held.values()}
         absent = dict.fromkeys(name for name in columns if name not in held)
-        for batch in file.iter_batches(_BATCH_ROWS, columns=sorted(set(held.values())), use_threads=False):
+        for batch in file.iter_batches(_BATCH_ROWS, columns=list(shorten), use_threads=False):
             step = max(1, batch.num_rows * _SLICE_BYTES // max(1, batch.nbytes))
             for start in range(0, batch.num_rows, step):
                 part = batch.slice(start, step)
-                values = {
-                    column: [_shortest(value, kinds[column]) for value in part.column(column).to_pylist()]
-                    for column in set(held.values())
-                }
+                values = {column: part.column(column).to_pylist() for column in shorten}
+                for column, change in shorten.items():
+                    if change is not None:
+                        values[column] = [change(value) for value in values[column]]
                 for row in range(part.num_rows):
                     yield absent | {name: values[column][row] for name, column in held.items()}
 
 
-def _shortest(value: Any, kind: pa.DataType) -> Any:
-    """Single-precision numbers as a person writes them: 0.02, not 0.0199999995529…"""
-    if value is None:
-        return None
+def _shortening(kind: pa.DataType) -> Callable[[Any], Any] | None:
+    """What makes single-precision numbers those a person writes: 0.02, not 0.0199999995529…"""
     if pa.types.is_float32(kind):
-        return float(str(np.float32(value)))
+        return lambda value: None if value is None else float(str(np.float32(value)))
     if pa.types.is_struct(kind):
-        return {child.name: _shortest(value[child.name], child.type) for child in kind}
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return [_shortest(item, kind.value_type) for item in value]
-    return value
+        parts = {child.name: _shortening(child.type) for child in kind}
+        inside = {name: shorten for name, shorten in parts.items() if shorten}
+        if inside:
+            return lambda value: (
+                value and value | {name: shorten(value[name]) for name, shorten in inside.items()}
+            )
+    elif shorten := _shortening(kind.value_type) if hasattr(kind, "value_type") else None:
+        return lambda value: value and [shorten(item) for item in value]
+    return None
 
 
 def _explain(uri: str, problem: Exception, storage: Storage) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tracemalloc
 from dataclasses import dataclass
@@ -449,6 +448,10 @@ def test_where_an_export_must_not_go(run: Run, table: Path) -> None:
     with pytest.raises(JobError, match="is a directory"):
         export(ExportSpec(table=str(table), format="ctm", output=f"{run.folder}/new/"))
     assert (run.folder / "a file").read_text() == "precious"
+    (run.folder / "link").symlink_to("a file")
+    for special in (run.folder / "link", "/dev/stdout", "/dev/null"):
+        with pytest.raises(JobError, match="no ordinary file"):
+            export(ExportSpec(table=str(table), format="ctm", output=str(special)))
     assert pq.read_table(table / "part-0.parquet").num_rows == 3
 
 
@@ -466,11 +469,11 @@ def test_a_file_is_replaced_only_as_a_whole(run: Run, table: Path) -> None:
     assert sorted(path.name for path in run.folder.iterdir()) == ["out", "table"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_output_that_cannot_be_written(run: Run) -> None:
-    (run.folder / "locked").mkdir(mode=0o500)
-    with pytest.raises(JobError, match=r"access to .* is forbidden"):
-        run("ctm", "locked/out")
+    (run.folder / "a file").write_text("")
+    for format in ("ctm", "srt"):
+        with pytest.raises(JobError, match=r"--output .*a file/out"):
+            run(format, "a file/out")
 
 
 # Which table
@@ -500,8 +503,8 @@ def test_a_table_that_another_tool_wrote(run: Run, table: Path) -> None:
 
 @pytest.mark.parametrize("format", ["jsonl", "vtt", "textgrid", "srt"])
 def test_memory_does_not_grow_with_the_table(tmp_path: Path, format: str) -> None:
-    said = words(*((f"word{n}", n * 0.5, n * 0.5 + 0.4) for n in range(60)))
-    rows = [clip(f"a.tar#{n:06}", 30.0, text="…", words=said) for n in range(300)]
+    said = words(*((f"word{n}", n * 0.5, n * 0.5 + 0.4) for n in range(20)))
+    rows = [clip(f"a.tar#{n:06}", 30.0, text="…", words=said) for n in range(100)]
     small = write(tmp_path / "small", rows)
     for part in range(10):
         large = write(tmp_path / "large", rows, f"part-{part}.parquet")
@@ -512,4 +515,4 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path, format: str) -> Non
         export(spec)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + (1 << 20), peaks
+    assert peaks[1] < 1.5 * peaks[0] + (1 << 19), peaks
