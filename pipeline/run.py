@@ -120,8 +120,6 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     return summary
 
 
-
-
 def _rows_per_file(shards: list[Shard]) -> int:
     """About 200 files a run: small enough to lose little when killed, large enough to read well."""
     clips = sum(

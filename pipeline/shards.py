@@ -77,7 +77,11 @@ def recognise(path: str) -> Format | None:
 
 
 def discover(
-    inputs: Sequence[str], storage: Storage, *, outputs: Sequence[str], known_names: Mapping[str, str] | None = None
+    inputs: Sequence[str],
+    storage: Storage,
+    *,
+    outputs: Sequence[str],
+    known_names: Mapping[str, str] | None = None,
 ) -> list[Shard]:
     """All shards of all inputs, each once, in a stable order.
 

@@ -109,7 +109,9 @@ def done(
 ) -> tuple[dict[str, Any], Rows]:
     """The summary and the rows by id of one run over the whole tree."""
     output = tmp_path_factory.mktemp("transcripts") / "out"
-    spec = TranscribeSpec(input=[str(laid_out[0])], output=str(output), model=str(shared_models / "digits-ctc"))
+    spec = TranscribeSpec(
+        input=[str(laid_out[0])], output=str(output), model=str(shared_models / "digits-ctc")
+    )
     summary = run(spec)
     rows = [row for file in sorted(output.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     by_id = {row["clip_id"]: row for row in rows}
