@@ -104,8 +104,9 @@ def main() -> None:
                     figures.setdefault("passes", []).append(summary["encoder"]["passes"])
     lines = ["# Four annotations against transcripts alone", "", describe(args.date), ""]
     lines += [
-        f"{args.layers} layers of width 1024, float32, random weights; {audio_s:.0f} s of audio in clips of 3 to "
-        f"15 s; medians of {args.repeats} alternating runs of the whole job. Model seconds: encoder and heads.",
+        f"{args.layers} layers of width 1024, float32, random weights; {audio_s:.0f} s of audio in clips of 3"
+        f" to 15 s; medians of {args.repeats} alternating runs of the whole job. Model seconds: encoder and "
+        "heads.",
         "",
         "| | transcribe | annotate, four heads | ratio | ratio of each pair |",
         "| --- | --- | --- | --- | --- |",

@@ -1,6 +1,6 @@
 """Word error rate and cost by window length and overlap, on long recordings of joined utterances.
 
-    python -m bench.windows --model CHECKPOINT --speech FOLDER --date 2026-11-24 --output bench/results/windows.md
+    python -m bench.windows --model CHECKPOINT --speech FOLDER --date 2026-11-24 --output windows.md
 
 FOLDER holds audio files and a `labels.tsv` with the columns path and text. Utterances are joined in order to
 recordings of `--minutes`, with short pauses. The cost is that of one encoder layer of full width, for a
@@ -109,7 +109,8 @@ def main() -> None:
     total = sum(len(text.split()) for text in references)
     lines = ["# Windows: word error rate and cost", "", describe(args.date), ""]
     lines += [
-        f"{len(speech)} recordings of about {args.minutes:g} min, {total} words; window by rows, overlap by columns.",
+        f"{len(speech)} recordings of about {args.minutes:g} min, {total} words; window by rows, overlap by "
+        "columns.",
         "",
         "| window | " + " | ".join(f"{overlap} s" for overlap in OVERLAPS_S) + " | cost at 4 s |",
         "| --- " * (len(OVERLAPS_S) + 2) + "|",

@@ -1,4 +1,4 @@
-"""Model actor: features to annotations. Windows, packed under a token budget; one encoder pass for all heads."""
+"""Model actor: features to annotations. Windows packed under a token budget, one pass for all heads."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Annotator:
     """Holds models; called with tables of features, answers tables with annotations.
 
     Args:
-        backbones: the checkpoints of each, by task; the first has the encoder. One encoder runs after another.
+        backbones: the checkpoints of each, by task; the first has the encoder. Encoders run in turn.
         schema: of the tables it answers: the features among them where another backbone is to follow.
         threads: of the CPU.
         passes: an actor that counts how often the encoder ran.

@@ -79,9 +79,9 @@ def share_out(spec: JobSpec, weights: Sequence[int] = (0,)) -> Shares:
             least = most = max(1, least // pools)
         if per_actor * least * pools > gpus and per_actor:
             raise JobError(
-                f"the {pools} encoders do not fit one model actor's memory together, and pools of their own take "
-                f"{per_actor * least * pools:g} GPUs where the cluster has {gpus:g}; annotate in runs of their "
-                "own, or choose a smaller dtype."
+                f"the {pools} encoders do not fit one model actor's memory together, and pools of their own "
+                f"take {per_actor * least * pools:g} GPUs where the cluster has {gpus:g}; annotate in runs"
+                " of their own, or choose a smaller dtype."
             )
     small = cpus < 4
     featurize_cpus = 0.5 if small else 1.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from pipeline.diarization import Segment
 from pipeline.errors import JobError
+from pipeline.export.names import field as field_of
 from pipeline.names import names_of
 from pipeline.storage import Storage
 
@@ -106,8 +107,10 @@ class References:
         return cls({name: tuple(found) for name, found in segments.items()})
 
     def name_of(self, clip_id: str) -> str | None:
-        """The name under which the reference knows a clip: the surest of its names that stands there."""
-        return next((name for name in names_of(clip_id) if name in self.segments), None)
+        """The name under which the reference knows a clip: the surest of its names that stands there,
+        plain or as `jobs/export.py` writes it."""
+        spelled = (form for name in names_of(clip_id) for form in (name, field_of(name)))
+        return next((name for name in spelled if name in self.segments), None)
 
     def score(self, clip_id: str, segments: Iterable[Segment], duration_s: float) -> ScoredRecordings:
         """One clip's errors; nothing where the reference does not know it."""

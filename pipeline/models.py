@@ -186,8 +186,10 @@ def _read_files(name: str, flag: str, task: Task, storage: Storage) -> Checkpoin
 
 
 def _open(checkpoint: CheckpointFiles, flag: str, task: Task) -> tuple[TaskModel, _Features]:
-    """The model with its weights only mapped, and what makes its features: a damaged or unfit checkpoint stops
-    the job and not its actors."""
+    """The model with its weights only mapped, and what makes its features.
+
+    A damaged or unfit checkpoint stops the job here, and not its actors.
+    """
     directory = checkpoint.directory()
     wanted = MODEL_CLASSES[task]
     try:
@@ -214,8 +216,8 @@ def _open(checkpoint: CheckpointFiles, flag: str, task: Task) -> tuple[TaskModel
         )
     if task is Task.DIARIZE and model.config.num_labels > MAX_SPEAKERS:
         raise JobError(
-            f"{flag} {checkpoint.name}: tells {model.config.num_labels} speakers apart, the table has room for "
-            f"{MAX_SPEAKERS}."
+            f"{flag} {checkpoint.name}: tells {model.config.num_labels} speakers apart, the table has room "
+            f"for {MAX_SPEAKERS}."
         )
     width = extractor.num_mel_bins * extractor.stride
     if width != model.config.feature_projection_input_dim:

@@ -14,6 +14,7 @@ from ray.data import DataContext, Dataset
 from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.cluster import connect, share_out
+from pipeline.der import References
 from pipeline.graph import Ledgered, Passes, RunFiles, annotated, configs
 from pipeline.heads import columns_of
 from pipeline.ledger import Work
@@ -22,10 +23,11 @@ from pipeline.retry import drop_rows
 from pipeline.schema import output_schema
 from pipeline.shards import Format, Shard
 from pipeline.source import AudioShards
-from pipeline.spec import JobSpec
+from pipeline.spec import AnnotateSpec, DiarizeSpec, JobSpec
 from pipeline.storage import Storage, path_of
 from pipeline.summary import Tally, as_json, tally_file, tally_files
 from pipeline.survey import blaming_output, choose_table, packed_schema, survey
+from pipeline.vad import load_detector
 
 _PACKAGES = ("w2vbert", "torch", "torchaudio", "ray", "pyarrow", "soundfile")
 _BLOCK_BYTES = 16 << 20
@@ -40,6 +42,9 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     """
     started = time.monotonic()
     storage = Storage(spec.storage.with_environment())
+    if spec.vad is not None:
+        load_detector(spec.vad)
+    references = _references(spec, storage)
     backbones = read_backbones(spec, storage)
     digests = {task: files.digest for held in backbones for task, files in held.checkpoints.items()}
     identity = {"models": digests, **spec.output_settings()}
@@ -57,7 +62,7 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     for run_id in work.unclosed:
         tally = Tally()
         for uri in ledger.data_files_of(run_id):
-            tally.add(tally_file(uri, storage))
+            tally.add(tally_file(uri, storage, references))
         facts = {"run_id": run_id, "output": output, "killed_before_summary": True}
         ledger.finish(run_id, as_json(tally, facts), to_the_end=False)
     if not work.shards:
@@ -105,7 +110,7 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
         compression="zstd",
         schema=output_schema(carried, columns_of(spec, configs(backbones))).with_metadata(metadata),
     )
-    tally = tally_files(ledger.data_files_of(work.run_id), storage)
+    tally = tally_files(ledger.data_files_of(work.run_id), storage, references)
     wall = time.monotonic() - started
     facts = _facts(spec, work, started, output, rtfx=tally.seconds / wall if not work.clips_done else None)
     facts["stage_s"] = _stage_seconds(dataset)
@@ -118,6 +123,11 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     summary = as_json(tally, facts)
     ledger.finish(work.run_id, summary, to_the_end=spec.limit is None)
     return summary
+
+
+def _references(spec: JobSpec, storage: Storage) -> References | None:
+    rttm = spec.reference_rttm if isinstance(spec, DiarizeSpec | AnnotateSpec) else None
+    return References.read(storage.normalise(rttm), storage) if rttm else None
 
 
 def _rows_per_file(shards: list[Shard]) -> int:

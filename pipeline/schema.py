@@ -26,9 +26,9 @@ READ_COLUMNS: dict[str, pa.DataType] = {
     "error": ERROR,
 }
 WINDOW = pa.struct([("start", pa.int32()), ("frames", pa.int32()), ("at", pa.int32())])
-# What the featurize stage puts in the place of the audio. `features`: (n, 160) of the frames that windows look
-# at, laid end to end; `frames`: of the whole recording, its half-filled last one among them, which `attended`
-# leaves out; `windows`: see `pipeline.windows.Window`; none of them where nothing is to be heard.
+# What the featurize stage puts in the place of the audio. `features`: (n, 160) of the frames that windows
+# look at, laid end to end; `frames`: of the whole recording, its half-filled last one among them, which
+# `attended` leaves out; `windows`: see `pipeline.windows.Window`; none where nothing is to be heard.
 FEATURE_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),
     "shard": pa.string(),

@@ -71,7 +71,8 @@ class JobSpec(BaseModel):
     max_duration_s: float | None = Field(
         None,
         gt=0,
-        description="clips longer than this many seconds become error rows (code too_long); unset: any length",
+        description="clips longer than this many seconds become error rows (code too_long); "
+        "unset: any length",
         json_schema_extra=_OUTPUT,
     )
     where: str | None = Field(

@@ -162,6 +162,8 @@ def for_the_eye(summary: Mapping[str, Any]) -> str:
         lines.append(("RTFx", f"{summary['rtfx']:.1f} (seconds of audio per second)"))
     for stage, seconds in summary.get("stage_s", {}).items():
         lines.append(("", f"{seconds:.1f} s in {stage}"))
+    if encoder := summary.get("encoder"):
+        lines.append(("encoder", _encoder(encoder)))
     if summary["wer"] is not None:
         lines.append(("WER", f"{summary['wer']:.2%} over {summary['scored_clips']} clips with a reference"))
         lines.append(("CER", f"{summary['cer']:.2%}"))
@@ -175,6 +177,12 @@ def for_the_eye(summary: Mapping[str, Any]) -> str:
 
 def _hours(hours: float) -> str:
     return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+
+def _encoder(encoder: Mapping[str, Any]) -> str:
+    """How often it ran, and for what."""
+    shared = "; ".join(f"one for {', '.join(tasks)}" for tasks in encoder["backbones"])
+    return f"{encoder['passes']} passes over {encoder['frames']} frames ({shared})"
 
 
 def _der(summary: Mapping[str, Any]) -> str:

@@ -61,9 +61,9 @@ class Survey:
 def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None]:
     """The table to write, and the one it stands beside.
 
-    Where the output already is a table of other annotations, what is added later goes to a sibling of it with the
-    same ids: all files of a table have the same columns, and to rewrite a finished table for one more column
-    would cost as much as the table and could be killed half-way.
+    Where the output already is a table of other annotations, what is added later goes to a sibling of it with
+    the same ids: all files of a table have the same columns, and to rewrite a finished table for one more
+    column would cost as much as the table and could be killed half-way.
     """
     output = storage.normalise(spec.output).rstrip("/")
     ledger = Ledger(output, storage)

@@ -65,7 +65,7 @@ class DiarizationReading:
         self._stitcher.add(window.start, probabilities, voices)
 
     def _voices(self, probabilities: Floats, frames: torch.Tensor) -> Floats | None:
-        """(speakers, width) x-vectors of the frames in which each speaks alone; NaN where they are too few."""
+        """(speakers, width): x-vectors of the frames in which each speaks alone; NaN of too few."""
         assert self._head.voices is not None
         active = probabilities[: len(frames)] > self._head.options.onset
         alone = active & (active.sum(axis=1, keepdims=True) == 1)

@@ -23,8 +23,8 @@ Vector = npt.NDArray[np.float32]
 class EmbeddingHead:
     """Wav2Vec2BertForXVector, with the numbers that the published class gives for each clip alone.
 
-    Its pooling takes the length of the time-delay network's output from a formula without dilation, so where a
-    layer is dilated a half-filled last frame counts, and else it does not.
+    Its pooling takes the length of the time-delay network's output from a formula without dilation, so where
+    a layer is dilated a half-filled last frame counts, and else it does not.
     """
 
     def __init__(self, model: Wav2Vec2BertForXVector) -> None:

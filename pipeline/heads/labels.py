@@ -27,7 +27,7 @@ class LabelHead:
         self.names = [name for _, name in sorted((model.config.id2label or {}).items())]
 
     def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[Any]:
-        """Logits (labels,) of whole clips; of other pieces the projected frames, (n, classifier_proj_size)."""
+        """Logits (labels,) of whole clips; of other pieces the projected frames, (n, projection)."""
         projected = self.model.project(encoding)
         found: list[Any] = list(projected.split())
         whole = [index for index, piece in enumerate(pieces) if piece.clip.whole]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,7 @@ class TranscriptHead:
         self.decoder = decoder
         self.stride = model_stride(model)
         self.frame_s = seconds_per_frame(model.config)
-        tokenizer = decoder.tokenizer
-        self.delimiter = tokenizer.word_delimiter_token_id
+        self.delimiter = decoder.tokenizer.word_delimiter_token_id
 
     def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[_Path]:
         logits = self.model.frame_logits(encoding)
@@ -51,7 +51,7 @@ class TranscriptHead:
         offsets = logits.offsets
         return [
             _Path(ids[start:stop], posteriors[start:stop], None if kept is None else kept[start:stop])
-            for start, stop in zip(offsets, offsets[1:], strict=False)
+            for start, stop in pairwise(offsets)
         ]
 
     def reading(self, clip: Clip) -> TranscriptReading:
@@ -146,8 +146,8 @@ def best_seam(before: Ids, after: Ids) -> int:
     """Where to go over from one window's path to the next one's, which both cover these frames.
 
     Both windows hear the same words there, but each sees one side better and may emit a token some frames
-    earlier or later. At a seam where the two agree on both sides no token is lost or doubled; of the places that
-    agree well enough, the one nearest to the middle leaves both windows the most context.
+    earlier or later. At a seam where the two agree on both sides no token is lost or doubled; of the places
+    that agree well enough, the one nearest to the middle leaves both windows the most context.
 
     Args:
         before, after: (n,) ids of the two paths.

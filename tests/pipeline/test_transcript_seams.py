@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,7 +39,7 @@ def spoken(draw: st.DrawFn) -> tuple[list[tuple[int, int]], int]:
 
 
 def path_of(places: list[tuple[int, int]], start: int, stop: int, shifts: list[int]) -> np.ndarray:
-    """A window's path: it emits each token within two frames of its place, as encoders do near their edges."""
+    """A window's path: it emits each token within two frames of its place, as encoders do at their edges."""
     path = np.full(stop - start, BLANK)
     for (place, token), shift in zip(places, shifts, strict=True):
         at = place + shift - start
