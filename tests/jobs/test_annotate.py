@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import Wav2Vec2CTCTokenizer
@@ -17,19 +16,11 @@ from pipeline.run import run
 from pipeline.spec import AnnotateSpec, ClassifySpec, DiarizeSpec, EmbedSpec, TranscribeSpec
 from tests.conftest import ROOT
 from tests.jobs.peers import answer, build, save
+from tests.jobs.tables import assert_close, rows_of
 
 Row = dict[str, Any]
 pytestmark = pytest.mark.usefixtures("local_ray")
 TASKS = ("transcribe", "classify", "diarize", "embed")
-
-
-def rows_of(output: Path) -> dict[str, Row]:
-    rows = [
-        row for file in sorted(output.glob("*.parquet")) for row in pq.ParquetFile(file).read().to_pylist()
-    ]
-    by_id = {row["clip_id"]: row for row in rows}
-    assert len(by_id) == len(rows)
-    return by_id
 
 
 @pytest.fixture(scope="module")
@@ -147,25 +138,6 @@ def test_each_job_alone_gives_the_same(
         for name, value in row.items():
             if name != "encoder_s":
                 assert_close(value, both[name], f"{clip_id} {name}")
-
-
-def assert_close(one: Any, other: Any, where: str) -> None:
-    """Equal, but for floats, which may differ by 1e-4."""
-    if isinstance(one, float) and isinstance(other, float):
-        assert one == pytest.approx(other, abs=1e-4, rel=1e-4), where
-    elif isinstance(one, list):
-        assert len(one) == len(other), where
-        if one and isinstance(one[0], float | list) and not isinstance(one[0], str):
-            np.testing.assert_allclose(one, other, atol=1e-4, err_msg=where)
-        else:
-            for first, second in zip(one, other, strict=True):
-                assert_close(first, second, where)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_close(one[key], other[key], where)
-    else:
-        assert one == other, where
 
 
 def test_multi_label_scores_are_sigmoids(corpus: Path, tmp_path: Path, clips: Any) -> None:

@@ -1,0 +1,40 @@
+"""Written tables, as rows by id, and when two of them are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+Row = dict[str, Any]
+
+
+def rows_of(output: Path) -> dict[str, Row]:
+    rows = [
+        row for file in sorted(output.glob("*.parquet")) for row in pq.ParquetFile(file).read().to_pylist()
+    ]
+    by_id = {row["clip_id"]: row for row in rows}
+    assert len(by_id) == len(rows)
+    return by_id
+
+
+def assert_close(one: Any, other: Any, where: str) -> None:
+    """Equal, but for floats, which may differ by 1e-4."""
+    if isinstance(one, float) and isinstance(other, float):
+        assert one == pytest.approx(other, abs=1e-4, rel=1e-4), where
+    elif isinstance(one, list):
+        assert len(one) == len(other), where
+        if one and isinstance(one[0], float | list) and not isinstance(one[0], str):
+            np.testing.assert_allclose(one, other, atol=1e-4, err_msg=where)
+        else:
+            for first, second in zip(one, other, strict=True):
+                assert_close(first, second, where)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_close(one[key], other[key], where)
+    else:
+        assert one == other, where
