@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import soundfile
+from pipeline.graph import Ledgered, RunFiles
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.ledger import Ledger, Work
-from pipeline.run import _Ledgered, _RunFiles
 from pipeline.shards import discover
 from pipeline.source import AudioShards
 from pipeline.storage import Storage, StorageOptions, path_of
@@ -40,7 +40,7 @@ def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
         checkpoint_path=path_of(ledger.commit_uri(work.run_id)),
         override_filesystem=STORAGE.arrow_filesystem(ledger.output),
         delete_checkpoint_on_success=False,
-        checkpoint_manager_cls=_Ledgered,
+        checkpoint_manager_cls=Ledgered,
     )
     source = AudioShards(work, STORAGE, pa.schema([]), census=ledger.census_uri(work.run_id))
     clips = ray.data.read_datasource(source, num_cpus=0.25)
@@ -48,7 +48,7 @@ def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
         clips = clips.limit(limit)
     clips.map_batches(identity, batch_format="pyarrow", num_cpus=0.25).write_parquet(
         path_of(ledger.output),
-        filename_provider=_RunFiles(work.run_id),
+        filename_provider=RunFiles(work.run_id),
         min_rows_per_file=10,
         ray_remote_args={"num_cpus": 0.25},
     )
@@ -68,7 +68,7 @@ def test_runs_of_a_few_clips_each_get_through_all_of_them(tmp_path: Path) -> Non
                 member.size = len(buffer.getvalue())
                 tar.addfile(member, io.BytesIO(buffer.getvalue()))
     ledger = Ledger(str(tmp_path / "out"), STORAGE)
-    shards = discover([str(tmp_path)], STORAGE, output=ledger.output)
+    shards = discover([str(tmp_path)], STORAGE, outputs=[ledger.output])
     wrote: list[str] = []
     for night, limit in enumerate([1, 50, 10, 100, 100]):
         ledger.sweep()
