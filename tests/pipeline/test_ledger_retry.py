@@ -163,6 +163,14 @@ def test_a_run_killed_before_the_retry_is_not_continued(table: Output) -> None:
     assert (work.run_id, left(work)) == ("run3", [("a.tar", []), ("b.tar", [])])
 
 
+def test_errors_are_annotated_anew_in_a_run_of_its_own(table: Output) -> None:
+    # The killed run counts its own rows, and some of them are about to go.
+    table.begin("run1", A, B)
+    table.write("run1", [(A, 0)], errors={0: UNDECODABLE})
+    assert table.plan(A, B).run_id == "run1"
+    assert table.plan(A, B, retry=True).run_id == "run9"
+
+
 def test_error_rows_of_a_changed_shard_and_of_a_loose_file(table: Output) -> None:
     loose = shard("x.wav", Format.AUDIO)
     table.begin("run1", A, loose)

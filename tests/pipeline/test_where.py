@@ -63,7 +63,7 @@ def corpus(tmp_path: Path) -> Path:
 
 def read(corpus: Path, where: str | None, **work: Any) -> list[dict[str, Any]]:
     """What the read tasks yield, run here one after another."""
-    shards = discover([str(corpus)], STORAGE, output="elsewhere")
+    shards = discover([str(corpus)], STORAGE, outputs=["elsewhere"])
     todo = Work("run1", False, shards, work.get("done", {}), 0, where=where)
     source = AudioShards(todo, STORAGE, CARRIED, census=str(corpus.parent / "census"))
     return [row for task in source.get_read_tasks(1) for table in task() for row in table.to_pylist()]
@@ -145,7 +145,7 @@ def test_a_value_that_does_not_fit_is_no_answer_and_stops_nothing(corpus: Path) 
 
 def test_loose_files_are_judged_by_their_names(corpus: Path) -> None:
     (corpus / "empty.wav").write_bytes(b"")
-    shards = discover([str(corpus)], STORAGE, output="elsewhere")
+    shards = discover([str(corpus)], STORAGE, outputs=["elsewhere"])
 
     def loose(where: str) -> list[str]:
         kept = without_unasked(shards, Where(where, CARRIED), CARRIED)
@@ -190,7 +190,7 @@ def test_a_column_that_duckdb_cannot_read_is_not_there() -> None:
 
 def test_the_columns_that_a_condition_sees_are_not_those_of_the_audio(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(b"RIFF")
-    (shard,) = discover([str(tmp_path)], STORAGE, output="elsewhere")
+    (shard,) = discover([str(tmp_path)], STORAGE, outputs=["elsewhere"])
     clips = read_table([loose_clip(shard)], CARRIED)
     condition = Where("clip_id = 'x.wav#x'", CARRIED)
     assert condition.filter(clips).equals(clips)

@@ -1,0 +1,89 @@
+"""--limit: Ray's own limit behind the read tasks keeps the ledger's books straight, and reads little more."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import soundfile
+from pipeline.graph import Ledgered, RunFiles
+from ray.data import DataContext
+from ray.data.checkpoint import CheckpointConfig
+
+from pipeline.ledger import Ledger, Work
+from pipeline.shards import discover
+from pipeline.source import AudioShards
+from pipeline.storage import Storage, StorageOptions, path_of
+
+STORAGE = Storage(StorageOptions())
+CLIPS = 40
+
+
+def identity(clips: pa.Table) -> pa.Table:
+    return clips.select(["clip_id", "shard"])
+
+
+def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
+    """The graph of a job without its models; the ids it wrote."""
+    ledger.begin(work)
+    context = DataContext.get_current()
+    context.target_max_block_size = 1 << 20
+    context.checkpoint_config = CheckpointConfig(
+        id_column="clip_id",
+        checkpoint_path=path_of(ledger.commit_uri(work.run_id)),
+        override_filesystem=STORAGE.arrow_filesystem(ledger.output),
+        delete_checkpoint_on_success=False,
+        checkpoint_manager_cls=Ledgered,
+    )
+    source = AudioShards(work, STORAGE, pa.schema([]), census=ledger.census_uri(work.run_id))
+    clips = ray.data.read_datasource(source, num_cpus=0.25)
+    if limit is not None:
+        clips = clips.limit(limit)
+    clips.map_batches(identity, batch_format="pyarrow", num_cpus=0.25).write_parquet(
+        path_of(ledger.output),
+        filename_provider=RunFiles(work.run_id),
+        min_rows_per_file=10,
+        ray_remote_args={"num_cpus": 0.25},
+    )
+    files = ledger.data_files_of(work.run_id)
+    return [row for uri in files for row in pq.ParquetFile(uri).read()["clip_id"].to_pylist()]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_runs_of_a_few_clips_each_get_through_all_of_them(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 100_000)
+    soundfile.write(buffer, noise, 16_000, format="WAV")
+    for number in range(3):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for key in range(CLIPS):
+                member = tarfile.TarInfo(f"{key}.wav")
+                member.size = len(buffer.getvalue())
+                tar.addfile(member, io.BytesIO(buffer.getvalue()))
+    ledger = Ledger(str(tmp_path / "out"), STORAGE)
+    shards = discover([str(tmp_path)], STORAGE, outputs=[ledger.output])
+    wrote: list[str] = []
+    for night, limit in enumerate([1, 50, 10, 100, 100]):
+        ledger.sweep()
+        work = ledger.plan(shards, f"run{night}")
+        if not work.shards:
+            assert len(wrote) == 3 * CLIPS
+            break
+        new = annotate(ledger, work, limit)
+        # No more than asked for, and less only where no more is left.
+        assert len(new) == min(limit, 3 * CLIPS - len(wrote))
+        wrote += new
+        plan = tmp_path / "out" / "_run" / "shards" / f"run{night}.jsonl"
+        ledger.finish(work.run_id, {}, to_the_end=False)
+        lines = [json.loads(line) for line in plan.read_text().splitlines()]
+        finished = {line["name"] for line in lines if line["finished"]}
+        assert all(sum(row.startswith(f"{name}#") for row in wrote) == CLIPS for name in finished)
+    assert sorted(wrote) == sorted(f"{number}.tar#{key}" for number in range(3) for key in range(CLIPS))
+    assert ledger.plan(shards, "run9").shards == []
