@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import soundfile
-from pipeline.graph import Ledgered, RunFiles
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
+from pipeline.graph import Ledgered, RunFiles
 from pipeline.ledger import Ledger, Work
 from pipeline.shards import discover
 from pipeline.source import AudioShards
