@@ -2,9 +2,9 @@
 
     python -m bench.memory_flat --clips 1000 20000 --date 2026-11-24 --output bench/results/memory-flat.md
 
-Each size is transcribed by `jobs/transcribe.py` in a process of its own with a Ray cluster of its own. Memory
-is what a process alone occupies (USS: without pages that it shares, the object store among them), sampled five
-times a second; the largest process of each kind counts.
+Each size is transcribed by `jobs/transcribe.py` in a process of its own with a Ray cluster of its own.
+Memory is what a process alone occupies (USS: without pages that it shares, the object store among them),
+sampled five times a second; the largest process of each kind counts.
 """
 
 from __future__ import annotations
