@@ -1,6 +1,6 @@
 """Finds the speakers of a corpus by the x-vectors of its table, and scores verification trials.
 
-python jobs/speakers.py --input s3://lake/voices/ --output s3://lake/speakers/ --trials trials.txt
+python jobs/speakers.py --table s3://lake/voices/ --output s3://lake/speakers/ --trials trials.txt
 """
 
 from __future__ import annotations

@@ -63,14 +63,14 @@ class EmbeddingTable:
                     schemas.append(parquet.schema_arrow)
                     rows += parquet.metadata.num_rows
         except Exception as problem:  # every protocol has exceptions of its own
-            raise JobError(f"--input {uri}: {storage.explain(uri, problem)}.") from problem
+            raise JobError(f"--table {uri}: {storage.explain(uri, problem)}.") from problem
         if not files:
-            raise JobError(f"--input {uri}: no Parquet file there.")
+            raise JobError(f"--table {uri}: no Parquet file there.")
         for file, schema in zip(files, schemas, strict=True):
             for name in ("clip_id", "embedding"):
                 if name not in schema.names:
                     raise JobError(
-                        f"--input {uri}: {file} has no column '{name}' (it has {', '.join(schema.names)}). "
+                        f"--table {uri}: {file} has no column '{name}' (it has {', '.join(schema.names)}). "
                         "Tables with x-vectors come from jobs/embed.py, or jobs/annotate.py --embed."
                     )
             kind = schema.field("embedding").type
@@ -79,7 +79,7 @@ class EmbeddingTable:
             )
             if not is_list or not pa.types.is_floating(kind.value_type):
                 raise JobError(
-                    f"--input {uri}: column 'embedding' of {file} is {kind}, not a list of floats."
+                    f"--table {uri}: column 'embedding' of {file} is {kind}, not a list of floats."
                 )
         columns = frozenset.intersection(*(frozenset(schema.names) for schema in schemas))
         return cls(files, storage, rows, columns)
@@ -109,7 +109,7 @@ class EmbeddingTable:
             with pq.ParquetFile(path_of(file), filesystem=self.storage.arrow_filesystem(file)) as parquet:
                 yield from parquet.iter_batches(batch_size=_ROWS, columns=columns)
         except (OSError, pa.ArrowException) as problem:
-            raise JobError(f"--input: {self.storage.explain(file, problem)}.") from problem
+            raise JobError(f"--table: {self.storage.explain(file, problem)}.") from problem
 
 
 def _parquet_files(uri: str, storage: Storage) -> list[str]:

@@ -35,7 +35,7 @@ class SpeakersSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: str = Field(
+    table: str = Field(
         min_length=1,
         description="table with x-vectors: a directory, a glob or a Parquet file, local or s3://",
     )
@@ -88,13 +88,13 @@ def run(spec: SpeakersSpec, *, limit: int = LINKAGE_LIMIT) -> dict[str, Any]:
             f"this job needs scikit-learn ({problem}): pip install 'w2vbert[speakers]'"
         ) from problem
     storage = Storage(spec.storage.with_environment())
-    source = storage.normalise(spec.input)
+    source = storage.normalise(spec.table)
     trials = None if spec.trials is None else Trials.read(storage.normalise(spec.trials), storage)
     table = EmbeddingTable.open(source, storage)
     output = None if spec.output is None else storage.normalise(spec.output)
     if output is not None:
         _require_own_directory(output, table)
-    summary: dict[str, Any] = {"input": source}
+    summary: dict[str, Any] = {"table": source}
     if trials is not None:
         summary["trials"] = _verify(trials, table, spec, storage)
     if output is not None:

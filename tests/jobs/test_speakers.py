@@ -61,7 +61,7 @@ def trials(tmp_path: Path) -> Path:
 
 
 def test_speakers_and_trials_in_one_command(voices: Path, trials: Path, tmp_path: Path) -> None:
-    command = ["jobs/speakers.py", "--input", voices, "--output", tmp_path / "out", "--trials", trials]
+    command = ["jobs/speakers.py", "--table", voices, "--output", tmp_path / "out", "--trials", trials]
     command += ["--scores", tmp_path / "scores.txt"]
     done = subprocess.run(
         [sys.executable, *map(str, command)], capture_output=True, text=True, check=False, timeout=120
@@ -113,7 +113,7 @@ def test_a_purity_by_hand(tmp_path: Path) -> None:
         "embedding": [one, one, one, other, other],
     }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    summary = run(SpeakersSpec(input=str(tmp_path / "t.parquet"), output=str(tmp_path / "out")))
+    summary = run(SpeakersSpec(table=str(tmp_path / "t.parquet"), output=str(tmp_path / "out")))
     assert summary["reference"]["purity"] == 0.8
     assert summary["reference"]["homogeneity"] == pytest.approx(0.4325, abs=1e-4)
     assert summary["largest"] == [
@@ -125,7 +125,7 @@ def test_a_purity_by_hand(tmp_path: Path) -> None:
 def test_a_second_run_replaces_the_first(voices: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     for threshold, speakers in ((0.7, 4), (-0.9, 1)):
-        summary = run(SpeakersSpec(input=f"{voices}/*.parquet", output=str(output), threshold=threshold))
+        summary = run(SpeakersSpec(table=f"{voices}/*.parquet", output=str(output), threshold=threshold))
         assert summary["speakers"] == speakers
         assert sorted(path.name for path in output.iterdir()) == ["_run", "speakers.parquet"]
         ids = pq.read_table(output / "speakers.parquet")["speaker_id"]
@@ -135,7 +135,7 @@ def test_a_second_run_replaces_the_first(voices: Path, tmp_path: Path) -> None:
 def test_above_the_limit_the_speakers_are_the_same(voices: Path, tmp_path: Path) -> None:
     tables = []
     for name, limit in (("whole", 10_000), ("condensed", 10)):
-        summary = run(SpeakersSpec(input=str(voices), output=str(tmp_path / name)), limit=limit)
+        summary = run(SpeakersSpec(table=str(voices), output=str(tmp_path / name)), limit=limit)
         assert summary["method"].startswith("BIRCH") == (limit == 10)
         tables.append(pq.read_table(tmp_path / name / "speakers.parquet").to_pylist())
     for whole, condensed in zip(*tables, strict=True):
@@ -146,12 +146,12 @@ def test_above_the_limit_the_speakers_are_the_same(voices: Path, tmp_path: Path)
 def test_from_s3_to_s3(moto_s3: S3, tmp_path: Path) -> None:
     pq.write_table(corpus(), tmp_path / "t.parquet")
     moto_s3.client.upload_file(str(tmp_path / "t.parquet"), moto_s3.bucket, "voices/t.parquet")  # type: ignore
-    summary = run(SpeakersSpec(input=moto_s3.uri("voices/"), output=moto_s3.uri("speakers")))
+    summary = run(SpeakersSpec(table=moto_s3.uri("voices/"), output=moto_s3.uri("speakers")))
     assert summary["speakers"] == 4
     moto_s3.client.download_file(moto_s3.bucket, "speakers/speakers.parquet", str(tmp_path / "s.parquet"))  # type: ignore
     assert pq.read_table(tmp_path / "s.parquet").num_rows == 27
     with pytest.raises(JobError, match="--output s3://absent-bucket/speakers does not exist"):
-        run(SpeakersSpec(input=moto_s3.uri("voices/"), output="s3://absent-bucket/speakers"))
+        run(SpeakersSpec(table=moto_s3.uri("voices/"), output="s3://absent-bucket/speakers"))
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -162,28 +162,28 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_what_cannot_be_done_is_told_before_any_work(
     voices: Path, trials: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = refused(capsys, "--input", voices)
+    said = refused(capsys, "--table", voices)
     assert said.startswith(
         "jobs/speakers.py: nothing to do: give --output to find speakers, --trials to score"
     )
-    said = refused(capsys, "--input", voices, "--output", tmp_path / "o", "--scores", "s.txt")
+    said = refused(capsys, "--table", voices, "--output", tmp_path / "o", "--scores", "s.txt")
     assert "scores: there is nothing to score without --trials" in said
-    assert "holds another table" in refused(capsys, "--input", voices, "--output", voices)
-    said = refused(capsys, "--input", tmp_path / "absent", "--output", tmp_path / "o")
+    assert "holds another table" in refused(capsys, "--table", voices, "--output", voices)
+    said = refused(capsys, "--table", tmp_path / "absent", "--output", tmp_path / "o")
     assert "absent does not exist" in said
     trials.write_text("1 a b\nx y\n")
-    said = refused(capsys, "--input", voices, "--output", tmp_path / "o", "--trials", trials)
+    said = refused(capsys, "--table", voices, "--output", tmp_path / "o", "--trials", trials)
     assert "trials.txt, line 2: neither" in said
     assert not (tmp_path / "o").exists()
     one = tmp_path / "alone" / "speakers.parquet"
     one.parent.mkdir()
     pq.write_table(corpus(), one)
-    assert "holds another table" in refused(capsys, "--input", one, "--output", one.parent)
+    assert "holds another table" in refused(capsys, "--table", one, "--output", one.parent)
 
 
 def test_the_missing_extra_is_named(
     voices: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    said = refused(capsys, "--input", voices, "--output", voices / "out")
+    said = refused(capsys, "--table", voices, "--output", voices / "out")
     assert "pip install 'w2vbert[speakers]'" in said
