@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from w2vbert.ctc import Transcript, read_path
+from w2vbert.ctc import Transcript, Word, read_path
 
 if TYPE_CHECKING:
+    from w2vbert.spelling import SpelledWord
     from w2vbert.tokenizer import Wav2Vec2CTCTokenizer
 
 
@@ -61,7 +62,7 @@ def align(logits: Tensor, ids: Sequence[int], blank: int = 0) -> Alignment:
     """Align the tokens of a text with the logits of its clip.
 
     Args:
-        logits: (frames, vocab), logits or log probabilities; memory is frames x tokens bytes.
+        logits: (frames, vocab), logits or log probabilities; memory is up to 2 x frames x tokens bytes.
         ids: the text's ids, `tokenizer.encode(text)`; none: the clip should be silent.
         blank: id of the blank, `tokenizer.pad_token_id`.
 
@@ -99,3 +100,47 @@ def _tokens(
         for start, end in pairwise(borders)
         if path[start] != blank
     )
+
+
+@dataclass(frozen=True)
+class WordAlignment:
+    """The words of a text in the frames of its clip.
+
+    words: as they were written; confidence: mean posterior of its tokens. score: that of the `Alignment`.
+    """
+
+    words: tuple[Word, ...]
+    score: float
+
+
+def tokens_of(words: Sequence[SpelledWord], tokenizer: Wav2Vec2CTCTokenizer) -> list[int]:
+    """The ids of spelled words, with word delimiters in between where the vocabulary has one."""
+    delimiter = tokenizer.word_delimiter_token_id
+    ids: list[int] = []
+    for word in words:
+        if ids and delimiter is not None:
+            ids.append(delimiter)
+        ids += word.ids
+    return ids
+
+
+def align_words(
+    logits: Tensor, words: Sequence[SpelledWord], tokenizer: Wav2Vec2CTCTokenizer
+) -> WordAlignment:
+    """Align spelled words with the logits of their clip; see `align`.
+
+    Raises:
+        AlignmentError: as `align`.
+    """
+    blank, delimiter = tokenizer.pad_token_id, tokenizer.word_delimiter_token_id
+    alignment = align(logits, tokens_of(words, tokenizer), 0 if blank is None else blank)
+    tokens = [token for token in alignment.tokens if token.id != delimiter]
+    posteriors = np.exp(alignment.log_posteriors)
+    aligned = []
+    first = 0
+    for word in words:
+        own = tokens[first : first + len(word.ids)]
+        first += len(word.ids)
+        confidence = np.mean([posteriors[token.start_frame : token.end_frame].mean() for token in own])
+        aligned.append(Word(word.word, own[0].start_frame, own[-1].end_frame, float(confidence)))
+    return WordAlignment(tuple(aligned), alignment.score)

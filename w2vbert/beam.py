@@ -7,21 +7,30 @@ faster and smaller language model queries" (2011).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from w2vbert.ctc import Transcript, read_path
+from w2vbert.pieces import TokenPath, search_in_pieces
 
 if TYPE_CHECKING:
     from w2vbert.tokenizer import Wav2Vec2CTCTokenizer
 
 Lexicon = dict[str, list[list[int]]]  # the spellings of each word, in ids
+
+
+class LexiconError(ValueError):
+    """A lexicon that cannot be used."""
+
+
+class LanguageModelError(ValueError):
+    """A language model that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,9 @@ class BeamDecoder:
     Raises:
         ImportError: flashlight-text is not installed.
         FileNotFoundError: no such lexicon or language model.
-        ValueError: a lexicon without words, or with tokens that are none, or a tokenizer without blank or
-            delimiter.
+        LexiconError: no words in it, or tokens that are none.
+        LanguageModelError: a file that KenLM cannot load, or a model that knows none of the words.
+        ValueError: a tokenizer without blank or delimiter.
     """
 
     def __init__(
@@ -76,8 +86,6 @@ class BeamDecoder:
     ) -> None:
         try:
             from flashlight.lib.text import decoder as flashlight
-            from flashlight.lib.text.decoder.kenlm import KenLM
-            from flashlight.lib.text.dictionary import Dictionary
         except ImportError as error:
             raise ImportError("beam search needs flashlight-text: pip install flashlight-text") from error
 
@@ -98,15 +106,12 @@ class BeamDecoder:
             "log_add": log_add,
             "criterion_type": flashlight.CriterionType.CTC,
         }
-        spellings = None if lexicon is None else _spellings(lexicon, tokenizer)
+        spellings = None if lexicon is None else read_lexicon(lexicon, tokenizer)
         # What the language model scores, by index. Ids may have gaps, entries may not.
         entries = spellings or [names.get(index, f"<{index}>") for index in range(self._classes)]
-        if language_model is None:
-            model = flashlight.ZeroLM()
-        elif Path(language_model).is_file():
-            model = KenLM(os.fspath(language_model), Dictionary(list(entries)))
-        else:
-            raise FileNotFoundError(f"there is no language model {os.fspath(language_model)}")
+        model: Any = flashlight.ZeroLM()
+        if language_model is not None:
+            model = load_ngrams(Path(language_model), [*entries])
         self._language_model = model  # the search holds no reference of its own
         if spellings is None:
             self._search = flashlight.LexiconFreeDecoder(
@@ -131,42 +136,82 @@ class BeamDecoder:
         )
 
     def __call__(self, logits: Tensor) -> list[Hypothesis]:
-        """The best readings of one clip, best first, `nbest` at most.
+        """The best readings of one clip, best first, `nbest` at most, each of another text.
 
         Words, frames and confidences are those of the hypothesis's best path, as `decode_greedy` gives them.
 
         Args:
-            logits: (frames, vocab), logits or log probabilities.
+            logits: (frames, vocab), logits or log probabilities; those of a long recording are searched in
+                pieces (see `w2vbert.pieces`).
         """
-        log_probs = logits.detach().float().log_softmax(-1)[:, : self._classes].cpu()
+        paths = search_in_pieces(self._paths, logits.detach(), self.tokenizer, nbest=self.nbest)
+        return [as_hypothesis(path, self.tokenizer) for path in paths]
+
+    def _paths(self, logits: Tensor) -> Iterator[TokenPath]:
+        log_probs = logits.float().log_softmax(-1)[:, : self._classes].cpu()
         frames, classes = log_probs.shape
-        if not frames:
-            return []
         # Words of a lexicon end with a delimiter, clips with their last letter: one more frame, where the
         # delimiter is free, lets the last word end. It is no part of the path.
         ending = torch.full((1, classes), -1e30)
         ending[0, self._free] = 0.0
         searched = torch.cat([log_probs, ending]).contiguous()
-        results = self._search.decode(searched.data_ptr(), len(searched), classes)
         posteriors = log_probs.exp().numpy()
-        hypotheses = []
-        for result in results[: self.nbest]:
-            path = np.array(result.tokens[1 : frames + 1])  # between the states before and after the clip
-            transcript = read_path(path, posteriors[np.arange(frames), path], self.tokenizer)
-            hypotheses.append(Hypothesis(transcript, result.score))
-        return hypotheses
+        for result in self._search.decode(searched.data_ptr(), len(searched), classes):
+            ids = np.array(result.tokens[1 : frames + 1])  # between the states before and after the clip
+            yield TokenPath(ids, posteriors[np.arange(frames), ids], result.score)
 
 
-def _spellings(lexicon: str | os.PathLike[str] | Iterable[str], tokenizer: Wav2Vec2CTCTokenizer) -> Lexicon:
+def as_hypothesis(path: TokenPath, tokenizer: Wav2Vec2CTCTokenizer) -> Hypothesis:
+    return Hypothesis(read_path(path.ids, path.posteriors, tokenizer), path.score)
+
+
+def load_ngrams(path: Path, entries: list[str]) -> Any:
+    """KenLM's model, which knows the entries (words or tokens) by their index.
+
+    Raises:
+        FileNotFoundError: no such file.
+        LanguageModelError: KenLM cannot load it, or it knows none of the entries. KenLM notices files that are
+            cut off, but it trusts the numbers inside of its trie binaries: damaged ones may crash the process.
+    """
+    from flashlight.lib.text.decoder.kenlm import KenLM
+    from flashlight.lib.text.dictionary import Dictionary
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no language model {path}")
+    unknown = "\N{REPLACEMENT CHARACTER}"
+    try:
+        model = KenLM(os.fspath(path), Dictionary([*entries, unknown]))
+    except (RuntimeError, UnicodeDecodeError) as problem:  # the latter: it quotes bytes that are no text
+        said = "" if isinstance(problem, UnicodeDecodeError) else f": {str(problem).splitlines()[-1]}"
+        raise LanguageModelError(f"{path} is neither an ARPA file nor a KenLM binary{said}") from problem
+    start = model.start(False)
+    of_unknown = model.score(start, len(entries))[1]
+    if all(model.score(start, index)[1] == of_unknown for index in range(len(entries))):
+        raise LanguageModelError(
+            f"{path} knows none of {entries[0]!r}, {entries[-1]!r} and what is between them: "
+            "with a lexicon it is a model of its words, in the same case, without a lexicon one of tokens"
+        )
+    return model
+
+
+def read_lexicon(lexicon: str | os.PathLike[str] | Iterable[str], tokenizer: Wav2Vec2CTCTokenizer) -> Lexicon:
+    """The spellings of a lexicon, as `BeamDecoder` takes it."""
     spellings: Lexicon = {}
     vocabulary = tokenizer.get_vocab()
     if isinstance(lexicon, (str, os.PathLike)):
-        if not Path(lexicon).is_file():
-            raise FileNotFoundError(f"there is no lexicon {os.fspath(lexicon)}")
-        for number, line in enumerate(Path(lexicon).read_text(encoding="utf-8").splitlines(), start=1):
+        path = Path(lexicon)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no lexicon {path}")
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as problem:
+            raise LexiconError(f"{path} is not UTF-8 text ({problem})") from problem
+        for number, line in enumerate(lines, start=1):
             word, *tokens = line.split() or [""]
             if unknown := [token for token in tokens if token not in vocabulary]:
-                raise ValueError(f"{lexicon}, line {number}: {unknown[0]!r} is not in the vocabulary")
+                raise LexiconError(f"{path}, line {number}: {unknown[0]!r} is not in the vocabulary")
+            if word and not tokens:
+                raise LexiconError(f"{path}, line {number}: {word!r} without tokens")
             if tokens:
                 spellings.setdefault(word, []).append([vocabulary[token] for token in tokens])
     else:
@@ -176,5 +221,5 @@ def _spellings(lexicon: str | os.PathLike[str] | Iterable[str], tokenizer: Wav2V
             if tokens and all(token in vocabulary for token in tokens):
                 spellings[word] = [[vocabulary[token] for token in tokens] + ending]
     if not spellings:
-        raise ValueError("the lexicon has no word that the vocabulary can spell")
+        raise LexiconError("the lexicon has no word that the vocabulary can spell")
     return spellings
