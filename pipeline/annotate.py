@@ -21,6 +21,7 @@ from pipeline.heads.diarization import DiarizationHead
 from pipeline.heads.embedding import EmbeddingHead
 from pipeline.heads.head import Values
 from pipeline.models import CheckpointFiles
+from pipeline.resources import DecodingFiles
 from pipeline.schema import ANNOTATIONS
 from pipeline.spec import JobSpec, Task
 from pipeline.windows import Window
@@ -55,6 +56,7 @@ class Annotator:
 
     Args:
         backbones: the checkpoints of each, by task; the first has the encoder. Encoders run in turn.
+        decoding: lexicon and language model, where beam search has them.
         schema: of the tables it answers: the features among them where another backbone is to follow.
         threads: of the CPU.
         passes: an actor that counts how often the encoder ran.
@@ -64,6 +66,7 @@ class Annotator:
         self,
         backbones: Sequence[Mapping[Task, ray.ObjectRef | CheckpointFiles]],
         spec: JobSpec,
+        decoding: ray.ObjectRef | DecodingFiles,
         schema: pa.Schema,
         *,
         threads: int,
@@ -71,13 +74,14 @@ class Annotator:
     ) -> None:
         torch.set_num_threads(threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        lexica = decoding if isinstance(decoding, DecodingFiles) else ray.get(decoding)
         self._heads: list[dict[Task, Head]] = []
         for checkpoints in backbones:
             files = {
                 task: held if isinstance(held, CheckpointFiles) else ray.get(held)
                 for task, held in checkpoints.items()
             }
-            self._heads.append(build_heads(files, spec, self._device))
+            self._heads.append(build_heads(files, spec, lexica, self._device))
         self._introduce()
         on_gpu = self._device.type == "cuda"
         self._budget = spec.token_budget or (_BUDGET_ON_GPU if on_gpu else _BUDGET_ON_CPU)

@@ -16,6 +16,7 @@ from pipeline.cluster import Shares
 from pipeline.featurize import Featurizer
 from pipeline.heads import columns_of
 from pipeline.models import Backbone, feature_extractor
+from pipeline.resources import DecodingFiles
 from pipeline.schema import COST_COLUMNS, feature_schema, output_schema
 from pipeline.source import AudioShards
 from pipeline.spec import JobSpec, Task
@@ -44,6 +45,7 @@ def annotated(
     spec: JobSpec,
     shares: Shares,
     backbones: Sequence[Backbone],
+    decoding: DecodingFiles,
     carried: pa.Schema,
     storage: Storage,
     metadata: dict[str, str],
@@ -86,6 +88,7 @@ def annotated(
             fn_constructor_args=(
                 [{task: ray.put(files) for task, files in held.checkpoints.items()} for held in stage],
                 spec,
+                ray.put(decoding),
                 schema,
             ),
             fn_constructor_kwargs={"threads": shares.threads, "passes": passes},

@@ -6,11 +6,8 @@ encoder's weights along.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from safetensors.torch import save
 
 from pipeline.diarization import MAX_SPEAKERS
 from pipeline.errors import JobError
+from pipeline.node_files import Files, digest_of, directory_of
 from pipeline.spec import JobSpec, Task
 from pipeline.storage import Storage, path_of
 from w2vbert.checkpoint import backbone_digest
@@ -49,30 +47,15 @@ MODEL_CLASSES: Mapping[Task, type[TaskModel]] = {
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """The files of a checkpoint, as bytes: arrays travel through the object store without a copy."""
+    """The files of a checkpoint."""
 
     name: str
     digest: str
-    files: dict[str, npt.NDArray[np.uint8]]
+    files: Files
 
     def directory(self) -> Path:
-        """The files in a directory of this node, written by whoever comes first."""
-        target = (
-            Path(tempfile.gettempdir()) / f"w2vbert-{os.getuid()}" / self.digest.removeprefix("sha256:")[:32]
-        )
-        if not target.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryDirectory(dir=target.parent) as work:
-                made = Path(work) / "files"
-                made.mkdir()
-                for name, data in self.files.items():
-                    data.tofile(made / name)
-                try:
-                    made.rename(target)
-                except OSError:  # another process was first
-                    if not target.is_dir():
-                        raise
-        return target
+        """The files in a directory of this node."""
+        return directory_of(self.files, self.digest)
 
     @property
     def config(self) -> Wav2Vec2BertConfig:
@@ -116,11 +99,8 @@ def read_backbones(spec: JobSpec, storage: Storage) -> list[Backbone]:
         digest = backbone_digest(model)
         head = sum(p.numel() for key, p in model.named_parameters() if not _in_encoder(key))
         if known := found.get(digest):
-            slim = replace(
-                checkpoint,
-                digest=hashlib.sha256(f"{checkpoint.digest} head".encode()).hexdigest(),
-                files=_without_encoder(checkpoint, model),
-            )
+            files = _without_encoder(checkpoint, model)
+            slim = CheckpointFiles(name, digest_of(files), files)
             checkpoints = {**known.checkpoints, task: slim}
             found[digest] = Backbone(digest, checkpoints, known.parameters + head)
         else:
@@ -146,11 +126,7 @@ def read_checkpoint(name: str, storage: Storage, flag: str = "--model") -> Check
         raise JobError(f"{flag} {name}: no weights there (model.safetensors or pytorch_model.bin).")
     if any(file.endswith(".safetensors") for file in files):
         files = {file: data for file, data in files.items() if not file.endswith(".bin")}
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(f"{file}:{len(files[file])}\n".encode())
-        digest.update(files[file].data)
-    return CheckpointFiles(name, f"sha256:{digest.hexdigest()}", files)
+    return CheckpointFiles(name, digest_of(files), files)
 
 
 def load_models(
@@ -232,7 +208,7 @@ def _in_encoder(name: str) -> bool:
     return name.startswith("wav2vec2_bert.")
 
 
-def _without_encoder(checkpoint: CheckpointFiles, model: TaskModel) -> dict[str, npt.NDArray[np.uint8]]:
+def _without_encoder(checkpoint: CheckpointFiles, model: TaskModel) -> Files:
     head = {name: tensor for name, tensor in model.state_dict().items() if not _in_encoder(name)}
     files = {name: data for name, data in checkpoint.files.items() if name.endswith(".json")}
     files = {name: data for name, data in files.items() if not name.endswith(".index.json")}

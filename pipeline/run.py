@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -18,16 +18,18 @@ from pipeline.der import References
 from pipeline.graph import Ledgered, Passes, RunFiles, annotated, configs
 from pipeline.heads import columns_of
 from pipeline.ledger import Work
-from pipeline.models import read_backbones
+from pipeline.models import Backbone, read_backbones
+from pipeline.resources import DecodingFiles, read_decoding_files
 from pipeline.retry import drop_rows
 from pipeline.schema import output_schema
 from pipeline.shards import Format, Shard
 from pipeline.source import AudioShards
-from pipeline.spec import AnnotateSpec, DiarizeSpec, JobSpec
+from pipeline.spec import AnnotateSpec, DiarizeSpec, JobSpec, Task, TranscriptOptions, options
 from pipeline.storage import Storage, path_of
 from pipeline.summary import Tally, as_json, tally_file, tally_files
 from pipeline.survey import blaming_output, choose_table, packed_schema, survey
 from pipeline.vad import load_detector
+from w2vbert.processor import Wav2Vec2BertProcessor
 
 _PACKAGES = ("w2vbert", "torch", "torchaudio", "ray", "pyarrow", "soundfile")
 _BLOCK_BYTES = 16 << 20
@@ -47,7 +49,8 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     references = _references(spec, storage)
     backbones = read_backbones(spec, storage)
     digests = {task: files.digest for held in backbones for task, files in held.checkpoints.items()}
-    identity = {"models": digests, **spec.output_settings()}
+    decoding = _decoding_files(spec, backbones, storage)
+    identity = {"models": digests, **spec.output_settings(), **decoding.digests()}
     ledger, elder = choose_table(spec, storage)
     if elder is not None:
         say(
@@ -100,7 +103,7 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     )
     source = AudioShards(work, storage, carried, census=ledger.census_uri(work.run_id))
     passes: Any = ray.remote(num_cpus=0)(Passes).remote()
-    dataset = annotated(source, spec, shares, backbones, carried, storage, metadata, passes)
+    dataset = annotated(source, spec, shares, backbones, decoding, carried, storage, metadata, passes)
     dataset.write_parquet(
         path_of(output),
         filesystem=storage.arrow_filesystem(output),
@@ -123,6 +126,14 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     summary = as_json(tally, facts)
     ledger.finish(work.run_id, summary, to_the_end=spec.limit is None)
     return summary
+
+
+def _decoding_files(spec: JobSpec, backbones: Sequence[Backbone], storage: Storage) -> DecodingFiles:
+    for backbone in backbones:
+        if checkpoint := backbone.checkpoints.get(Task.TRANSCRIBE):
+            tokenizer = Wav2Vec2BertProcessor.from_pretrained(checkpoint.directory()).tokenizer
+            return read_decoding_files(options(spec, TranscriptOptions), tokenizer, storage)
+    return DecodingFiles()
 
 
 def _references(spec: JobSpec, storage: Storage) -> References | None:

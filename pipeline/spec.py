@@ -210,15 +210,14 @@ class JobSpec(BaseModel):
 class TranscriptOptions(BaseModel):
     """How logits become words."""
 
+    # Of these two files the contents belong to the table, not the places: see `resources.DecodingFiles`.
     lexicon: str | None = Field(
         None,
         description="beam search among these words only: a file with a word and its tokens in each line",
-        json_schema_extra=_OUTPUT,
     )
     language_model: str | None = Field(
         None,
         description="n-gram language model for beam search: an ARPA file or a KenLM binary",
-        json_schema_extra=_OUTPUT,
     )
     lm_weight: float = Field(2.0, description="weight of the language model", json_schema_extra=_OUTPUT)
     word_score: float = Field(

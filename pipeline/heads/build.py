@@ -15,6 +15,7 @@ from pipeline.heads.head import Head
 from pipeline.heads.labels import LabelHead
 from pipeline.heads.transcript import TranscriptHead
 from pipeline.models import CheckpointFiles, load_models
+from pipeline.resources import DecodingFiles
 from pipeline.spec import DiarizationOptions, JobSpec, LabelOptions, Task, TranscriptOptions, options
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.heads import (
@@ -27,7 +28,10 @@ from w2vbert.processor import Wav2Vec2BertProcessor
 
 
 def build_heads(
-    checkpoints: Mapping[Task, CheckpointFiles], spec: JobSpec, device: torch.device
+    checkpoints: Mapping[Task, CheckpointFiles],
+    spec: JobSpec,
+    decoding: DecodingFiles,
+    device: torch.device,
 ) -> dict[Task, Head]:
     """The heads of one backbone."""
     models = load_models(checkpoints, getattr(torch, spec.dtype), device)
@@ -36,7 +40,8 @@ def build_heads(
         match model:
             case Wav2Vec2BertForCTC():
                 tokenizer = Wav2Vec2BertProcessor.from_pretrained(checkpoints[task].directory()).tokenizer
-                heads[task] = TranscriptHead(model, Decoder(options(spec, TranscriptOptions), tokenizer))
+                decoder = Decoder(options(spec, TranscriptOptions), decoding, tokenizer, device)
+                heads[task] = TranscriptHead(model, tokenizer, decoder)
             case Wav2Vec2BertForSequenceClassification():
                 heads[task] = LabelHead(model, options(spec, LabelOptions))
             case Wav2Vec2BertForXVector():

@@ -15,9 +15,10 @@ from pipeline.decoding import Decoder
 from pipeline.heads.head import Clip, Piece, Values, model_stride
 from pipeline.spec import Task
 from pipeline.windows import Window
-from w2vbert.ctc import Transcript, best_path, seconds_per_frame
+from w2vbert.ctc import Transcript, Word, best_path, read_path, seconds_per_frame
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.model import Encoding
+from w2vbert.tokenizer import Wav2Vec2CTCTokenizer
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -37,12 +38,13 @@ class _Path:
 class TranscriptHead:
     """Wav2Vec2BertForCTC with a decoder."""
 
-    def __init__(self, model: Wav2Vec2BertForCTC, decoder: Decoder) -> None:
+    def __init__(self, model: Wav2Vec2BertForCTC, tokenizer: Wav2Vec2CTCTokenizer, decoder: Decoder) -> None:
         self.model = model
+        self.tokenizer = tokenizer
         self.decoder = decoder
         self.stride = model_stride(model)
         self.frame_s = seconds_per_frame(model.config)
-        self.delimiter = decoder.tokenizer.word_delimiter_token_id
+        self.delimiter = tokenizer.word_delimiter_token_id
 
     def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[_Path]:
         logits = self.model.frame_logits(encoding)
@@ -103,34 +105,28 @@ class TranscriptReading:
                 self._logits[self._end, delimiter] = 0.0
 
     def finish(self) -> Values:
-        logits = None if self._logits is None else torch.from_numpy(self._logits)
-        decoder = self._head.decoder
-        hypotheses = decoder.read(self._ids, self._posteriors, logits)
-        best = hypotheses[0].transcript
-        values = {
-            "text": best.text,
-            "text_confidence": best.confidence,
-            "words": words(best, self._head.frame_s),
-            "nbest": [{"text": found.transcript.text, "score": found.score} for found in hypotheses],
-        }
-        if decoder.aligns and logits is not None and self._clip.reference:
-            aligned = decoder.align(logits, self._clip.reference)
-            if aligned is not None:
-                values["aligned_words"] = [
-                    {
-                        "word": word.word,
-                        "start_s": word.start_frame * self._head.frame_s,
-                        "end_s": word.end_frame * self._head.frame_s,
-                        "confidence": word.confidence,
-                    }
-                    for word in aligned.words
-                ]
-                values["alignment_score"] = aligned.score
+        head = self._head
+        if self._logits is None:
+            return self._values(read_path(self._ids, self._posteriors, head.tokenizer))
+        logits = torch.from_numpy(self._logits).to(head.model.device)
+        hypotheses = head.decoder.read(logits)
+        values = self._values(hypotheses[0].transcript)
+        values["nbest"] = [{"text": found.transcript.text, "score": found.score} for found in hypotheses]
+        if head.decoder.aligns and (aligned := head.decoder.align(logits, self._clip.reference)) is not None:
+            values["aligned_words"] = word_rows(aligned.words, head.frame_s)
+            values["alignment_score"] = aligned.score
         return values
 
+    def _values(self, transcript: Transcript) -> Values:
+        return {
+            "text": transcript.text,
+            "text_confidence": transcript.confidence,
+            "words": word_rows(transcript.words, self._head.frame_s),
+        }
 
-def words(transcript: Transcript, frame_s: float) -> list[dict[str, Any]]:
-    """Rows of the `words` column."""
+
+def word_rows(words: Sequence[Word], frame_s: float) -> list[dict[str, Any]]:
+    """Entries of the `words` column."""
     return [
         {
             "word": word.word,
@@ -138,7 +134,7 @@ def words(transcript: Transcript, frame_s: float) -> list[dict[str, Any]]:
             "end_s": word.end_frame * frame_s,
             "confidence": word.confidence,
         }
-        for word in transcript.words
+        for word in words
     ]
 
 

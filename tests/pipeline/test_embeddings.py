@@ -67,12 +67,12 @@ def test_tables_without_x_vectors(tmp_path: Path, column: str, kind: pa.DataType
 
 
 def test_no_table(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"--input .*absent: .*absent does not exist"):
+    with pytest.raises(JobError, match=r"--table .*absent: .*absent does not exist"):
         EmbeddingTable.open(str(tmp_path / "absent"), STORAGE)
     with pytest.raises(JobError, match="no Parquet file there"):
         EmbeddingTable.open(str(tmp_path), STORAGE)
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(JobError, match=r"--input .*: .*Parquet"):
+    with pytest.raises(JobError, match=r"--table .*: .*Parquet"):
         EmbeddingTable.open(str(tmp_path), STORAGE)
 
 
