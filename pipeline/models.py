@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.errors import JobError
+from pipeline.node_files import Files, digest_of, directory_of
 from pipeline.storage import Storage
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.processor import Wav2Vec2BertProcessor
@@ -22,30 +19,15 @@ _NEEDED = (".json", ".safetensors", ".bin")
 
 @dataclass(frozen=True)
 class CheckpointFiles:
-    """The files of a checkpoint, as bytes: arrays travel through the object store without a copy."""
+    """The files of a checkpoint."""
 
     name: str
     digest: str
-    files: dict[str, npt.NDArray[np.uint8]]
+    files: Files
 
     def directory(self) -> Path:
-        """The files in a directory of this node, written by whoever comes first."""
-        target = (
-            Path(tempfile.gettempdir()) / f"w2vbert-{os.getuid()}" / self.digest.removeprefix("sha256:")[:32]
-        )
-        if not target.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryDirectory(dir=target.parent) as work:
-                made = Path(work) / "files"
-                made.mkdir()
-                for name, data in self.files.items():
-                    data.tofile(made / name)
-                try:
-                    made.rename(target)
-                except OSError:  # another process was first
-                    if not target.is_dir():
-                        raise
-        return target
+        """The files in a directory of this node."""
+        return directory_of(self.files, self.digest)
 
 
 def read_checkpoint(model: str, storage: Storage) -> CheckpointFiles:
@@ -70,11 +52,7 @@ def read_checkpoint(model: str, storage: Storage) -> CheckpointFiles:
         )
     if any(name.endswith(".safetensors") for name in files):
         files = {name: data for name, data in files.items() if not name.endswith(".bin")}
-    digest = hashlib.sha256()
-    for name in sorted(files):
-        digest.update(f"{name}:{len(files[name])}\n".encode())
-        digest.update(files[name].data)
-    checkpoint = CheckpointFiles(model, f"sha256:{digest.hexdigest()}", files)
+    checkpoint = CheckpointFiles(model, digest_of(files), files)
     _refuse_broken(checkpoint)
     return checkpoint
 

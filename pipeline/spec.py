@@ -163,7 +163,9 @@ class JobSpec(BaseModel):
             try:
                 value = datetime.fromisoformat(value.strip())
             except ValueError:
-                raise ValueError("must be a time such as 2026-11-24T06:00, or an age such as 36h or 7d") from None
+                raise ValueError(
+                    "must be a time such as 2026-11-24T06:00, or an age such as 36h or 7d"
+                ) from None
         if isinstance(value, datetime) and value.tzinfo is None:
             value = value.replace(tzinfo=UTC)
         return value
@@ -216,7 +218,9 @@ class TranscriptOptions(BaseModel):
         json_schema_extra=_OUTPUT,
     )
     lm_weight: float = Field(2.0, description="weight of the language model", json_schema_extra=_OUTPUT)
-    word_score: float = Field(0.0, description="added for each word in beam search", json_schema_extra=_OUTPUT)
+    word_score: float = Field(
+        0.0, description="added for each word in beam search", json_schema_extra=_OUTPUT
+    )
     beam_size: int | None = Field(
         None,
         ge=1,
@@ -269,9 +273,7 @@ class DiarizationOptions(BaseModel):
         description="and goes on until it falls below this, which is at most the onset",
         json_schema_extra=_OUTPUT,
     )
-    min_on_s: float = Field(
-        0.0, ge=0, description="shorter segments are dropped", json_schema_extra=_OUTPUT
-    )
+    min_on_s: float = Field(0.0, ge=0, description="shorter segments are dropped", json_schema_extra=_OUTPUT)
     min_off_s: float = Field(
         0.0, ge=0, description="shorter pauses of a speaker are filled", json_schema_extra=_OUTPUT
     )

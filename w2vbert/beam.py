@@ -96,7 +96,8 @@ class BeamDecoder:
         self.nbest = nbest
         names = {index: token for token, index in tokenizer.get_vocab().items()}
         self._classes = max(names) + 1
-        self._free = [blank] if lexicon is None else [blank, delimiter]
+        self._blank, self._delimiter = blank, delimiter
+        self._of_words = lexicon is not None
         options = {
             "beam_size": beam_size,
             "beam_size_token": beam_size_token or self._classes,
@@ -153,11 +154,18 @@ class BeamDecoder:
         # Words of a lexicon end with a delimiter, clips with their last letter: one more frame, where the
         # delimiter is free, lets the last word end. It is no part of the path.
         ending = torch.full((1, classes), -1e30)
-        ending[0, self._free] = 0.0
+        ending[0, self._blank] = 0.0
+        if self._of_words:
+            ending[0, self._delimiter] = 0.0
         searched = torch.cat([log_probs, ending]).contiguous()
         posteriors = log_probs.exp().numpy()
         for result in self._search.decode(searched.data_ptr(), len(searched), classes):
             ids = np.array(result.tokens[1 : frames + 1])  # between the states before and after the clip
+            if self._of_words:
+                # Where no reading ends with a whole word, the search returns one that breaks off within.
+                ends = np.flatnonzero(np.array(result.words[1:]) >= 0)
+                rest = ids[ends[-1] + 1 if len(ends) else 0 :]
+                rest[rest != self._delimiter] = self._blank
             yield TokenPath(ids, posteriors[np.arange(frames), ids], result.score)
 
 
@@ -170,8 +178,8 @@ def load_ngrams(path: Path, entries: list[str]) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        LanguageModelError: KenLM cannot load it, or it knows none of the entries. KenLM notices files that are
-            cut off, but it trusts the numbers inside of its trie binaries: damaged ones may crash the process.
+        LanguageModelError: KenLM cannot load it, or it knows none of the entries. KenLM notices files that
+            are cut off, but trusts the numbers inside of its trie binaries: damaged ones may end the process.
     """
     from flashlight.lib.text.decoder.kenlm import KenLM
     from flashlight.lib.text.dictionary import Dictionary

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2vbert.alignment import align
+from w2vbert.alignment import AlignmentError, align
 from w2vbert.beam import Hypothesis, as_hypothesis
 from w2vbert.pieces import MAX_FRAMES, TokenPath, search_in_pieces
 
@@ -85,14 +85,16 @@ class CudaBeamDecoder:
         order = blank_first(classes, self._blank)
         log_probs = logits.float().log_softmax(-1)
         emissions = log_probs[:, torch.tensor(order, device=logits.device)].contiguous()
+        # The search leaves out frames whose blank is not below the threshold, and fails if none remains.
+        emissions[:, 0].clamp_(max=-1e-6)
         lengths = torch.tensor([len(logits)], dtype=torch.int32, device=logits.device)
         beam = min(self._beam_size, _MAX_BEAM, classes)
         with torch.cuda.device(logits.device):
             search = cuda_ctc_decoder(
                 [str(index) for index in order],
-                nbest=beam,
+                nbest=min(beam, 2 * self.nbest),  # some differ in delimiters only
                 beam_size=beam,
-                blank_skip_threshold=1.0,  # no frame is left out: a silent clip would have none
+                blank_skip_threshold=1.0,
             )
             found = search(emissions[None], lengths)[0]
         return aligned_paths(found, order, log_probs.cpu(), self._blank)
@@ -120,6 +122,9 @@ def _align(
 ) -> Iterator[TokenPath]:
     for hypothesis in found:
         ids = [order[int(index)] for index in hypothesis.tokens]
-        alignment = align(log_probs, ids, blank)
+        try:
+            alignment = align(log_probs, ids, blank)
+        except AlignmentError:  # what fills a beam wider than there are readings
+            continue
         score = float(alignment.log_posteriors.sum(dtype=np.float64))
         yield TokenPath(alignment.path, np.exp(alignment.log_posteriors), score)
