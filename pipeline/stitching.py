@@ -25,9 +25,9 @@ class SpeakerStitcher:
         weight × disagreement + (1 - weight) × (1 - cosine) / 2
 
     Disagreement is the mean |p - q| over the frames of the overlap with the window before in which either of
-    the two slots speaks; there are n such frames, and weight = min(1, n / 25). Cosine is that between the
-    slot's x-vector and the mean of those that the recording's speaker had so far, 0 where either has none.
-    Without speech in the overlap and without x-vectors, slots stay in order.
+    the two slots speaks, or over all of it where neither does. There are n such frames of speech, and
+    weight = min(1, n / 25), or 1 without x-vectors. Cosine is that between the slot's x-vector and the mean of
+    those that the recording's speaker had so far, 0 where either has none. Between equals, slots stay in order.
 
     Where two windows overlap, the first half of the overlap comes from the earlier one.
     """
@@ -83,16 +83,19 @@ class SpeakerStitcher:
 
         `before` and `now`, both (overlap, speakers), are what the two windows say of the same frames.
         """
-        cosine = np.zeros((self._speakers, self._speakers))
-        if voices is not None and self._voices is not None:
-            cosine = _unit_vectors(self._voices) @ voices.T
         speaks = (before > _SPEAKS)[:, :, None] | (now > _SPEAKS)[:, None, :]
         apart = np.abs(before[:, :, None] - now[:, None, :])
         frames = speaks.sum(axis=0)
-        disagreement = np.sum(apart, axis=0, where=speaks, dtype=np.float64) / np.maximum(frames, 1)
-        weight = np.minimum(frames / _ENOUGH_FRAMES, 1)
+        # Of two that are silent in the overlap, all of it counts: they agree.
+        counted = speaks | (frames == 0)
+        disagreement = np.sum(apart, axis=0, where=counted, dtype=np.float64) / np.maximum(counted.sum(0), 1)
+        cost = disagreement
+        if voices is not None and self._voices is not None:
+            cosine = _unit_vectors(self._voices) @ voices.T
+            weight = np.minimum(frames / _ENOUGH_FRAMES, 1)
+            cost = weight * disagreement + (1 - weight) * (1 - cosine) / 2
         moved = np.subtract.outer(np.arange(self._speakers), np.arange(self._speakers))
-        cost = weight * disagreement + (1 - weight) * (1 - cosine) / 2 + _KEEP_ORDER * moved**2
+        cost = cost + _KEEP_ORDER * moved**2
         slots: npt.NDArray[np.intp] = linear_sum_assignment(cost)[1]
         return slots
 
