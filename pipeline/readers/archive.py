@@ -109,6 +109,7 @@ def _watching(trouble: Trouble, end: int | None) -> type[tarfile.TarInfo]:
             at = stream.tell()
             try:
                 member = super().fromtarfile(tarfile_)
+                cls._settle_size(member, tarfile_)
                 if member.size < 0:
                     raise tarfile.HeaderError(f"a size of {member.size} bytes")
             except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
@@ -127,7 +128,6 @@ def _watching(trouble: Trouble, end: int | None) -> type[tarfile.TarInfo]:
                 tarfile_.offset = stream.tell() - tarfile.BLOCKSIZE
                 raise tarfile.InvalidHeaderError(str(problem)) from problem  # type: ignore[attr-defined]
             ended = False
-            cls._settle_size(member, tarfile_)
             return member
 
         @staticmethod
