@@ -173,7 +173,7 @@ def _row_group_slices(shard: Shard, storage: Storage) -> list[tuple[int, int]]:
     """Runs of row groups of about `_BYTES_IN_A_TASK`; none where the footer cannot be read."""
     try:
         with open_shard(shard, storage) as handle:
-            footer = open_parquet(handle).metadata
+            footer = open_parquet(handle)[0].metadata
     except Exception:  # the read task tells, as an error row
         return []
     slices: list[tuple[int, int]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +24,13 @@ from pipeline.readers.common import (
     shard_row,
     tables,
 )
+from pipeline.readers.footer import (
+    contradicts_itself,
+    metadata_of,
+    read_footer,
+    with_true_counts,
+    without_arrow_schema,
+)
 from pipeline.schema import ERROR, Clip, read_schema
 from pipeline.shards import Shard
 from pipeline.storage import Storage
@@ -34,8 +40,6 @@ _NO_AUDIO = ClipError(Stage.READ, Code.NO_AUDIO, "the row's audio is null").as_r
 _BAD_PATH = ClipError(
     Stage.READ, Code.BAD_RECORD, "the row's path of its audio is not text in UTF-8"
 ).as_row()
-_MAGIC = b"PAR1"
-_ARROW_SCHEMA = b"ARROW:schema"
 
 
 def parquet_columns(shard: Shard, storage: Storage) -> pa.Schema:
@@ -45,7 +49,7 @@ def parquet_columns(shard: Shard, storage: Storage) -> pa.Schema:
     """
     try:
         with open_shard(shard, storage) as handle:
-            schema = open_parquet(handle).schema_arrow
+            schema = open_parquet(handle)[0].schema_arrow
     except Exception:
         return pa.schema([])
     audio = _audio_index(schema)
@@ -56,24 +60,31 @@ def parquet_columns(shard: Shard, storage: Storage) -> pa.Schema:
     )
 
 
-def open_parquet(handle: ShardFile) -> pq.ParquetFile:
-    """The file; where the Arrow schema that its writer left is damaged, by the types of Parquet alone."""
+def open_parquet(handle: ShardFile) -> tuple[pq.ParquetFile, str | None]:
+    """The file, and what is wrong with its footer where that could be mended."""
     options: dict[str, Any] = {
         "buffer_size": 8 << 20,
         "pre_buffer": False,
         "page_checksum_verification": True,
     }
+    footer: bytes | None = None
     try:
-        return pq.ParquetFile(handle, **options)
+        file = pq.ParquetFile(handle, **options)
     except DeliveryError:
         raise
     except Exception:
-        footer = _footer(handle)
-        if _ARROW_SCHEMA not in footer:
-            raise
-        # Arrow looks for the schema by this name and has no option not to.
-        footer = footer.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.lower())
-        return pq.ParquetFile(handle, metadata=pq.read_metadata(pa.BufferReader(_MAGIC + footer)), **options)
+        footer = without_arrow_schema(read_footer(handle))
+        file = pq.ParquetFile(handle, metadata=metadata_of(footer), **options)
+    if not contradicts_itself(file.metadata):
+        return file, None
+    try:
+        footer = with_true_counts(read_footer(handle) if footer is None else footer)
+        file = pq.ParquetFile(handle, metadata=metadata_of(footer), **options)
+    except DeliveryError:
+        raise
+    except Exception:
+        pass  # then its rows are counted as they come
+    return file, "the footer contradicts itself about the number of rows"
 
 
 def read_parquet(
@@ -86,7 +97,9 @@ def read_parquet(
     """
     try:
         with open_shard(shard, storage) as handle:
-            yield from _read(open_parquet(handle), handle.size(), shard, storage, carried, row_groups)
+            file, damage = open_parquet(handle)
+            first = None if damage is None else broken(f"{shard.name}: {damage}")
+            yield from _read(file, handle.size(), first, shard, storage, carried, row_groups)
     except Exception as problem:
         yield shard_row(shard, failure(shard, storage, problem), carried)
 
@@ -94,6 +107,7 @@ def read_parquet(
 def _read(
     file: pq.ParquetFile,
     size: int,
+    first: ClipError | None,
     shard: Shard,
     storage: Storage,
     carried: pa.Schema,
@@ -104,10 +118,9 @@ def _read(
         yield shard_row(shard, broken(_without_audio(shard, file.schema_arrow)), carried)
         return
     groups = range(file.num_row_groups) if row_groups is None else row_groups
-    counts = _row_counts(file.metadata)
+    counts = [max(0, file.metadata.row_group(group).num_rows) for group in range(file.num_row_groups)]
     row = sum(counts[: groups.start])
     unreadable: ClipError | None = None
-    first: ClipError | None = None
     for group in groups:
         error, end = unreadable, row + counts[group]
         if error is None:
@@ -117,8 +130,6 @@ def _read(
                     row += batch.num_rows
                 if row < end:
                     error = broken(f"{shard.name}: row group {group} ends {end - row} rows early")
-                elif file.metadata.row_group(group).num_rows != counts[group]:
-                    error = broken(f"{shard.name}: the footer contradicts itself about row group {group}")
             except Exception as problem:
                 error = failure(shard, storage, problem, f": row group {group}")
                 if isinstance(problem, DeliveryError):
@@ -142,31 +153,6 @@ def _batches(file: pq.ParquetFile, group: int, rows: int) -> Iterator[pa.RecordB
         rows -= batch.num_rows
         if rows <= 0 or not batch.num_rows:  # a damaged footer may promise more, without end
             return
-
-
-def _row_counts(footer: pq.FileMetaData) -> list[int]:
-    """How many rows each row group has, by the vote of all that the footer tells."""
-    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
-    flat = [
-        index for index in range(footer.num_columns) if not footer.schema.column(index).max_repetition_level
-    ]
-    total = sum(group.num_rows for group in groups)
-    counts = []
-    for group in groups:
-        # A column that does not repeat has one value a row, and the row groups add up to the file.
-        votes = Counter([group.num_rows, footer.num_rows - (total - group.num_rows)])
-        votes.update(group.column(index).num_values for index in flat)
-        counts.append(max((count for count in votes if count >= 0), key=lambda n: (votes[n], -n), default=0))
-    return counts
-
-
-def _footer(handle: ShardFile) -> bytes:
-    """The file's metadata and what follows it: its length, and the format's name."""
-    size = handle.size()
-    handle.seek(max(0, size - 8))
-    length = int.from_bytes(handle.read(4), "little") + 8
-    handle.seek(max(0, size - length))
-    return handle.read(length)
 
 
 def _table(batch: pa.RecordBatch, audio: int, first_row: int, shard: Shard, carried: pa.Schema) -> pa.Table:
