@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -46,11 +46,13 @@ def plain(type: pa.DataType) -> pa.DataType:
     return type
 
 
-def conform(values: Mapping[str, Any], carried: pa.Schema) -> tuple[dict[str, Any], str | None]:
-    """One record's values by output column, and those that fit no carried column as JSON (or None)."""
+def conform(
+    values: Mapping[str, Any], carried: pa.Schema, misfits: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], str | None]:
+    """One record's values by output column, and `misfits` and those that fit no column as JSON (or None)."""
     types = _types(carried)
     fitting: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = dict(misfits or {})
     for name, value in values.items():
         if value is None:
             continue
@@ -69,7 +71,8 @@ def conform_columns(
 ) -> tuple[list[pa.Array], pa.Array]:
     """`conform` for whole columns: the carried arrays in the schema's order, and the `extra` array.
 
-    Only columns whose type differs from the carried one are walked value by value.
+    Only columns whose type differs from the carried one, and damaged ones, are walked value by value. What a
+    damaged file holds in a column of text need not be text: it goes to `extra`, as base64.
     """
     types = _types(carried)
     fitting: dict[str, pa.Array] = {}
@@ -79,13 +82,14 @@ def conform_columns(
         target = types.get(output) if output not in fitting else None
         if target is not None and plain(column.type) == target:
             try:
+                column.validate(full=True)
                 fitting[output] = column.cast(target)
                 continue
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            except (pa.ArrowException, ValueError):
                 pass  # Arrow has no cast between some nested types; the values themselves still fit.
         fitted = []
-        for row, value in enumerate(column.to_pylist()):
-            fits = _fit(value, target) if target is not None and value is not None else _MISFIT
+        for row, (value, sound) in enumerate(_python_values(column)):
+            fits = _fit(value, target) if target is not None and sound and value is not None else _MISFIT
             if fits is _MISFIT and value is not None:
                 extra[row][name] = value
             fitted.append(None if fits is _MISFIT else fits)
@@ -93,6 +97,39 @@ def conform_columns(
             fitting[output] = pa.array(fitted, target)
     arrays = [fitting.get(column.name, pa.nulls(rows, column.type)) for column in carried]
     return arrays, pa.array([json_text(values) if values else None for values in extra], pa.string())
+
+
+def _python_values(column: pa.Array) -> Iterator[tuple[Any, bool]]:
+    """Each value, and whether Python can hold it; one that it cannot comes as bytes or as text."""
+    try:
+        yield from [(value, True) for value in column.to_pylist()]
+    except Exception:  # text that is no UTF-8, dates beyond the year 9999, indices beyond a dictionary
+        for scalar in column:
+            try:
+                yield scalar.as_py(), True
+            except Exception:
+                yield _rescued(scalar), False
+
+
+def _rescued(scalar: pa.Scalar) -> Any:
+    """A value that Python cannot hold, as nearly as JSON can: bytes for bad text, text for the rest."""
+    try:
+        if not scalar.is_valid:
+            return None
+        if isinstance(scalar, pa.StructScalar):
+            return {field.name: _rescued(scalar[i]) for i, field in enumerate(scalar.type)}
+        if isinstance(scalar, pa.ListScalar):
+            return [_rescued(item) for item in scalar.values]
+        if isinstance(scalar, pa.DictionaryScalar | pa.ExtensionScalar):
+            return _rescued(scalar.value)
+        try:
+            return scalar.as_py()
+        except UnicodeDecodeError:
+            return scalar.as_buffer().to_pybytes()
+        except Exception:
+            return str(scalar.cast(pa.string()))
+    except Exception as problem:
+        return f"({type(problem).__name__}: {problem})"
 
 
 def _types(schema: pa.Schema) -> dict[str, pa.DataType]:

@@ -102,7 +102,7 @@ class Clip:
     """One clip as a reader found it.
 
     `audio` are its encoded bytes, or `source` the URI of them (`start_s`, `length_s`: the part to take).
-    `values` are the input's own columns, under the input's names.
+    `values` are the input's own columns, under the input's names; `extra` those that no column is to hold.
     """
 
     clip_id: str
@@ -113,6 +113,7 @@ class Clip:
     length_s: float | None = None
     error: ClipError | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_schema(carried: pa.Schema) -> pa.Schema:
@@ -147,7 +148,7 @@ def read_table(clips: Iterable[Clip], carried: pa.Schema) -> pa.Table:
 
     rows = []
     for clip in clips:
-        values, extra = conform(clip.values, carried)
+        values, extra = conform(clip.values, carried, clip.extra)
         rows.append(
             {
                 "clip_id": clip.clip_id,

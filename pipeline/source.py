@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 
-from pipeline.errors import ClipError, Code, Stage
+from pipeline.errors import ClipError, Code, JobError, Stage
 from pipeline.ledger import Work, write_census
+from pipeline.readers.common import open_shard
 from pipeline.readers.manifest import manifest_slices, read_manifest
-from pipeline.readers.parquet import read_parquet
+from pipeline.readers.parquet import open_parquet, read_parquet
 from pipeline.readers.tar import read_tar
 from pipeline.schema import Clip, read_schema, read_table
 from pipeline.shards import Format, Shard
@@ -171,8 +172,8 @@ def split(shard: Shard, storage: Storage) -> list[Part]:
 def _row_group_slices(shard: Shard, storage: Storage) -> list[tuple[int, int]]:
     """Runs of row groups of about `_BYTES_IN_A_TASK`; none where the footer cannot be read."""
     try:
-        with storage.open(shard.uri) as handle:
-            footer = pq.ParquetFile(handle).metadata
+        with open_shard(shard, storage) as handle:
+            footer = open_parquet(handle)[0].metadata
     except Exception:  # the read task tells, as an error row
         return []
     slices: list[tuple[int, int]] = []
@@ -193,7 +194,11 @@ def without_listed(shards: list[Shard], storage: Storage) -> list[Shard]:
     listed: set[str] = set()
     for manifest in manifests:
         for table in read_manifest(manifest, storage, pa.schema([])):
-            listed.update(storage.normalise(source) for source in table["source"].to_pylist() if source)
+            for source in table["source"].to_pylist():
+                # What is no place at all is the clip's error, not the job's.
+                with suppress(JobError, ValueError):
+                    if source:
+                        listed.add(storage.normalise(source))
     return [shard for shard in shards if shard.format is not Format.AUDIO or shard.uri not in listed]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow.fs
@@ -75,7 +75,7 @@ class Storage:
             return str(Path(os.path.expanduser(uri)).absolute())
         if uri.startswith("file://"):
             return str(Path(urlsplit(uri).path).absolute())
-        if "@" in urlsplit(uri).netloc:
+        if without_credentials(uri) != uri:
             raise JobError(
                 f"{without_credentials(uri)} carries credentials in the URI, which logs would repeat; "
                 "give them through the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) instead."
@@ -210,7 +210,4 @@ def join(base: str, *parts: str) -> str:
 
 def without_credentials(uri: str) -> str:
     """`uri` with any user:password@ taken out."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rsplit("@", 1)[1]))
+    return re.sub(r"(?<=://)[^/?#]*@", "***@", uri, count=1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
+import io
 import posixpath
-import tarfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,16 +19,59 @@ from pipeline.storage import Storage, path_of, uri_of
 TABLE_BYTES = 8 << 20
 TABLE_ROWS = 256
 
-_DAMAGE = (
-    pa.ArrowException,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    gzip.BadGzipFile,
-    EOFError,
-    ValueError,
-    LookupError,
-)
+
+class DeliveryError(Exception):
+    """Storage failed to deliver a shard's bytes; the cause says how. Anything else is damage of the bytes."""
+
+
+class ShardFile(io.RawIOBase):
+    """A shard's bytes; whatever storage raises becomes a DeliveryError."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        data: bytes = _delivered(self._file.read, size)
+        return data
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        at: int = _delivered(self._file.seek, offset, whence)
+        return at
+
+    def tell(self) -> int:
+        at: int = self._file.tell()
+        return at
+
+    def size(self) -> int:
+        at = self.tell()
+        size = self.seek(0, io.SEEK_END)
+        self.seek(at)
+        return size
+
+
+@contextmanager
+def open_shard(shard: Shard, storage: Storage) -> Iterator[ShardFile]:
+    handle = _delivered(storage.open, shard.uri)
+    with handle, ShardFile(handle) as file:
+        yield file
+
+
+def _delivered(request: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return request(*arguments)
+    except Exception as problem:  # storage libraries raise errors of their own, not only OSError
+        raise DeliveryError(str(problem)) from problem
 
 
 def clip_id(shard: Shard, key: object) -> str:
@@ -45,17 +87,16 @@ def resolve(shard: Shard, path: str) -> str:
     return uri_of(shard.uri, full)
 
 
-def is_damage(problem: Exception) -> bool:
-    """True when the bytes are at fault, False when storage failed to deliver them."""
-    # Arrow and bz2 report damage as a bare OSError; those of storage have an errno or a class of their own.
-    return isinstance(problem, _DAMAGE) or (type(problem) is OSError and problem.errno is None)
-
-
-def failure(shard: Shard, storage: Storage, problem: Exception) -> ClipError:
-    """The error of a shard that could not be read, or not to its end."""
-    if is_damage(problem):
-        return broken(f"{shard.name} is damaged: {str(problem) or type(problem).__name__}")
-    return ClipError(Stage.READ, Code.UNREADABLE, storage.explain(shard.uri, problem))
+def failure(shard: Shard, storage: Storage, problem: Exception, what: str = "") -> ClipError:
+    """The error of a shard, or of `what` of it, that could not be read, or not to its end."""
+    if isinstance(problem, DeliveryError):
+        cause = problem.__cause__
+        return ClipError(
+            Stage.READ,
+            Code.UNREADABLE,
+            storage.explain(shard.uri, cause if isinstance(cause, Exception) else problem),
+        )
+    return broken(f"{shard.name}{what} is damaged: {str(problem) or type(problem).__name__}")
 
 
 def broken(message: str) -> ClipError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -12,12 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import ClipFailedError, Code, Stage
-from pipeline.readers.common import clip_id, failure, resolve, shard_row, tables
+from pipeline.readers.common import ShardFile, clip_id, failure, open_shard, resolve, shard_row, tables
 from pipeline.schema import Clip
 from pipeline.shards import Shard
 from pipeline.storage import Storage
 
 _AUDIO_KEYS = ("audio_filepath", "audio_path", "audio", "file_name", "path", "wav")
+_LINE_BYTES = 8 << 20  # what is no manifest may have no line breaks
+_BUFFER_BYTES = 1 << 20
 
 
 def read_manifest(
@@ -51,10 +54,11 @@ def manifest_slices(
     slices: list[tuple[int, int, int | None]] = []
     start, line = 0, 1
     try:
-        with storage.open(shard.uri) as handle:
-            while sizes := [len(text) for text in islice(handle, lines_per_slice)]:
-                slices.append((start, line, len(sizes)))
-                start, line = start + sum(sizes), line + len(sizes)
+        with open_shard(shard, storage) as handle:
+            sizes = (size for _, size in _lines(handle))
+            while some := list(islice(sizes, lines_per_slice)):
+                slices.append((start, line, len(some)))
+                start, line = start + sum(some), line + len(some)
     except Exception:
         slices.append((start, line, None))
     return slices
@@ -65,14 +69,28 @@ def _clips(
 ) -> Iterator[Clip]:
     """The clips up to the first storage failure, which is left in `problems`."""
     try:
-        with storage.open(shard.uri) as handle:
+        with open_shard(shard, storage) as handle:
             handle.seek(start)
-            for number, line in enumerate(islice(handle, lines), first_line):
+            for number, (line, size) in enumerate(islice(_lines(handle), lines), first_line):
                 text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                if text.strip():
+                if size > _LINE_BYTES:
+                    error = _bad(f"the line has {size} bytes; more than {_LINE_BYTES} are no record").error
+                    yield Clip(clip_id(shard, number), shard.uri, error=error)
+                elif text.strip():
                     yield _clip(text, number, shard)
     except Exception as problem:
         problems.append(problem)
+
+
+def _lines(handle: ShardFile) -> Iterator[tuple[bytes, int]]:
+    """Each line and its size in bytes; of a line beyond `_LINE_BYTES` only the beginning is kept."""
+    buffered = io.BufferedReader(handle, _BUFFER_BYTES)
+    while line := buffered.readline(_LINE_BYTES + 1):
+        size, rest = len(line), line
+        while len(rest) > 0 and not rest.endswith(b"\n"):
+            rest = buffered.readline(_BUFFER_BYTES)
+            size += len(rest)
+        yield line, size
 
 
 def _clip(line: bytes, number: int, shard: Shard) -> Clip:

@@ -14,13 +14,22 @@ from pipeline.errors import ClipError, Code, JobError, Stage
 from pipeline.readers.common import (
     TABLE_BYTES,
     TABLE_ROWS,
+    DeliveryError,
+    ShardFile,
     broken,
     clip_id,
     failure,
-    is_damage,
+    open_shard,
     resolve,
     shard_row,
     tables,
+)
+from pipeline.readers.footer import (
+    contradicts_itself,
+    metadata_of,
+    read_footer,
+    with_true_counts,
+    without_arrow_schema,
 )
 from pipeline.schema import ERROR, Clip, read_schema
 from pipeline.shards import Shard
@@ -28,6 +37,9 @@ from pipeline.storage import Storage
 
 _AUDIO_NAMES = ("audio", "bytes", "audio_bytes", "wav", "flac", "mp3")
 _NO_AUDIO = ClipError(Stage.READ, Code.NO_AUDIO, "the row's audio is null").as_row()
+_BAD_PATH = ClipError(
+    Stage.READ, Code.BAD_RECORD, "the row's path of its audio is not text in UTF-8"
+).as_row()
 
 
 def parquet_columns(shard: Shard, storage: Storage) -> pa.Schema:
@@ -36,8 +48,8 @@ def parquet_columns(shard: Shard, storage: Storage) -> pa.Schema:
     A file that cannot be opened has none: reading it says why. Raises JobError when no column holds audio.
     """
     try:
-        with storage.open(shard.uri) as handle:
-            schema = pq.read_schema(handle)
+        with open_shard(shard, storage) as handle:
+            schema = open_parquet(handle)[0].schema_arrow
     except Exception:
         return pa.schema([])
     audio = _audio_index(schema)
@@ -46,6 +58,33 @@ def parquet_columns(shard: Shard, storage: Storage) -> pa.Schema:
     return pa.schema(
         [(column.name, plain(column.type)) for index, column in enumerate(schema) if index != audio]
     )
+
+
+def open_parquet(handle: ShardFile) -> tuple[pq.ParquetFile, str | None]:
+    """The file, and what is wrong with its footer where that could be mended."""
+    options: dict[str, Any] = {
+        "buffer_size": 8 << 20,
+        "pre_buffer": False,
+        "page_checksum_verification": True,
+    }
+    footer: bytes | None = None
+    try:
+        file = pq.ParquetFile(handle, **options)
+    except DeliveryError:
+        raise
+    except Exception:
+        footer = without_arrow_schema(read_footer(handle))
+        file = pq.ParquetFile(handle, metadata=metadata_of(footer), **options)
+    if not contradicts_itself(file.metadata):
+        return file, None
+    try:
+        footer = with_true_counts(read_footer(handle) if footer is None else footer)
+        file = pq.ParquetFile(handle, metadata=metadata_of(footer), **options)
+    except DeliveryError:
+        raise
+    except Exception:
+        pass  # then its rows are counted as they come
+    return file, "the footer contradicts itself about the number of rows"
 
 
 def read_parquet(
@@ -57,53 +96,63 @@ def read_parquet(
     one row for the shard. After a storage failure nothing more is asked of storage.
     """
     try:
-        with storage.open(shard.uri) as handle:
-            file = pq.ParquetFile(
-                handle, buffer_size=8 << 20, pre_buffer=False, page_checksum_verification=True
-            )
-            yield from _read(file, shard, storage, carried, row_groups)
+        with open_shard(shard, storage) as handle:
+            file, damage = open_parquet(handle)
+            first = None if damage is None else broken(f"{shard.name}: {damage}")
+            yield from _read(file, handle.size(), first, shard, storage, carried, row_groups)
     except Exception as problem:
         yield shard_row(shard, failure(shard, storage, problem), carried)
 
 
 def _read(
-    file: pq.ParquetFile, shard: Shard, storage: Storage, carried: pa.Schema, row_groups: range | None
+    file: pq.ParquetFile,
+    size: int,
+    first: ClipError | None,
+    shard: Shard,
+    storage: Storage,
+    carried: pa.Schema,
+    row_groups: range | None,
 ) -> Iterator[pa.Table]:
     audio = _audio_index(file.schema_arrow)
     if audio is None:
         yield shard_row(shard, broken(_without_audio(shard, file.schema_arrow)), carried)
         return
     groups = range(file.num_row_groups) if row_groups is None else row_groups
-    row = sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
+    counts = [max(0, file.metadata.row_group(group).num_rows) for group in range(file.num_row_groups)]
+    row = sum(counts[: groups.start])
     unreadable: ClipError | None = None
-    first: ClipError | None = None
     for group in groups:
-        metadata = file.metadata.row_group(group)
-        end = row + metadata.num_rows
-        error = unreadable
+        error, end = unreadable, row + counts[group]
         if error is None:
-            per_row = max(1, metadata.total_byte_size // max(1, metadata.num_rows))
-            size = min(TABLE_ROWS, max(1, TABLE_BYTES // per_row))
             try:
-                for batch in file.iter_batches(size, row_groups=[group], use_threads=False):
+                for batch in _batches(file, group, counts[group]):
                     yield _table(batch, audio, row, shard, carried)
                     row += batch.num_rows
                 if row < end:
                     error = broken(f"{shard.name}: row group {group} ends {end - row} rows early")
             except Exception as problem:
-                error = failure(shard, storage, problem)
-                if is_damage(problem):
-                    error = broken(f"{shard.name}: row group {group} is damaged ({problem})")
-                else:
+                error = failure(shard, storage, problem, f": row group {group}")
+                if isinstance(problem, DeliveryError):
                     unreadable = error
         if error is not None:
             first = first or error
-            yield from tables(
-                (Clip(clip_id(shard, key), shard.uri, error=error) for key in range(row, end)), carried
-            )
+            lost = range(row, min(end, row + size))  # a clip takes more than a byte
+            yield from tables((Clip(clip_id(shard, key), shard.uri, error=error) for key in lost), carried)
         row = end
     if first is not None:
         yield shard_row(shard, first, carried)
+
+
+def _batches(file: pq.ParquetFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
+    """The first `rows` rows of a row group, or as many as there are."""
+    per_row = max(1, file.metadata.row_group(group).total_byte_size // max(1, rows))
+    size = min(TABLE_ROWS, max(1, TABLE_BYTES // per_row))
+    for batch in file.iter_batches(size, row_groups=[group], use_threads=False) if rows else ():
+        if batch.num_rows:
+            yield batch.slice(0, rows)
+        rows -= batch.num_rows
+        if rows <= 0 or not batch.num_rows:  # a damaged footer may promise more, without end
+            return
 
 
 def _table(batch: pa.RecordBatch, audio: int, first_row: int, shard: Shard, carried: pa.Schema) -> pa.Table:
@@ -111,16 +160,19 @@ def _table(batch: pa.RecordBatch, audio: int, first_row: int, shard: Shard, carr
     rows = batch.num_rows
     column = batch.column(audio)
     source = pa.nulls(rows, pa.string())
+    errors: list[dict[str, str] | None] = [None] * rows
     if pa.types.is_struct(column.type):
         # struct_field heeds the struct's own nulls, StructArray.field does not.
         data = pc.struct_field(column, "bytes")
         if column.type.get_field_index("path") >= 0:
-            source = _sources(pc.struct_field(column, "path"), data, shard)
+            source = _sources(pc.struct_field(column, "path"), data, shard, errors)
     else:
         data = column
     values = [(name, batch.column(i)) for i, name in enumerate(batch.schema.names) if i != audio]
     arrays, extra = conform_columns(values, rows, carried)
-    absent = pc.and_(data.is_null(), source.is_null())
+    for row, absent in enumerate(pc.and_(data.is_null(), source.is_null()).to_pylist()):
+        if absent:
+            errors[row] = errors[row] or _NO_AUDIO
     columns: list[Any] = [
         pa.array([clip_id(shard, first_row + i) for i in range(rows)], pa.string()),
         pa.repeat(pa.scalar(shard.uri, pa.string()), rows),
@@ -128,19 +180,23 @@ def _table(batch: pa.RecordBatch, audio: int, first_row: int, shard: Shard, carr
         source,
         pa.nulls(rows, pa.float64()),
         pa.nulls(rows, pa.float64()),
-        pa.array([_NO_AUDIO if missing else None for missing in absent.to_pylist()], ERROR),
+        pa.array(errors, ERROR),
         *arrays,
         extra,
     ]
     return pa.Table.from_arrays(columns, schema=read_schema(carried))
 
 
-def _sources(paths: pa.Array, data: pa.Array, shard: Shard) -> pa.Array:
+def _sources(paths: pa.Array, data: pa.Array, shard: Shard, errors: list[dict[str, str] | None]) -> pa.Array:
     """Where the audio of rows without bytes is; null for rows that carry their bytes."""
-    if data.null_count == 0:
-        return pa.nulls(len(paths), pa.string())
-    wanted = pc.if_else(data.is_null(), paths, pa.scalar(None, paths.type))
-    return pa.array([resolve(shard, path) if path else None for path in wanted.to_pylist()], pa.string())
+    sources: list[str | None] = [None] * len(paths)
+    for row in pc.indices_nonzero(data.is_null()).to_pylist():
+        try:
+            path = paths[row].as_py()
+            sources[row] = resolve(shard, path) if path else None
+        except Exception:  # not UTF-8, or no text at all
+            errors[row] = _BAD_PATH
+    return pa.array(sources, pa.string())
 
 
 def _audio_index(schema: pa.Schema) -> int | None:
