@@ -3,8 +3,8 @@
     python -m bench.memory_flat --clips 1000 20000 --date 2026-11-24 --output bench/results/memory-flat.md
 
 Each size is transcribed by `jobs/transcribe.py` in a process of its own with a Ray cluster of its own.
-Memory is anonymous memory (heap and stacks; pages of the object store, whose size is set, and of files are not),
-sampled five times a second; the largest process of each kind counts.
+Memory is anonymous memory: heap and stacks, without pages of files and of the object store, whose size is
+set. It is sampled five times a second; the largest process of each kind counts.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> None:
     kinds = ["driver", *sorted(KINDS.values())]
     lines = ["# Peak memory as the corpus grows", "", describe(args.date), ""]
     lines += [
-        "Anonymous memory in MiB of the largest process of each kind; clips of 0.5 to 1.5 s in tar shards of 500.",
+        "Anonymous memory in MiB of the largest process of each kind; clips of 0.5 to 1.5 s, 500 in a tar.",
         "",
     ]
     lines += [f"| clips | {' | '.join(kinds)} | wall time |", "| --- " * (len(kinds) + 2) + "|"]

@@ -26,8 +26,9 @@ class SpeakerStitcher:
 
     Disagreement is the mean |p - q| over the frames of the overlap with the window before in which either of
     the two slots speaks, or over all of it where neither does. There are n such frames of speech, and
-    weight = min(1, n / 25), or 1 without x-vectors. Cosine is that between the slot's x-vector and the mean of
-    those that the recording's speaker had so far, 0 where either has none. Between equals, slots stay in order.
+    weight = min(1, n / 25), or 1 without x-vectors. Cosine is that between the slot's x-vector and the mean
+    of those that the recording's speaker had so far, 0 where either has none. Between equals, slots stay in
+    order.
 
     Where two windows overlap, the first half of the overlap comes from the earlier one.
     """

@@ -55,7 +55,11 @@ def refusal(options: TranscriptOptions, tokenizer: Wav2Vec2CTCTokenizer) -> str:
 
 def test_nothing_is_read_for_greedy_decoding(tokenizer: Wav2Vec2CTCTokenizer) -> None:
     files = read_decoding_files(TranscriptOptions(align=True), tokenizer, STORAGE)
-    assert (files.digests(), files.path(LEXICON), files.path(LANGUAGE_MODEL)) == ({}, None, None)
+    assert (files.digests(), files.path(LEXICON), files.path(LANGUAGE_MODEL)) == (
+        {"lexicon_digest": None, "language_model_digest": None},
+        None,
+        None,
+    )
 
 
 def test_other_nodes_get_the_same_bytes(options: TranscriptOptions, tokenizer: Wav2Vec2CTCTokenizer) -> None:
