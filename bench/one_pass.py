@@ -20,6 +20,7 @@ import soundfile
 import torch
 
 from bench.machine import describe
+from pipeline.cluster import connect
 from pipeline.run import run
 from pipeline.spec import AnnotateSpec, JobSpec, TranscribeSpec
 from w2vbert import (
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--date", required=True)
     parser.add_argument("--output", type=Path, required=True, help="markdown file")
     args = parser.parse_args()
+    connect("local")
     with tempfile.TemporaryDirectory() as work:
         home = Path(work)
         models = make_checkpoints(home / "models", args.layers)
