@@ -3,8 +3,8 @@
 It is a Thrift struct (compact protocol) that tells a number of rows for the file, for each row group, and for
 each column of a row group: a column that does not repeat has one value a row. What most of them say is true.
 
-Arrow believes the first number it meets; and asked for what a damaged footer says of a column, it does not raise
-but ends the process.
+Arrow believes the first number it meets; and asked for what a damaged footer says of a column, it does not
+raise but ends the process.
 """
 
 from __future__ import annotations
