@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,22 +39,24 @@ def lay_parquet(home: Path, records: list[Record], data: Path) -> dict[str, Reco
 
 
 def lay_tar(home: Path, records: list[Record], data: Path) -> dict[str, Record]:
-    """As WebDataset: .wav and .txt of one key, two shards."""
+    """As WebDataset: audio and .txt of one key, two shards."""
     ids: dict[str, Record] = {}
     for shard in range(2):
         name = f"shard-{shard:06}.tar"
+        seen: Counter[str] = Counter()
         with tarfile.open(home / name, "w") as archive:
             for record in records[shard::2]:
-                key = record["path"].removesuffix(".wav")
+                key, extension = os.path.splitext(record["path"])
                 members = (
-                    (".wav", (data / record["path"]).read_bytes()),
+                    (extension, (data / record["path"]).read_bytes()),
                     (".txt", record["reference"].encode()),
                 )
-                for extension, content in members:
-                    member = tarfile.TarInfo(key + extension)
+                for ending, content in members:
+                    member = tarfile.TarInfo(key + ending)
                     member.size = len(content)
                     archive.addfile(member, io.BytesIO(content))
-                ids[f"tar/{name}#{key}"] = record
+                seen[key] += 1
+                ids[f"tar/{name}#{key}" + (f"~{seen[key]}" if seen[key] > 1 else "")] = record
     return ids
 
 
