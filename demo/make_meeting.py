@@ -46,9 +46,9 @@ def converse(
     said: list[tuple[Turn, Waveform]] = []
     ended = dict.fromkeys(voices, 0.0)
     loudness = {voice: rng.uniform(0.04, 0.08) for voice in voices}
-    voice = voices[rng.integers(len(voices))]
+    voice = voices[int(rng.integers(len(voices)))]
     for index in range(turns):
-        before, voice = voice, voices[rng.integers(len(voices))]
+        before, voice = voice, voices[int(rng.integers(len(voices)))]
         overlaps = voice != before and rng.random() < OVERLAPPING
         pause = rng.uniform(-0.8, -0.3) if overlaps else rng.uniform(0.2, 1.0)
         if index == turns // 2:
