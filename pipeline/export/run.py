@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import IO
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -120,7 +118,7 @@ def _write_one(rows: Iterator[Row], kind: type[Document], given: str, output: st
         raise JobError(
             f"nothing to write to --output {given}: no clip can be written, and a TextGrid needs one."
         )
-    with _whole_file(output, storage) as handle:
+    with storage.writing(output) as handle:
         document = kind(lambda text: handle.write(text.encode()), whole_table=True)
         if first is not None:
             document.add(first)
@@ -145,22 +143,3 @@ def _alone(row: Row, kind: type[Document]) -> bytes:
     document.add(row)
     document.finish()
     return "".join(pieces).encode()
-
-
-@contextlib.contextmanager
-def _whole_file(uri: str, storage: Storage) -> Iterator[IO[bytes]]:
-    """A file that appears, or takes the place of another, when all of it is written."""
-    filesystem, path = storage.filesystem(uri), path_of(uri)
-    if not isinstance(filesystem, LocalFileSystem):
-        with filesystem.transaction, filesystem.open(path, "wb") as handle:
-            yield handle
-        return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            yield handle
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
