@@ -172,7 +172,10 @@ def _stage_seconds(dataset: Dataset) -> dict[str, float]:
         found: dict[str, float] = {}
         while summary is not None:
             for operator in summary.operators_stats:
-                found[operator.operator_name] = float(operator.wall_time.sum) if operator.wall_time else 0.0
+                name, number = operator.operator_name, 2
+                while name in found:  # pools of their own for several backbones
+                    name, number = f"{operator.operator_name} {number}", number + 1
+                found[name] = float(operator.wall_time.sum) if operator.wall_time else 0.0
             summary = summary.parents[0] if summary.parents else None
         return dict(reversed(found.items()))
     except (AttributeError, TypeError, KeyError) as problem:

@@ -170,3 +170,37 @@ def test_two_backbones_run_one_after_another_and_a_weighted_sum_reads_every_laye
         expected = answer(peer, clips[clip_id]).embeddings[0]
         np.testing.assert_allclose(row["embedding"], expected / torch.linalg.norm(expected), atol=1e-4)
         assert_close(row["labels"], together[1][clip_id]["labels"], clip_id)
+
+
+def test_backbones_that_do_not_fit_together_have_pools_of_their_own(
+    corpus: Path,
+    checkpoints: Any,
+    together: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.cluster._room_for_weights", lambda *_: 0.0)
+    (corpus / "broken.wav").write_bytes(b"RIFF not")
+    other = save(build("embed", seed=5), tmp_path / "model")
+    try:
+        summary = run(
+            AnnotateSpec(
+                input=[str(corpus)],
+                output=str(tmp_path / "out"),
+                transcribe=checkpoints["transcribe"],
+                diarize=checkpoints["diarize"],
+                embed=str(other),
+            )
+        )
+    finally:
+        (corpus / "broken.wav").unlink()
+    assert len([stage for stage in summary["stage_s"] if "Annotator" in stage]) == 2
+    assert summary["encoder"]["backbones"] == [["transcribe", "diarize"], ["embed"]]
+    rows = rows_of(tmp_path / "out")
+    assert rows.pop("broken.wav#broken")["error"]["code"] == "undecodable"
+    for clip_id, row in rows.items():
+        both = together[1][clip_id]
+        for name in ("text", "words", "segments", "frame_activity", "frame_probabilities", "duration_s"):
+            assert_close(row[name], both[name], f"{clip_id} {name}")
+        assert np.linalg.norm(row["embedding"]) == pytest.approx(1, abs=1e-6)
+        assert row["encoder_s"] > 0
