@@ -16,16 +16,18 @@ footer counts, a line that is not empty.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from pipeline.errors import Code
-from tests.pipeline.fuzz_child import digest
+from pipeline.errors import Code, JobError
+from pipeline.readers.parquet import parquet_columns, read_parquet
+from pipeline.shards import Format, Shard
+from pipeline.source import split
+from tests.pipeline.fuzz_child import STORAGE, digest
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demo"
@@ -46,6 +51,7 @@ STEP = 10_240  # bytes that tarfile asks of a stream at a time
 EXTENSIONS = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a", "tar", "tgz", "parquet", "jsonl")
 AUDIO = ("wav", "flac", "mp3", "ogg", "opus", "aiff", "m4a")
 FORMATS = {"WAV": "wav", "FLAC": "flac", "OGG": "ogg", "AIFF": "aiff"}
+NEIGHBOUR = "neighbour.wav"  # a sound file beside each damaged one
 CODES = {code.value for code in Code}
 
 
@@ -258,6 +264,7 @@ def sound_bytes(inner: bytes, data: bytes) -> int:
 
 def run_children(cases: list[Case], folder: Path) -> Iterator[tuple[Case, list[dict[str, Any]]]]:
     """Each case with the rows that came of it; a child that dies or hangs fails the test, its case told."""
+    neighbour = short_clips()[0]
     for batch in range(0, len(cases), CASES_IN_A_CHILD):
         home = folder / f"batch-{batch}"
         some = {f"{i:03}": case for i, case in enumerate(cases[batch : batch + CASES_IN_A_CHILD])}
@@ -265,6 +272,7 @@ def run_children(cases: list[Case], folder: Path) -> Iterator[tuple[Case, list[d
             inputs = home / number / "in"
             inputs.mkdir(parents=True)
             (inputs / case.name).write_bytes(case.data)
+            (inputs / NEIGHBOUR).write_bytes(neighbour)
         command = [sys.executable, "-m", "tests.pipeline.fuzz_child", str(home)]
         with (folder / f"{batch}.out").open("w+") as out, (folder / f"{batch}.err").open("w+") as err:
             try:
@@ -282,7 +290,10 @@ def run_children(cases: list[Case], folder: Path) -> Iterator[tuple[Case, list[d
                     f"{culprit and culprit.about} ({home}/{number[0]}): {status}\n{err.read()[-4000:]}"
                 )
         for number, case in some.items():
-            yield case, json.loads((home / number / "rows.json").read_text())
+            rows = json.loads((home / number / "rows.json").read_text())
+            (beside,) = (row for row in rows if row["clip_id"].startswith(f"{NEIGHBOUR}#"))
+            assert beside["code"] is None, f"{case.about} cost another file its row"
+            yield case, [row for row in rows if row is not beside]
 
 
 def check(case: Case, rows: list[dict[str, Any]]) -> list[str]:
@@ -347,6 +358,41 @@ def test_five_hundred_damaged_copies(tmp_path: Path) -> None:
     assert len(cases) == 500
     assert sum(len(case.readable) for case in cases) > 1500
     assert_nothing_lost(cases, tmp_path)
+
+
+def test_every_bit_of_a_footer(tmp_path: Path) -> None:
+    """Arrow answers some damage by ending the process, so another one reads the copies."""
+    path = tmp_path / "a.parquet"
+    columns = {"audio": [b"1", b"2", b"3"], "text": ["a", "b", "c"]}
+    pq.write_table(pa.table(columns), path, row_group_size=2, store_schema=False)
+    process = multiprocessing.get_context("spawn").Process(target=flip_every_bit, args=(path,))
+    process.start()
+    process.join(CHILD_SECONDS)
+    process.kill()
+    process.join()
+    done = (tmp_path / "done").read_text()
+    size = path.stat().st_size
+    assert process.exitcode == 0, f"at bit {done}"
+    assert int(done) == 8 * size - 1
+
+
+def flip_every_bit(path: Path) -> None:
+    whole = path.read_bytes()
+    start = len(whole) - 8 - pq.read_metadata(path).serialized_size
+    shard = Shard(str(path), path.name, Format.PARQUET, len(whole), "1")
+    carried = pa.schema([("ref_text", pa.string())])
+    for bit in range(8 * start, 8 * len(whole)):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        (path.parent / "done").write_text(str(bit))
+        with contextlib.suppress(JobError):
+            parquet_columns(shard, STORAGE)
+        split(replace(shard, size=1 << 40), STORAGE)
+        rows = pa.concat_tables(read_parquet(shard, STORAGE, carried))
+        rows.validate(full=True)
+        identities = rows["clip_id"].to_pylist()
+        assert 0 < len(identities) == len(set(identities)) < 2000, (bit, len(identities))
 
 
 def test_damaged_copies_of_every_format(shared_data: Path, tmp_path: Path) -> None:
