@@ -117,8 +117,8 @@ def main() -> None:
     lines = ["# Four annotations against transcripts alone", "", describe(args.date), ""]
     lines += [
         f"{args.layers} layers of width 1024, float32, random weights; {audio_s:.0f} s of audio in "
-        f"{len(features)} clips of 3 to 15 s; medians of {args.repeats} alternating calls of the model actor, "
-        "from features to columns. The other stages of the jobs are the same, so the ratio of whole jobs is "
+        f"{len(features)} clips of 3 to 15 s; medians of {args.repeats} alternating calls of the model actor,"
+        " from features to columns. The other stages of the jobs are the same, so the ratio of whole jobs is "
         "nearer to 1.",
         "",
         "| transcribe | annotate, four heads | ratio | ratio of each pair |",

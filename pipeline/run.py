@@ -119,6 +119,7 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     facts["stage_s"] = _stage_seconds(dataset)
     facts["models"] = models
     ran: dict[str, int] = ray.get(passes.total.remote())
+    ray.kill(passes)  # a process may make many runs on one cluster
     facts["encoder"] = {
         **ran,
         "backbones": [[task.value for task in held.checkpoints] for held in backbones],
