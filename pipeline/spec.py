@@ -50,7 +50,7 @@ class JobSpec(BaseModel):
         json_schema_extra=_OUTPUT,
     )
     window_s: float = Field(
-        60.0,
+        40.0,
         ge=1,
         description="seconds of audio that the encoder sees at once; longer recordings are cut into windows "
         "and stitched",

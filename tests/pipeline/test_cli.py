@@ -102,7 +102,7 @@ def test_an_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
         ([*LEAST, "--channel", "middle"], "channel: must be 'mean', 'left', 'right'"),
         ([*LEAST, "--max-error-rate", "1.5"], "max_error_rate: Input should be less than or equal to 1"),
         ([*LEAST, "--since", "yesterday"], "since: must be a time such as 2026-11-24T06:00, or an age"),
-        ([*LEAST, "--overlap-s", "31"], "overlap_s: 31 is more than half of window_s (60)"),
+        ([*LEAST, "--overlap-s", "31"], "overlap_s: 31 is more than half of window_s (40)"),
     ],
 )
 def test_a_wrong_value_names_its_field(arguments: list[str], said: str) -> None:
@@ -172,7 +172,7 @@ def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.Cap
         "(str,repeatable;required)",
         "(text;required)",
         "(choice;default:float32)",
-        "(float;default:60.0)",
+        "(float;default:40.0)",
         "(time;default:unset)",
         "(int;default:unset)",
         "(flag;default:false)",
@@ -202,7 +202,7 @@ def test_settings_of_the_output_leave_out_place_and_speed() -> None:
     assert read(*LEAST, "--token-budget", "9").output_settings() == {
         "dtype": "float32",
         "channel": "mean",
-        "window_s": 60.0,
+        "window_s": 40.0,
         "overlap_s": 4.0,
         "vad": None,
         "max_duration_s": None,
