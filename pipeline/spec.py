@@ -243,6 +243,12 @@ class TranscriptOptions(BaseModel):
         json_schema_extra=_OUTPUT,
     )
 
+    @model_validator(mode="after")
+    def _readings_come_from_the_beam(self) -> TranscriptOptions:
+        if self.beam is not None and self.nbest > self.beam:
+            raise ValueError(f"nbest: {self.nbest} readings cannot come from a beam of {self.beam}")
+        return self
+
     @property
     def beam(self) -> int | None:
         """Hypotheses that beam search keeps; None: decoding is greedy."""

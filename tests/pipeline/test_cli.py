@@ -206,8 +206,6 @@ def test_settings_of_the_output_leave_out_place_and_speed() -> None:
         "overlap_s": 4.0,
         "vad": None,
         "max_duration_s": None,
-        "lexicon": None,
-        "language_model": None,
         "lm_weight": 2.0,
         "word_score": 0.0,
         "beam_size": None,

@@ -170,7 +170,7 @@ def test_a_process_that_kenlm_ends_is_survived(
     monkeypatch.setattr("pipeline.resources._load", _crash)
     message = refusal(options, tokenizer)
     assert message == (
-        f"--language-model {options.language_model}: the file is damaged: KenLM crashes when it loads it."
+        f"--language-model {options.language_model}: the file is damaged: KenLM crashes on it."
     )
 
 
