@@ -55,7 +55,7 @@ def tar_samples(shard: Shard, storage: Storage, limit: int = 8) -> list[dict[str
 
 
 def _clips(shard: Shard, storage: Storage, trouble: Trouble) -> Iterator[Clip]:
-    keys: Counter[str] = Counter()
+    keys = Counter([""])  # the key of the row that tells of the shard as a whole
     for sample in _samples(shard, storage, trouble):
         error: ClipError | None = None
         if sample.cut and trouble.problem is not None:

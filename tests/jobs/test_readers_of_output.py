@@ -16,8 +16,10 @@ import pytest
 
 from jobs.transcribe import main
 from pipeline.models import read_checkpoint
-from pipeline.schema import output_schema
+from pipeline.schema import TRANSCRIPT_COLUMNS, output_schema
 from pipeline.storage import Storage, StorageOptions
+from w2vbert.checkpoint import backbone_digest
+from w2vbert.heads import Wav2Vec2BertForCTC
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS, MODEL = ROOT / "demo" / "corpus", ROOT / "demo" / "checkpoint"
@@ -67,14 +69,17 @@ def test_every_file_has_the_declared_schema(output: Path) -> None:
     identity = json.loads((output / "_run" / "table.json").read_text())
     carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(identity["carried"])))
     for file in output.glob("*.parquet"):
-        assert pq.read_schema(file).equals(output_schema(carried), check_metadata=False)
+        assert pq.read_schema(file).equals(output_schema(carried, TRANSCRIPT_COLUMNS), check_metadata=False)
 
 
 def test_metadata_names_model_and_settings(output: Path, summary: dict[str, Any]) -> None:
     digest = read_checkpoint(str(MODEL), Storage(StorageOptions())).digest
+    backbone = backbone_digest(Wav2Vec2BertForCTC.from_pretrained(MODEL))
     for file in output.glob("*.parquet"):
         metadata = pq.read_metadata(file).metadata
-        assert json.loads(metadata[b"w2vbert.model"]) == {"name": str(MODEL), "digest": digest}
+        assert json.loads(metadata[b"w2vbert.models"]) == {
+            "transcribe": {"name": str(MODEL), "digest": digest, "backbone": backbone}
+        }
         assert json.loads(metadata[b"w2vbert.spec"]) == summary["spec"]
         assert json.loads(metadata[b"w2vbert.spec"])["input"] == [str(CORPUS)]
         assert metadata[b"w2vbert.run_id"].decode() == summary["run_id"]

@@ -304,6 +304,13 @@ def test_tar_garbage_behind_a_gzip_member_is_told(tmp_path: Path, behind: bytes)
     assert codes(rows(read_tar(shard(path, Format.TAR), STORAGE, NONE)))[-1] == ("3", None)
 
 
+def test_tar_member_without_a_name_does_not_take_the_shards_id(tmp_path: Path) -> None:
+    path = tmp_path / "g.tar"
+    path.write_bytes(tar_member("", CLIPS[0]) + tar_member("1.flac", CLIPS[1]) + b"?" * 512)
+    found = rows(read_tar(shard(path, Format.TAR), STORAGE, NONE))
+    assert codes(found) == [("~2", "no_audio"), ("1", None), ("", "broken_shard")]
+
+
 # Manifest
 
 
