@@ -1,17 +1,21 @@
 """Word error rate and cost by window length and overlap, on long recordings of joined utterances.
 
-    python -m bench.windows --model CHECKPOINT --speech FOLDER --date 2026-11-24 --output windows.md
+    python -m bench.windows --model CHECKPOINT --speech FOLDER --speech FOLDER --date 2026-11-24 \
+        --output bench/results/windows.md
 
-FOLDER holds audio files and a `labels.tsv` with the columns path and text. Utterances are joined in order to
-recordings of `--minutes`, with short pauses. The cost is that of one encoder layer of full width, for a
-recording of `--minutes`, relative to the cheapest window.
+A FOLDER holds audio files and a `labels.tsv` with the columns path, speaker and text. The utterances of each
+speaker are joined, in random order and with pauses of 0.1 to 0.6 s, to recordings of `--minutes`. The cost is
+that of encoder layers of full width over one recording, relative to the cheapest.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import statistics
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import jiwer
@@ -20,6 +24,7 @@ import torch
 
 from bench.machine import describe
 from pipeline import audio
+from pipeline.heads.transcript import best_seam
 from pipeline.windows import WindowPlan
 from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertForCTC, Wav2Vec2BertModel, Wav2Vec2BertProcessor
 from w2vbert.config import Wav2Vec2BertConfig
@@ -27,28 +32,36 @@ from w2vbert.ctc import best_path, read_path
 from w2vbert.packing import Packed
 
 WINDOWS_S = (10, 20, 30, 40, 60, 120)
-OVERLAPS_S = (0, 1, 2, 4, 8)
+OVERLAPS_S = (0, 0.5, 1, 2, 4)
+PAUSE_S = (0.1, 0.6)
 Recording = tuple[np.ndarray, str]
 
 
-def recordings(folder: Path, seconds: float) -> list[Recording]:
-    """Joined utterances, (samples at 16 kHz, text), each about `seconds` long."""
+def recordings(folders: Sequence[Path], seconds: float) -> list[Recording]:
+    """(samples at 16 kHz, text) of one speaker each and about `seconds` long."""
     rng = np.random.default_rng(0)
-    with (folder / "labels.tsv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    spoken: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+    for folder in folders:
+        with (folder / "labels.tsv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                spoken[row["speaker"]].append((folder / row["path"], row["text"]))
     found: list[Recording] = []
-    samples: list[np.ndarray] = []
-    words: list[str] = []
-    for row in rows:
-        samples.append(audio.decode((folder / row["path"]).read_bytes()).samples)
-        samples.append(np.float32(1e-4) * rng.standard_normal(int(rng.uniform(0.2, 1) * 16000)).astype("f4"))
-        words.append(row["text"])
-        if sum(len(part) for part in samples) >= seconds * 16000:
-            found.append((np.concatenate(samples), " ".join(words)))
-            samples, words = [], []
-    if samples and not found:
-        found.append((np.concatenate(samples), " ".join(words)))
+    for utterances in spoken.values():
+        samples: list[np.ndarray] = []
+        words: list[str] = []
+        for index in rng.permutation(len(utterances)):
+            path, text = utterances[index]
+            pause = int(rng.uniform(*PAUSE_S) * 16000)
+            samples += [audio.decode(path.read_bytes()).samples, faint_noise(rng, pause)]
+            words.append(text)
+            if sum(map(len, samples)) >= seconds * 16000:
+                found.append((np.concatenate(samples), " ".join(words)))
+                samples, words = [], []
     return found
+
+
+def faint_noise(rng: np.random.Generator, length: int) -> np.ndarray:
+    return np.float32(1e-4) * rng.standard_normal(length).astype("f4")
 
 
 @torch.inference_mode()
@@ -56,8 +69,6 @@ def transcribe(
     model: Wav2Vec2BertForCTC, processor: Wav2Vec2BertProcessor, features: np.ndarray, plan: WindowPlan
 ) -> str:
     """The text of one recording, stitched as the job does it."""
-    from pipeline.heads.transcript import best_seam
-
     ids, posteriors = np.zeros(len(features), np.int64), np.ones(len(features), np.float32)
     end = 0
     for start, stop in plan.cut(0, len(features)):
@@ -71,20 +82,20 @@ def transcribe(
 
 
 @torch.inference_mode()
-def cost(plan: WindowPlan, frames: int) -> float:
-    """Seconds of one layer of full width over a recording of so many frames."""
+def costs(plans: Sequence[WindowPlan], frames: int, repeats: int = 5) -> list[float]:
+    """Seconds of an encoder layer of full width over so many frames, for each plan; medians."""
     torch.manual_seed(0)
-    model = Wav2Vec2BertModel(Wav2Vec2BertConfig(num_hidden_layers=1)).eval()
-    windows = plan.cut(0, frames)
-    length = windows[0][1] - windows[0][0]
-    packed = Packed(torch.randn(length, 160), (length,))
-    model.encode(packed)
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        model.encode(packed)
-        times.append(time.perf_counter() - started)
-    return sorted(times)[1] * len(windows)
+    model = Wav2Vec2BertModel(Wav2Vec2BertConfig(num_hidden_layers=2)).eval()
+    features = torch.randn(frames, 160)
+    seconds: list[list[float]] = [[] for _ in plans]
+    for repeat in range(repeats + 1):  # the first round warms up
+        for plan, times in zip(plans, seconds, strict=True):
+            started = time.perf_counter()
+            for start, stop in plan.cut(0, frames):
+                model.encode(Packed(features[start:stop], (stop - start,)))
+            if repeat:
+                times.append((time.perf_counter() - started) / 2)
+    return [statistics.median(times) for times in seconds]
 
 
 def main() -> None:
@@ -92,9 +103,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--speech", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=4.0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speech", type=Path, required=True, action="append")
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--date", required=True)
     parser.add_argument("--output", type=Path, required=True, help="markdown file")
     args = parser.parse_args()
@@ -107,34 +118,35 @@ def main() -> None:
     features = [extractor.extract(samples) for samples, _ in speech]
     references = [text for _, text in speech]
     total = sum(len(text.split()) for text in references)
+
+    def errors(plan: WindowPlan) -> float:
+        return float(
+            jiwer.wer(references, [transcribe(model, processor, frames, plan) for frames in features])
+        )
+
+    plans = {
+        (window, overlap): WindowPlan(window * 50, round(overlap * 50))
+        for window in WINDOWS_S
+        for overlap in OVERLAPS_S
+    }
+    seconds = dict(zip(plans, costs(list(plans.values()), round(args.minutes * 3000)), strict=True))
+    cheapest = min(seconds.values())
     lines = ["# Windows: word error rate and cost", "", describe(args.date), ""]
     lines += [
         f"{len(speech)} recordings of about {args.minutes:g} min, {total} words; window by rows, overlap by "
-        "columns.",
+        "columns; word error rate, and in brackets the cost relative to the cheapest.",
         "",
-        "| window | " + " | ".join(f"{overlap} s" for overlap in OVERLAPS_S) + " | cost at 4 s |",
-        "| --- " * (len(OVERLAPS_S) + 2) + "|",
+        "| window | " + " | ".join(f"{overlap:g} s" for overlap in OVERLAPS_S) + " |",
+        "| --- " * (len(OVERLAPS_S) + 1) + "|",
     ]
-    costs = {}
-    table: dict[int, list[str]] = {}
     for window in WINDOWS_S:
-        cells = []
-        for overlap in OVERLAPS_S:
-            if overlap > window / 2:
-                cells.append("")
-                continue
-            plan = WindowPlan(window * 50, overlap * 50)
-            texts = [transcribe(model, processor, frames, plan) for frames in features]
-            cells.append(f"{jiwer.wer(references, texts):.2%}")
-        table[window] = cells
-        costs[window] = cost(WindowPlan(window * 50, 200), round(args.minutes * 3000))
-        print(window, cells, f"{costs[window]:.1f} s", flush=True)
-    cheapest = min(costs.values())
-    for window, cells in table.items():
-        lines.append(f"| {window} s | {' | '.join(cells)} | {costs[window] / cheapest:.2f} |")
-    whole = WindowPlan(10**9, 0)
-    texts = [transcribe(model, processor, frames, whole) for frames in features]
-    lines += ["", f"In one piece: {jiwer.wer(references, texts):.2%}."]
+        cells = [
+            f"{errors(plans[window, overlap]):.1%} ({seconds[window, overlap] / cheapest:.2f})"
+            for overlap in OVERLAPS_S
+        ]
+        lines.append(f"| {window} s | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    lines += ["", f"In one piece: {errors(WindowPlan(10**9, 0)):.1%}."]
     print("\n".join(lines))
     args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -11,23 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
-from pipeline.cli import fail, read_spec
-from pipeline.errors import JobError
+from pipeline.cli import run_tool
 from pipeline.export.run import export, for_the_eye
 from pipeline.export.spec import ExportSpec
 
-PROGRAM = "jobs/export.py"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 written, 2 bad configuration."""
-    try:
-        spec = read_spec(ExportSpec, sys.argv[1:] if arguments is None else arguments, program=PROGRAM)
-        done = export(spec)
-    except JobError as problem:
-        return fail(PROGRAM, problem)
-    print(for_the_eye(done))
-    return 0
+    """The exit status; see `pipeline.cli.run_tool`."""
+    return run_tool(ExportSpec, export, for_the_eye, arguments, program="jobs/export.py")
 
 
 if __name__ == "__main__":

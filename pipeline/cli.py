@@ -8,7 +8,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from pipeline.spec import JobSpec
 
 ENVIRONMENT_PREFIX = "W2VBERT_"
 Spec = TypeVar("Spec", bound=BaseModel)
+Done = TypeVar("Done")
 _Path = tuple[str, ...]
 
 
@@ -224,7 +225,7 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
 
         summary = run(spec)
     except JobError as problem:
-        return fail(program, problem)
+        return _fail(program, problem)
     print(for_the_eye(summary))
     if summary["error_rate"] > spec.max_error_rate:
         print(
@@ -236,7 +237,24 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
     return 0
 
 
-def fail(program: str, problem: JobError) -> int:
+def run_tool(
+    declaration: type[Spec],
+    work: Callable[[Spec], Done],
+    show: Callable[[Done], str],
+    arguments: Sequence[str] | None,
+    *,
+    program: str,
+) -> int:
+    """A tool on a finished table, from its command line to its exit status: 0 done, 2 bad configuration."""
+    try:
+        done = work(read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program))
+    except JobError as problem:
+        return _fail(program, problem)
+    print(show(done))
+    return 0
+
+
+def _fail(program: str, problem: JobError) -> int:
     """Prints what stopped the job; the exit status for it."""
     message = str(problem).replace("\n", "\n  ")
     print(f"{program}: {message}", file=sys.stderr)

@@ -36,7 +36,10 @@ class Shares:
 
 
 def connect(address: str | None) -> None:
-    """Joins the cluster named, the one that RAY_ADDRESS or this machine has, or starts one here."""
+    """Joins the cluster named, the one of RAY_ADDRESS or of `ray start` on this machine, or starts one here.
+
+    Never the one that another job started for itself ("auto" would), since it ends with that job.
+    """
     if ray.is_initialized():
         return
     # Idle OpenMP threads that spin take the core from the stage beside them.
@@ -44,13 +47,13 @@ def connect(address: str | None) -> None:
     join = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
     given = address or os.environ.get("RAY_ADDRESS")
     try:
-        if given:
+        if given and given != "local":
             join(address=given)
             return
         try:
-            join(address="auto")
-        except ConnectionError:
-            join(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
+            join(address=given, num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
+        except ValueError:  # there is a cluster, so the number of CPUs is not ours to say
+            join()
     except Exception as problem:
         raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
 

@@ -128,7 +128,7 @@ class JobSpec(BaseModel):
     overwrite: bool = Field(False, description="delete what the output holds and start anew")
     ray_address: str | None = Field(
         None,
-        description="Ray cluster to use; unset: RAY_ADDRESS, a running local cluster, or a new local one",
+        description="Ray cluster to use; unset: RAY_ADDRESS, that of `ray start` on this machine, a new one",
     )
     storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="access to s3://")
 
