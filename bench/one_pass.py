@@ -93,7 +93,7 @@ def run(job: str, models: list[str], corpus: Path, output: Path, clips: int) -> 
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
     query = f"SELECT count(*) - count(error), sum(encoder_s) FROM '{output}/*.parquet'"
-    ((annotated, of_models),) = duckdb.sql(query).fetchall()
+    ((annotated, of_models),) = duckdb.execute(query).fetchall()
     assert annotated == clips, annotated
     return seconds, of_models
 
