@@ -1,10 +1,10 @@
 """Peak memory of the driver and of each kind of worker, as the corpus grows.
 
-    python -m bench.memory_flat --clips 1000 20000 --date 2026-11-24 --output bench/results/memory-flat.md
+    python -m bench.memory_flat --date 2026-11-25 --output bench/results/memory-flat.md
 
 Each size is transcribed by `jobs/transcribe.py` in a process of its own with a Ray cluster of its own.
 Memory is anonymous memory: heap and stacks, without pages of files and of the object store, whose size is
-set. It is sampled five times a second; the largest process of each kind counts.
+set. It is sampled some twenty times a second; the largest process of each kind counts.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def peaks(clips: int) -> tuple[dict[str, float], float]:
                             found[kind] = max(found[kind], anonymous_mib(process.pid))
                     except (psutil.Error, OSError):
                         continue
-                time.sleep(0.2)
+                time.sleep(0.02)
         seconds = time.monotonic() - started
         text = (home / "log").read_text()
         if job.returncode or f"{clips} ({clips} annotated)" not in text:
@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clips", type=int, nargs="+", default=[1000, 20000])
+    parser.add_argument("--clips", type=int, nargs="+", default=[1000, 5000, 20000, 40000])
     parser.add_argument("--date", required=True)
     parser.add_argument("--output", type=Path, required=True, help="markdown file")
     args = parser.parse_args()
