@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from pipeline.allocator import trim
 from pipeline.arrays import column_of
 from pipeline.errors import ClipError, Code, Stage
 from pipeline.heads import Clip, Head, Piece, Reading, build_heads
@@ -104,8 +103,6 @@ class Annotator:
         ran: list[int] = []
         for pack in packs(self._windows(table, clips), self._budget):
             self._annotate([window for window in pack if clips[window.row].error is None], clips, ran)
-            if self._device.type == "cpu":
-                trim()
         if self._passes is not None and ran:
             self._passes.add.remote(len(ran) * len(self._heads), sum(ran) * len(self._heads))
         return self._table(table, clips)

@@ -25,6 +25,10 @@ from pipeline.windows import WindowPlan
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.ctc import ENCODER_FRAME_SECONDS, total_stride
 
+# torch keeps up to 1,024 compiled operations by the shapes of their operands, in oneDNN and in the layer
+# above it. Packs hardly ever have the same shape twice: they would pile up, and leave the heap full of holes.
+_FEW_PRIMITIVES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8", "LRU_CACHE_CAPACITY": "8"}
+
 
 class Passes:
     """How often the encoder ran; an actor that the model actors report to."""
@@ -97,6 +101,7 @@ def annotated(
             compute=shares.annotate_pool,
             num_cpus=shares.annotate_cpus,
             num_gpus=shares.annotate_gpus or None,
+            runtime_env={"env_vars": _FEW_PRIMITIVES},
         )
     return table
 
