@@ -92,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clips", type=int, nargs="+", default=[1000, 5000, 20000, 40000])
+    parser.add_argument("--clips", type=int, nargs="+", default=[1000, 5000, 20000])
     parser.add_argument("--date", required=True)
     parser.add_argument("--output", type=Path, required=True, help="markdown file")
     args = parser.parse_args()
