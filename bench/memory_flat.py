@@ -4,7 +4,7 @@
 
 Each size is transcribed by `jobs/transcribe.py` in a process of its own with a Ray cluster of its own.
 Memory is anonymous memory: heap and stacks, without pages of files and of the object store, whose size is
-set. It is sampled some twenty times a second; the largest process of each kind counts.
+set. It is sampled with pauses of 20 ms; the largest process of each kind counts.
 """
 
 from __future__ import annotations
