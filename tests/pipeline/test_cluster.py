@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from tests.head_node import HeadNode, head_node
 
 # Says its cluster's address, and stays until its standard input ends.
 JOB = """
@@ -17,8 +23,9 @@ sys.stdin.read()
 """
 
 
-def job(*address: str) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+def job(*address: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    if environment is None:
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.Popen(
         [sys.executable, "-c", JOB, *address],
         stdin=subprocess.PIPE,
@@ -46,4 +53,30 @@ def test_a_job_does_not_join_the_cluster_that_another_job_started_for_itself() -
     finally:
         for running in (second, first):
             if running is not None:
+                running.communicate()
+
+
+def wait_until_known(head: HeadNode) -> None:
+    """Returns once jobs of this machine can find the node."""
+    deadline = time.monotonic() + 90
+    while not (head.home / "ray_current_cluster").exists():
+        if time.monotonic() > deadline:
+            pytest.fail((head.home / "start.log").read_text())
+        time.sleep(0.2)
+
+
+def test_a_job_joins_what_ray_start_started() -> None:
+    """Unasked, by RAY_ADDRESS and by address. Its number of CPUs tells it from one the job would start."""
+    cpus = max(2, os.cpu_count() or 1) + 1
+    with head_node(cpus) as head:
+        wait_until_known(head)
+        here = {**head.environment, "RAY_TMPDIR": str(head.home)}  # where Ray notes its running cluster
+        for running in (
+            job(environment=here),
+            job(environment={**head.environment, "RAY_ADDRESS": head.address}),
+            job(head.address, environment=head.environment),
+        ):
+            try:
+                assert address_of(running) == (head.address, cpus)
+            finally:
                 running.communicate()

@@ -1,0 +1,76 @@
+"""A Ray head node with ports, a folder and a session of its own, as `ray start --head` gives it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
+TOKEN = secrets.token_hex(32)
+
+
+@dataclass(frozen=True)
+class HeadNode:
+    """Where it listens.
+
+    Attributes:
+        address: of its control store, host:port.
+        dashboard: URL.
+        home: its folder, Ray's temporary directory.
+        environment: the caller's, without what would lead to another cluster. Only who has its token may use
+            this one.
+    """
+
+    address: str
+    dashboard: str
+    home: Path
+    environment: dict[str, str]
+
+
+@contextmanager
+def head_node(cpus: int) -> Iterator[HeadNode]:
+    """Starts the node, without waiting for it, and takes down its own processes and no others."""
+    home = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # Ray's sockets allow for about 60 characters here
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+    }
+    gcs, dashboard, client, agent, agent_grpc, metrics = _free_ports(6)
+    command = [*RAY, "start", "--head", "--block", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1"]
+    command += [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"]
+    command += [f"--metrics-export-port={metrics}", f"--temp-dir={home}", "--object-store-memory=200000000"]
+    with (home / "start.log").open("wb") as log:
+        head = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        try:
+            yield HeadNode(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", home, environment)
+        finally:
+            head.terminate()  # `--block` takes its own processes down with it
+            try:
+                head.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(head.pid, signal.SIGKILL)
+                head.wait()
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
