@@ -26,38 +26,39 @@ class HeadNode:
     Attributes:
         address: of its control store, host:port.
         dashboard: URL.
-        home: its folder, Ray's temporary directory.
-        environment: the caller's, without what would lead to another cluster. Only who has its token may use
-            this one.
+        root: its folder; Ray's own is `ray/` in it.
+        environment: the caller's, with what leads to this cluster in place of what would lead to another: its
+            token, and the folder where `ray start` notes what runs.
     """
 
     address: str
     dashboard: str
-    home: Path
+    root: Path
     environment: dict[str, str]
 
 
 @contextmanager
 def head_node(cpus: int) -> Iterator[HeadNode]:
     """Starts the node, without waiting for it, and takes down its own processes and no others."""
-    home = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # Ray's sockets allow for about 60 characters here
+    root = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # Ray's sockets allow for about 60 characters here
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_TMPDIR": str(root),
     }
     gcs, dashboard, client, agent, agent_grpc, metrics = _free_ports(6)
     command = [*RAY, "start", "--head", "--block", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1"]
     command += [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
     command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"]
-    command += [f"--metrics-export-port={metrics}", f"--temp-dir={home}", "--object-store-memory=200000000"]
-    with (home / "start.log").open("wb") as log:
+    command += [f"--metrics-export-port={metrics}", "--object-store-memory=200000000"]
+    with (root / "start.log").open("wb") as log:
         head = subprocess.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         try:
-            yield HeadNode(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", home, environment)
+            yield HeadNode(f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", root, environment)
         finally:
             head.terminate()  # `--block` takes its own processes down with it
             try:
@@ -65,7 +66,7 @@ def head_node(cpus: int) -> Iterator[HeadNode]:
             except subprocess.TimeoutExpired:
                 os.killpg(head.pid, signal.SIGKILL)
                 head.wait()
-    shutil.rmtree(home, ignore_errors=True)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def _free_ports(count: int) -> list[int]:

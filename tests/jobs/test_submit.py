@@ -27,7 +27,7 @@ def wait_until_up(head: HeadNode) -> None:
                 return
         except OSError as problem:  # refused, or an HTTP status
             if time.monotonic() > deadline:
-                pytest.fail(f"no dashboard: {problem}\n{(head.home / 'start.log').read_text()}")
+                pytest.fail(f"no dashboard: {problem}\n{(head.root / 'start.log').read_text()}")
             time.sleep(0.2)
 
 
@@ -59,8 +59,8 @@ def test_a_submitted_checkout_writes_the_table(tmp_path: Path) -> None:
         assert spoken == ["six one nine three"]
 
         # The job ran from what was uploaded, and that is the project alone: a few MB.
-        (uploaded,) = head.home.glob(
-            "session_2*/runtime_resources/working_dir_files/_ray_pkg_*/jobs/transcribe.py"
+        (uploaded,) = head.root.glob(
+            "ray/session_2*/runtime_resources/working_dir_files/_ray_pkg_*/jobs/transcribe.py"
         )
         package = uploaded.parents[1]
         assert all(str(package) in row["shard"] for row in rows)
