@@ -62,7 +62,7 @@ def annotated(
         clips = clips.limit(spec.limit)
     features = clips.map_batches(
         Featurizer,
-        fn_constructor_args=(feature_extractor(first.directory()), storage, carried),
+        fn_constructor_args=(feature_extractor(first.settings()), storage, carried),
         fn_constructor_kwargs={
             "channel": spec.channel,
             "max_duration_s": spec.max_duration_s,

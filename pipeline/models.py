@@ -7,6 +7,7 @@ encoder's weights along.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,18 @@ class CheckpointFiles:
     files: Files
 
     def directory(self) -> Path:
-        """The files in a directory of this node."""
+        """The files in a directory of this node. A job's is a copy, so that whoever replaces the checkpoint
+        does not pull the weights from under it."""
         return directory_of(self.files, self.digest)
+
+    def settings(self) -> Path:
+        """Configuration, features and vocabulary, without the weights, in a directory of this node."""
+        files = {name: data for name, data in self.files.items() if name.endswith(".json")}
+        return directory_of(files, digest_of(files))
 
     @property
     def config(self) -> Wav2Vec2BertConfig:
-        return Wav2Vec2BertConfig.from_pretrained(self.directory())
+        return Wav2Vec2BertConfig.from_pretrained(self.settings())
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,16 @@ class Backbone:
     parameters: int
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A checkpoint as the driver looks at it: the model with its weights only mapped."""
+
+    files: CheckpointFiles
+    model: TaskModel
+    features: _Features
+    backbone_digest: str
+
+
 def read_backbones(spec: JobSpec, storage: Storage) -> list[Backbone]:
     """Reads every checkpoint of the job, and finds out which share an encoder.
 
@@ -84,27 +101,29 @@ def read_backbones(spec: JobSpec, storage: Storage) -> list[Backbone]:
         JobError: a checkpoint does not exist, is damaged, is none of Wav2Vec2-BERT, lacks the head for its
             task, or takes other features than the first one.
     """
+    wanted = [
+        (f"--{'model' if 'model' in type(spec).model_fields else task}", name, task)
+        for task, name in spec.models.items()
+    ]
+    with ThreadPoolExecutor() as pool:  # two digests of gigabytes each
+        opened = [made.result() for made in [pool.submit(_open, *one, storage) for one in wanted]]
     found: dict[str, Backbone] = {}
-    first: tuple[str, _Features] | None = None
-    for task, name in spec.models.items():
-        flag = f"--{'model' if 'model' in type(spec).model_fields else task}"
-        checkpoint = _read_files(name, flag, task, storage)
-        model, features = _open(checkpoint, flag, task)
-        if first is not None and features != first[1]:
+    first = opened[0]
+    for checkpoint, (flag, name, task) in zip(opened, wanted, strict=True):
+        if checkpoint.features != first.features:
             raise JobError(
-                f"{flag} {name}: its features are computed otherwise than those of {first[0]} "
+                f"{flag} {name}: its features are computed otherwise than those of {first.files.name} "
                 "(preprocessor_config.json); annotate with them in runs of their own."
             )
-        first = first or (name, features)
-        digest = backbone_digest(model)
+        model, digest = checkpoint.model, checkpoint.backbone_digest
         head = sum(p.numel() for key, p in model.named_parameters() if not _in_encoder(key))
         if known := found.get(digest):
-            files = _without_encoder(checkpoint, model)
+            files = _without_encoder(checkpoint.files, model)
             slim = CheckpointFiles(name, digest_of(files), files)
             checkpoints = {**known.checkpoints, task: slim}
             found[digest] = Backbone(digest, checkpoints, known.parameters + head)
         else:
-            found[digest] = Backbone(digest, {task: checkpoint}, model.num_parameters())
+            found[digest] = Backbone(digest, {task: checkpoint.files}, model.num_parameters())
     return list(found.values())
 
 
@@ -114,9 +133,12 @@ def read_checkpoint(name: str, storage: Storage, flag: str = "--model") -> Check
     Raises:
         JobError: it does not exist, or is no checkpoint.
     """
-    uri = _place(name, flag, storage)
+    return _read_checkpoint(_place(name, flag, storage), name, flag, storage)
+
+
+def _read_checkpoint(place: str, name: str, flag: str, storage: Storage) -> CheckpointFiles:
     try:
-        paths = [path for path in storage.list_files(uri) if path.endswith(_NEEDED)]
+        paths = [path for path in storage.list_files(place) if path.endswith(_NEEDED)]
         files = {path.rsplit("/", 1)[-1]: _read(path, storage) for path in paths}
     except Exception as problem:
         raise JobError(f"{flag} {storage.explain(name, problem)}.") from problem
@@ -152,21 +174,15 @@ def feature_extractor(directory: Path) -> SeamlessM4TFeatureExtractor:
         return SeamlessM4TFeatureExtractor()
 
 
-def _read_files(name: str, flag: str, task: Task, storage: Storage) -> CheckpointFiles:
-    checkpoint = read_checkpoint(name, storage, flag)
+def _open(flag: str, name: str, task: Task, storage: Storage) -> _Opened:
+    """A damaged or unfit checkpoint stops the job here, and not its actors."""
+    place = _place(name, flag, storage)
+    checkpoint = _read_checkpoint(place, name, flag, storage)
     if task is Task.TRANSCRIBE and "vocab.json" not in checkpoint.files:
         raise JobError(
             f"{flag} {name}: no vocab.json there; transcribing needs a CTC checkpoint's vocabulary."
         )
-    return checkpoint
-
-
-def _open(checkpoint: CheckpointFiles, flag: str, task: Task) -> tuple[TaskModel, _Features]:
-    """The model with its weights only mapped, and what makes its features.
-
-    A damaged or unfit checkpoint stops the job here, and not its actors.
-    """
-    directory = checkpoint.directory()
+    directory = checkpoint.directory() if "://" in place else Path(place)
     wanted = MODEL_CLASSES[task]
     try:
         if task is Task.TRANSCRIBE:
@@ -201,7 +217,8 @@ def _open(checkpoint: CheckpointFiles, flag: str, task: Task) -> tuple[TaskModel
             f"{flag} {checkpoint.name}: its features are {width} wide, its model takes "
             f"{model.config.feature_projection_input_dim}."
         )
-    return model, (extractor.num_mel_bins, extractor.stride, extractor.sampling_rate, extractor.padding_value)
+    features = (extractor.num_mel_bins, extractor.stride, extractor.sampling_rate, extractor.padding_value)
+    return _Opened(checkpoint, model, features, backbone_digest(model))
 
 
 def _in_encoder(name: str) -> bool:

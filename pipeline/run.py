@@ -132,7 +132,7 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
 def _decoding_files(spec: JobSpec, backbones: Sequence[Backbone], storage: Storage) -> DecodingFiles:
     for backbone in backbones:
         if checkpoint := backbone.checkpoints.get(Task.TRANSCRIBE):
-            tokenizer = Wav2Vec2BertProcessor.from_pretrained(checkpoint.directory()).tokenizer
+            tokenizer = Wav2Vec2BertProcessor.from_pretrained(checkpoint.settings()).tokenizer
             return read_decoding_files(options(spec, TranscriptOptions), tokenizer, storage)
     return DecodingFiles()
 

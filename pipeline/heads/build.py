@@ -39,7 +39,7 @@ def build_heads(
     for task, model in models.items():
         match model:
             case Wav2Vec2BertForCTC():
-                tokenizer = Wav2Vec2BertProcessor.from_pretrained(checkpoints[task].directory()).tokenizer
+                tokenizer = Wav2Vec2BertProcessor.from_pretrained(checkpoints[task].settings()).tokenizer
                 decoder = Decoder(options(spec, TranscriptOptions), decoding, tokenizer, device)
                 heads[task] = TranscriptHead(model, tokenizer, decoder)
             case Wav2Vec2BertForSequenceClassification():

@@ -15,6 +15,7 @@ from pipeline.models import load_models, read_backbones, read_checkpoint
 from pipeline.spec import AnnotateSpec, EmbedSpec, Task, TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from tests.jobs.peers import build, save
+from w2vbert.config import Wav2Vec2BertConfig
 
 STORAGE = Storage(StorageOptions())
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "checkpoint"
@@ -45,6 +46,14 @@ def test_directory_holds_the_same_bytes(model: Path) -> None:
     }
     assert read.directory() == made
     assert [entry.name for entry in made.parent.iterdir()] == [made.name]
+
+
+def test_the_driver_copies_no_weights_of_a_local_checkpoint(model: Path) -> None:
+    (backbone,) = transcriber(model)
+    checkpoint = backbone.checkpoints[Task.TRANSCRIBE]
+    assert checkpoint.config.to_dict() == Wav2Vec2BertConfig.from_pretrained(model).to_dict()
+    copied = [file.name for file in Path(tempfile.gettempdir()).rglob("*") if file.is_file()]
+    assert sorted(copied) == sorted(file.name for file in model.glob("*.json"))
 
 
 def test_digest_follows_the_bytes_not_the_place(model: Path) -> None:
