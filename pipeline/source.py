@@ -14,13 +14,14 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.data.context import DataContext
 
+from pipeline.clip_rows import Clip, read_table
 from pipeline.errors import ClipError, Code, JobError, Stage
 from pipeline.ledger import Work, write_census
 from pipeline.readers.common import open_shard
 from pipeline.readers.manifest import manifest_slices, read_manifest
 from pipeline.readers.parquet import open_parquet, read_parquet
 from pipeline.readers.tar import read_tar
-from pipeline.schema import Clip, read_schema, read_table
+from pipeline.schema import read_schema
 from pipeline.shards import Format, Shard
 from pipeline.storage import Storage
 from pipeline.where import Where

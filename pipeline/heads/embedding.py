@@ -38,12 +38,9 @@ class EmbeddingHead:
         frames, (n, tdnn_dim[0])."""
         projected = self.model.project(encoding)
         found: list[Any] = list(projected.split())
-        counted = [
-            self.model.wav2vec2_bert.output_lengths(
-                (piece.window.frames if self.half_filled else piece.attended,)
-            )[0]
-            for piece in pieces
-        ]
+        counted = self.model.frame_lengths(
+            [piece.window.frames if self.half_filled else piece.attended for piece in pieces]
+        )
         whole = [index for index, piece in enumerate(pieces) if piece.clip.whole]
         enough = [index for index in whole if counted[index] >= self.model.minimum_frames]
         for index in whole:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pipeline.spec import Task
 from pipeline.windows import Window
+from w2vbert.ctc import total_stride
 from w2vbert.heads.task import TaskModel
 from w2vbert.model import Encoding
 
@@ -80,12 +81,11 @@ def spans(clip: Clip, model: TaskModel, *, half_filled: bool = False) -> list[tu
         half_filled: take in the last frame where the audio fills it only in part.
     """
     stride = model_stride(model)
-    encoder = model.wav2vec2_bert
     found = []
     for window in clip.windows:
         frames = window.frames if half_filled else Piece(clip, window).attended
         start = window.start // stride
-        found.append((start, start + encoder.output_lengths((frames,))[0]))
+        found.append((start, start + model.frame_lengths((frames,))[0]))
     for index in range(1, len(found)):
         (before, end), (start, after) = found[index - 1], found[index]
         if start < end:
@@ -96,6 +96,4 @@ def spans(clip: Clip, model: TaskModel, *, half_filled: bool = False) -> list[tu
 
 def model_stride(model: TaskModel) -> int:
     """Encoder frames in one frame that the head reads."""
-    from w2vbert.ctc import total_stride
-
     return 1 if model.needs_hidden_states else total_stride(model.config)

@@ -65,7 +65,7 @@ class TranscriptReading:
 
     def __init__(self, head: TranscriptHead, clip: Clip) -> None:
         self._head, self._clip = head, clip
-        frames = head.model.wav2vec2_bert.output_lengths((clip.frames,))[0]
+        frames = head.model.frame_lengths((clip.frames,))[0]
         self._ids = np.full(frames, head.model.blank, np.int64)
         self._posteriors = np.ones(frames, np.float32)
         self._logits: Floats | None = None

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.clip_rows import Clip, read_table
 from pipeline.errors import ClipError, Code, Stage
-from pipeline.schema import Clip, read_table
 from pipeline.shards import Shard
 from pipeline.storage import Storage, path_of, uri_of
 

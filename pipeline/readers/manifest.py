@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.clip_rows import Clip
 from pipeline.errors import ClipFailedError, Code, Stage
 from pipeline.readers.common import ShardFile, clip_id, failure, open_shard, resolve, shard_row, tables
-from pipeline.schema import Clip
 from pipeline.shards import Shard
 from pipeline.storage import Storage
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.carried import conform_columns, plain
+from pipeline.clip_rows import Clip
 from pipeline.errors import ClipError, Code, JobError, Stage
 from pipeline.readers.common import (
     TABLE_BYTES,
@@ -31,7 +32,7 @@ from pipeline.readers.footer import (
     with_true_counts,
     without_arrow_schema,
 )
-from pipeline.schema import ERROR, Clip, read_schema
+from pipeline.schema import ERROR, read_schema
 from pipeline.shards import Shard
 from pipeline.storage import Storage
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.clip_rows import Clip
 from pipeline.errors import ClipError, Code, Stage
 from pipeline.readers.archive import Trouble, members
 from pipeline.readers.common import broken, clip_id, failure, open_shard, shard_row, tables
-from pipeline.schema import Clip
 from pipeline.shards import AUDIO_EXTENSIONS, Shard
 from pipeline.storage import Storage
 

@@ -172,6 +172,19 @@ def test_two_backbones_run_one_after_another_and_a_weighted_sum_reads_every_laye
         assert_close(row["labels"], together[1][clip_id]["labels"], clip_id)
 
 
+def test_a_weighted_sum_reads_the_frames_before_an_adapter(corpus: Path, tmp_path: Path, clips: Any) -> None:
+    peer = build(
+        "embed", use_weighted_layer_sum=True, add_adapter=True, num_adapter_layers=1, output_hidden_size=48
+    )
+    checkpoint = save(peer, tmp_path / "model")
+    run(EmbedSpec(input=[str(corpus)], output=str(tmp_path / "out"), model=str(checkpoint)))
+    # The peer counts frames as if the adapter had shortened these too, and pools the first half only.
+    peer._get_feat_extract_output_lengths = lambda lengths, *_: lengths
+    for clip_id, row in rows_of(tmp_path / "out").items():
+        expected = answer(peer, clips[clip_id]).embeddings[0]
+        np.testing.assert_allclose(row["embedding"], expected / torch.linalg.norm(expected), atol=1e-4)
+
+
 def test_backbones_that_do_not_fit_together_have_pools_of_their_own(
     corpus: Path,
     checkpoints: Any,

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.carried import conform, conform_columns, infer, merge, plain
-from pipeline.schema import Clip, read_table
+from pipeline.clip_rows import Clip, read_table
 
 
 def test_types_of_json_values() -> None:

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from pipeline.clip_rows import read_table
 from pipeline.errors import JobError
 from pipeline.ledger import Work
-from pipeline.schema import READ_COLUMNS, read_table
+from pipeline.schema import READ_COLUMNS
 from pipeline.shards import Format, discover
 from pipeline.source import AudioShards, loose_clip, without_unasked
 from pipeline.storage import Storage, StorageOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +46,11 @@ class TaskModel(PreTrainedModel):
     def frame_size(self) -> int:
         """Width of the frames that the head reads."""
         return self.config.hidden_size if self.needs_hidden_states else self.config.encoded_size
+
+    def frame_lengths(self, lengths: Sequence[int]) -> tuple[int, ...]:
+        """How many frames the head reads of clips of these many encoder frames: an adapter shortens the last
+        hidden states, but not those of every layer."""
+        return tuple(lengths) if self.needs_hidden_states else self.wav2vec2_bert.output_lengths(lengths)
 
     def _frames(self, encoding: Encoding) -> Packed:
         """The frames that the head reads: (total_frames, frame_size)."""
