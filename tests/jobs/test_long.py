@@ -14,7 +14,7 @@ import torch
 
 from pipeline import audio
 from pipeline.run import run
-from pipeline.spec import AnnotateSpec, DiarizeSpec, TranscribeSpec
+from pipeline.spec import AnnotateSpec, DiarizeSpec, EmbedSpec, TranscribeSpec
 from tests.conftest import ROOT
 from tests.jobs.peers import answer, build, save
 
@@ -134,3 +134,18 @@ def test_windows_of_one_sequence_pool_as_one(tmp_path: Path) -> None:
     found = np.array(row_of(tmp_path / "speakers")["frame_probabilities"])
     expected = answer(peers["diarize"], samples).logits[0].sigmoid()
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_windows_of_frames_before_an_adapter_pool_as_one(tmp_path: Path) -> None:
+    """Against one window: without layers the peer has no hidden states to weigh."""
+    clip = tmp_path / "clip.wav"
+    soundfile.write(clip, np.concatenate([utterance("session")] * 4), 16000, subtype="FLOAT")
+    fields = {"use_weighted_layer_sum": True, "add_adapter": True, "output_hidden_size": 48}
+    model = str(save(build("embed", num_hidden_layers=0, **fields), tmp_path / "model"))
+    found = {}
+    for window_s in (5.0, 120.0):
+        output = tmp_path / str(window_s)
+        place: dict[str, Any] = {"input": [str(clip)], "output": str(output)}
+        run(EmbedSpec(model=model, window_s=window_s, overlap_s=1.0, **place))
+        found[window_s] = row_of(output)["embedding"]
+    np.testing.assert_allclose(found[5.0], found[120.0], atol=1e-4)
