@@ -128,8 +128,13 @@ class Ledger:
     def declare(self, identity: Mapping[str, Any]) -> None:
         self._write_json(join(self.home, "table.json"), identity)
 
-    def require(self, identity: Mapping[str, Any]) -> None:
-        """Refuses to mix results of another model or other settings into this output."""
+    def require(self, identity: Mapping[str, Any], tasks: Iterable[str]) -> None:
+        """Refuses to mix results of other annotations, another model or other settings into this output.
+
+        Args:
+            identity: digests of the models, if known, and settings, by name.
+            tasks: the annotations to write.
+        """
         held = self.table()
         if held is None:
             if strangers := self.data_files():
@@ -138,16 +143,24 @@ class Ledger:
                     "choose another output, or --overwrite to delete it."
                 )
             return
+        remedy = "Write to another output, or --overwrite to delete this one and start anew."
+        asked, there = sorted(tasks), sorted(held["models"])
+        if asked != there:
+            raise JobError(
+                f"--output {self.output} holds {', '.join(there)}; this job would write {', '.join(asked)}, "
+                f"and all files of a table have the same columns.\n{remedy}"
+            )
+        before, now = _by_setting(held), _by_setting(identity)
         differences = [
-            f"{name}: it was {held.get(name)!r}, now {value!r}"
-            for name, value in identity.items()
-            if held.get(name) != value
+            f"{name}: it was {before.get(name)!r}, now {value!r}"
+            for name, value in now.items()
+            if before.get(name) != value
         ]
         if differences:
             raise JobError(
                 f"--output {self.output} was made with another model or other settings:\n"
                 + "\n".join(differences)
-                + "\nWrite to another output, or --overwrite to delete this one and start anew."
+                + f"\n{remedy}"
             )
 
     def clear(self) -> None:
@@ -375,6 +388,12 @@ class Ledger:
 
     def _write_json(self, uri: str, value: Mapping[str, Any]) -> None:
         self.storage.write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _by_setting(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity, each model with an entry of its own."""
+    models = {f"model of {task}": digest for task, digest in identity.get("models", {}).items()}
+    return {**{name: value for name, value in identity.items() if name != "models"}, **models}
 
 
 def write_census(

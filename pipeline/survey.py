@@ -118,7 +118,7 @@ def survey(
                 ledger.clear()
             work = Work(run_id, False, shards, {}, 0, where=spec.where)
         else:
-            ledger.require(identity)
+            ledger.require(identity, spec.models)
             if not dry:
                 ledger.sweep()
             failed = failed_clips(ledger, shards, where) if spec.retry_errors else {}

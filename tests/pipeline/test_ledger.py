@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,8 @@ from pipeline.errors import JobError
 from pipeline.shards import Format
 from tests.pipeline.outputs import A, B, C, Output, ids_done, shard
 
-IDENTITY = {"model_digest": "sha256:aa", "dtype": "float32", "channel": "mean"}
+IDENTITY = {"models": {"transcribe": "sha256:aa"}, "dtype": "float32", "channel": "mean"}
+TASKS = ["transcribe"]
 
 
 def test_nothing_yet(table: Output) -> None:
@@ -150,24 +152,36 @@ def test_uncommitted_files_of_a_killed_run_are_removed(table: Output) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("model_digest", "sha256:bb"), ("dtype", "bfloat16"), ("channel", "left")]
+    ("field", "value", "said"),
+    [
+        ("models", {"transcribe": "sha256:bb"}, "model of transcribe: it was 'sha256:aa', now 'sha256:bb'"),
+        ("dtype", "bfloat16", "dtype: it was 'float32', now 'bfloat16'"),
+        ("channel", "left", "channel: it was 'mean', now 'left'"),
+    ],
 )
-def test_require_names_what_differs_and_only_that(table: Output, field: str, value: str) -> None:
+def test_require_names_what_differs_and_only_that(table: Output, field: str, value: Any, said: str) -> None:
     table.ledger.declare({**IDENTITY, "carried": "schema"})
-    table.ledger.require(IDENTITY)
+    table.ledger.require(IDENTITY, TASKS)
     with pytest.raises(JobError) as caught:
-        table.ledger.require({**IDENTITY, field: value})
+        table.ledger.require({**IDENTITY, field: value}, TASKS)
     message = str(caught.value)
-    assert f"{field}: it was {IDENTITY[field]!r}, now {value!r}" in message
-    assert not any(f"{other}: it was" in message for other in IDENTITY if other != field)
+    assert said in message.splitlines()
+    assert message.count("it was") == 1
+
+
+def test_require_refuses_other_annotations_before_any_digest_is_known(table: Output) -> None:
+    table.ledger.declare({**IDENTITY, "models": {"transcribe": "sha256:aa", "embed": "sha256:cc"}})
+    table.ledger.require({"dtype": "float32"}, ["transcribe", "embed"])
+    with pytest.raises(JobError, match="holds embed, transcribe; this job would write embed, "):
+        table.ledger.require({"dtype": "float32"}, ["embed"])
 
 
 def test_require_refuses_a_table_of_another_origin(table: Output) -> None:
-    table.ledger.require(IDENTITY)
+    table.ledger.require(IDENTITY, TASKS)
     table.folder.mkdir()
     pq.write_table(pa.table({"x": [1]}), table.folder / "theirs.parquet")
     with pytest.raises(JobError, match=r"another origin .*theirs\.parquet"):
-        table.ledger.require(IDENTITY)
+        table.ledger.require(IDENTITY, TASKS)
 
 
 def test_clear_deletes_a_table_and_its_run_folder(table: Output) -> None:
@@ -176,7 +190,7 @@ def test_clear_deletes_a_table_and_its_run_folder(table: Output) -> None:
     table.ledger.clear()
     assert [entry for entry in table.folder.rglob("*") if entry.is_file()] == []
     assert table.plan(A).shards == [A]
-    table.ledger.require({**IDENTITY, "dtype": "float16"})
+    table.ledger.require({**IDENTITY, "dtype": "float16"}, TASKS)
 
 
 def test_clear_refuses_a_folder_with_foreign_files(table: Output) -> None:

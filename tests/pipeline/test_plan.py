@@ -96,7 +96,7 @@ def test_the_speed_of_earlier_runs_is_the_best_guide(tmp_path: Path) -> None:
     home.mkdir()
     wav(home / "x.wav", 3)
     ledger = Ledger(str(output), Storage(StorageOptions()))
-    ledger.declare(spec(home, output=output).output_settings())
+    ledger.declare({"models": {"transcribe": "sha256:aa"}, **spec(home, output=output).output_settings()})
     for run_id, hours, seconds in (("run1", 1.0, 100.0), ("run2", 3.0, 300.0), ("run3", 0.0, 0.0)):
         ledger.finish(run_id, {"hours": hours, "encoder_s": seconds})
     found = look_ahead(spec(home, output=output))
@@ -113,7 +113,7 @@ def test_only_what_is_left_counts_and_nothing_changes(tmp_path: Path) -> None:
     pq.write_table(pa.table({"audio": [buffer.getvalue()] * 10}), home / "p.parquet")
     ledger = Ledger(str(output), Storage(StorageOptions()))
     job = spec(home, output=output)
-    ledger.declare(job.output_settings())
+    ledger.declare({"models": {"transcribe": "sha256:aa"}, **job.output_settings()})
     fresh = look_ahead(job)["hours"]
     shard = str(home / "p.parquet")
     (output / "_run" / "shards").mkdir()
@@ -163,3 +163,11 @@ def test_as_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_condition_that_is_none_stops_the_plan_too(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="--where nosuch = 1: "):
         look_ahead(spec(CORPUS, output=tmp_path / "out", where="nosuch = 1"))
+
+
+def test_a_table_of_other_annotations_stops_the_plan_too(tmp_path: Path) -> None:
+    job = spec(CORPUS, output=tmp_path / "out")
+    held = {"models": {"transcribe": "sha256:aa", "embed": "sha256:bb"}, **job.output_settings()}
+    Ledger(str(tmp_path / "out"), Storage(StorageOptions())).declare(held)
+    with pytest.raises(JobError, match="holds embed, transcribe; this job would write transcribe, "):
+        look_ahead(job)

@@ -67,7 +67,13 @@ def test_errors_to_be_annotated_anew_are_counted(home: Path) -> None:
     ledger = Ledger(str(output), STORAGE)
     first = look(home)
     spec = TranscribeSpec(input=[str(home)], output=str(output), model="m")
-    ledger.declare({**spec.output_settings(), "carried": packed_schema(first.carried)})
+    ledger.declare(
+        {
+            "models": {"transcribe": "sha256:aa"},
+            **spec.output_settings(),
+            "carried": packed_schema(first.carried),
+        }
+    )
     ledger.begin(first.work)
     error = {"stage": "decode", "code": "undecodable", "message": "noise"}
     rows = {
@@ -99,7 +105,7 @@ def test_overwrite_deletes_nothing_for_a_job_that_cannot_run_or_only_looks(
     home: Path, options: dict[str, Any]
 ) -> None:
     output = home.parent / "out"
-    Ledger(str(output), STORAGE).declare({"dtype": "float32"})
+    Ledger(str(output), STORAGE).declare({"models": {"transcribe": "sha256:aa"}, "dtype": "float32"})
     kept = output / "run1_0-0.parquet"
     pq.write_table(pa.table({"clip_id": ["a"]}), kept)
     if options:
