@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -76,6 +77,17 @@ def workers(run: subprocess.Popen) -> list[psutil.Process]:
     return found
 
 
+def kill_a_worker(run: subprocess.Popen, rng: random.Random) -> bool:
+    """Kills one that works; False if the run ends before. Between two tasks there may be none."""
+    while run.poll() is None:
+        if found := workers(run):
+            with suppress(psutil.NoSuchProcess):  # gone since
+                rng.choice(found).send_signal(signal.SIGKILL)
+                return True
+        time.sleep(0.02)
+    return False
+
+
 def test_five_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     corpus, output = tmp_path / "corpus", tmp_path / "out"
     make_corpus(corpus)
@@ -90,11 +102,13 @@ def test_five_kills_lose_and_double_nothing(tmp_path: Path) -> None:
             )
             files = len(list(output.glob("*.parquet")))
             while killed < KILLS and wait_for_files(output, files + rng.randint(1, 3), run):
-                killed += 1
-                if killed % 2:
+                if killed % 2 == 0:
                     run.send_signal(signal.SIGKILL)
+                    killed += 1
                     break
-                rng.choice(workers(run)).send_signal(signal.SIGKILL)
+                if not kill_a_worker(run, rng):
+                    break
+                killed += 1
                 files = len(list(output.glob("*.parquet")))
             status = run.wait()
             log.seek(0)
