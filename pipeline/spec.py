@@ -7,6 +7,7 @@ together what its annotations need.
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -190,9 +191,9 @@ class JobSpec(BaseModel):
         return self
 
     @property
+    @abstractmethod
     def models(self) -> Mapping[Task, str]:
         """The checkpoint of each annotation that is asked for."""
-        raise NotImplementedError
 
     def output_settings(self) -> dict[str, Any]:
         """The settings that decide what is written, without the models' places (digests stand for them)."""
