@@ -25,13 +25,13 @@ import numpy as np
 import torch
 
 from bench.machine import describe
-from pipeline import audio
-from pipeline.heads.transcript import best_seam
+from pipeline.audio import recording as audio
+from pipeline.features.windows import WindowPlan
 from pipeline.spec import JobSpec
-from pipeline.windows import WindowPlan
+from pipeline.tasks.transcribe import best_seam
 from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertForCTC, Wav2Vec2BertModel, Wav2Vec2BertProcessor
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.ctc import best_path, read_path
+from w2vbert.decoding.greedy import best_path, read_path
 from w2vbert.packing import Packed
 
 WINDOWS_S = (10, 20, 30, 40, 60, 120)

@@ -27,10 +27,10 @@ from w2vbert import (
     Wav2Vec2BertForXVector,
     Wav2Vec2BertModel,
 )
-from w2vbert.checkpoint import PreTrainedModel
 from w2vbert.heads.losses import clip_loss, frame_loss
 from w2vbert.model import Encoding
 from w2vbert.packing import Packed
+from w2vbert.pretrained.model import PreTrainedModel
 
 BACKBONE = Path(__file__).parent / "checkpoint"
 SEED = 1

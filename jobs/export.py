@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
 from pipeline.cli import run_tool
-from pipeline.export.run import export, for_the_eye
+from pipeline.export.job import export, for_the_eye
 from pipeline.export.spec import ExportSpec
 
 

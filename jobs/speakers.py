@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
 from pipeline.cli import run_tool
-from pipeline.speakers import SpeakersSpec, for_the_eye, run
+from pipeline.speakers.job import SpeakersSpec, for_the_eye, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -216,12 +216,12 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
         spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
         # After the flags are read: --help and mistakes should not wait for torch.
         if spec.plan:
-            from pipeline import plan
+            from pipeline.reports import plan
 
             print(plan.for_the_eye(plan.look_ahead(spec)))
             return 0
-        from pipeline.run import run
-        from pipeline.summary import for_the_eye
+        from pipeline.job import run
+        from pipeline.reports.summary import for_the_eye
 
         summary = run(spec)
     except JobError as problem:

@@ -11,19 +11,19 @@ from ray.data import Dataset
 from ray.data.checkpoint import IdColumnCheckpointManager
 from ray.data.datasource import FilenameProvider
 
-from pipeline.annotate import Annotator
+from pipeline.annotate.checkpoints import Backbone, feature_extractor
+from pipeline.annotate.stage import Annotator
 from pipeline.cluster import Shares
-from pipeline.featurize import Featurizer
-from pipeline.heads import columns_of
-from pipeline.models import Backbone, feature_extractor
-from pipeline.resources import DecodingFiles
-from pipeline.schema import COST_COLUMNS, feature_schema, output_schema
-from pipeline.source import AudioShards
+from pipeline.corpus.datasource import AudioShards
+from pipeline.features.stage import Featurizer
+from pipeline.features.windows import WindowPlan
 from pipeline.spec import JobSpec, Task
 from pipeline.storage import Storage
-from pipeline.windows import WindowPlan
+from pipeline.table.schema import COST_COLUMNS, feature_schema, output_schema
+from pipeline.tasks.build import columns_of
+from pipeline.tasks.decoding.files import DecodingFiles
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.ctc import ENCODER_FRAME_SECONDS, total_stride
+from w2vbert.decoding.greedy import ENCODER_FRAME_SECONDS, total_stride
 
 # torch keeps up to 1,024 compiled operations by the shapes of their operands, in oneDNN and in the layer
 # above it. Packs hardly ever have the same shape twice: they would pile up, and leave the heap full of holes.

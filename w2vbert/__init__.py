@@ -4,7 +4,7 @@
 """
 
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.features import SeamlessM4TFeatureExtractor
+from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.heads import (
     Wav2Vec2BertForAudioFrameClassification,
     Wav2Vec2BertForCTC,
@@ -13,7 +13,7 @@ from w2vbert.heads import (
 )
 from w2vbert.model import Wav2Vec2BertModel
 from w2vbert.processor import Wav2Vec2BertProcessor
-from w2vbert.tokenizer import Wav2Vec2CTCTokenizer
+from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
 __all__ = [
     "SeamlessM4TFeatureExtractor",

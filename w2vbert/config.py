@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from w2vbert.activations import ACTIVATIONS
-from w2vbert.hub import checkpoint_file, read_json
+from w2vbert.encoder.activations import ACTIVATIONS
+from w2vbert.pretrained.hub import checkpoint_file, read_json
 
 CONFIG_NAME = "config.json"
 

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from w2vbert.adapter import Adapter, adapter_lengths
-from w2vbert.attention import SelfAttention
-from w2vbert.checkpoint import PreTrainedModel
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.conformer import Encoder, FeatureProjection, FeedForward
-from w2vbert.layout import Layout
-from w2vbert.masking import span_mask
+from w2vbert.encoder.adapter import Adapter, adapter_lengths
+from w2vbert.encoder.attention import SelfAttention
+from w2vbert.encoder.conformer import Encoder, FeatureProjection, FeedForward
+from w2vbert.encoder.layout import Layout
+from w2vbert.encoder.masking import span_mask
 from w2vbert.outputs import Wav2Vec2BertBaseModelOutput
 from w2vbert.packing import Packed, lengths_of_mask
+from w2vbert.pretrained.model import PreTrainedModel
 
 
 @dataclass(frozen=True, eq=False)

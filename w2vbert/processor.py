@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from w2vbert.batch import BatchFeature
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.ctc import total_stride
-from w2vbert.features import PROCESSOR_FILE, SeamlessM4TFeatureExtractor
-from w2vbert.hub import checkpoint_file, read_json
-from w2vbert.reading import TokenIds, Wav2Vec2CTCTokenizerOutput
-from w2vbert.tokenizer import Wav2Vec2CTCTokenizer
+from w2vbert.decoding.greedy import total_stride
+from w2vbert.features.batch import BatchFeature
+from w2vbert.features.extractor import PROCESSOR_FILE, SeamlessM4TFeatureExtractor
+from w2vbert.pretrained.hub import checkpoint_file, read_json
+from w2vbert.tokenizer.collapse import TokenIds, Wav2Vec2CTCTokenizerOutput
+from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
 _FOR_BOTH = {
     "padding", "truncation", "max_length", "pad_to_multiple_of", "return_tensors", "return_attention_mask",

@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import Wav2Vec2CTCTokenizer
 
-from pipeline import audio
-from pipeline.run import run
+from pipeline.audio import recording as audio
+from pipeline.job import run
 from pipeline.spec import AnnotateSpec, ClassifySpec, DiarizeSpec, EmbedSpec, TranscribeSpec
 from tests.conftest import ROOT
 from tests.jobs.peers import answer, build, save

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.run import run
+from pipeline.job import run
 from pipeline.spec import AnnotateSpec
 from tests.conftest import ROOT
 from tests.jobs.peers import build, save

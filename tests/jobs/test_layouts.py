@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.run import run
+from pipeline.job import run
 from pipeline.spec import TranscribeSpec
 
 FRAME_S = 0.02

@@ -16,11 +16,11 @@ import soundfile
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
+from pipeline.corpus.datasource import AudioShards
+from pipeline.corpus.listing import discover
 from pipeline.graph import Ledgered, RunFiles
-from pipeline.ledger import Ledger, Work
-from pipeline.shards import discover
-from pipeline.source import AudioShards
 from pipeline.storage import Storage, StorageOptions, path_of
+from pipeline.table.ledger import Ledger, Work
 
 STORAGE = Storage(StorageOptions())
 CLIPS = 40

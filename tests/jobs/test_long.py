@@ -12,8 +12,8 @@ import pytest
 import soundfile
 import torch
 
-from pipeline import audio
-from pipeline.run import run
+from pipeline.audio import recording as audio
+from pipeline.job import run
 from pipeline.spec import AnnotateSpec, DiarizeSpec, EmbedSpec, TranscribeSpec
 from tests.conftest import ROOT
 from tests.jobs.peers import answer, build, save

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.run import run
+from pipeline.job import run
 from pipeline.spec import TranscribeSpec
 from tests.jobs.test_layouts import FRAME_S, LAYOUTS, Record, Rows
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.run import run
+from pipeline.job import run
 from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, StorageOptions, path_of
 from tests.conftest import ROOT

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.transcribe import main
-from pipeline.models import read_checkpoint
-from pipeline.schema import TRANSCRIPT_COLUMNS, output_schema
+from pipeline.annotate.checkpoints import read_checkpoint
 from pipeline.storage import Storage, StorageOptions
-from w2vbert.checkpoint import backbone_digest
+from pipeline.table.schema import TRANSCRIPT_COLUMNS, output_schema
 from w2vbert.heads import Wav2Vec2BertForCTC
+from w2vbert.pretrained.model import backbone_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS, MODEL = ROOT / "demo" / "corpus", ROOT / "demo" / "checkpoint"

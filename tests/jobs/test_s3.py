@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from pipeline.errors import JobError
-from pipeline.run import run
+from pipeline.job import run
 from pipeline.spec import TranscribeSpec
 from pipeline.storage import StorageOptions
 

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.speakers import main
 from pipeline.errors import JobError
-from pipeline.speakers import SpeakersSpec, run
+from pipeline.speakers.job import SpeakersSpec, run
 from tests.jobs.conftest import S3
 
 CLIPS = {"ann": 12, "bob": 8, "cat": 5, "dan": 1}

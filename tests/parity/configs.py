@@ -9,8 +9,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from w2vbert.checkpoint import PreTrainedModel
 from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.pretrained.model import PreTrainedModel
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from tests.parity.configs import batch, pair
 from tests.parity.test_heads import TASKS, main_output, task_config
-from w2vbert.checkpoint import backbone_digest
 from w2vbert.heads import Wav2Vec2BertForCTC, Wav2Vec2BertForSequenceClassification
 from w2vbert.heads.task import TaskModel
 from w2vbert.model import Wav2Vec2BertModel
+from w2vbert.pretrained.model import backbone_digest
 
 PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
@@ -110,7 +110,7 @@ def speech_features(path: Path) -> tuple[Tensor, Tensor]:
     import soundfile
     import torchaudio
 
-    from w2vbert.features import SeamlessM4TFeatureExtractor
+    from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
     samples, rate = soundfile.read(path, dtype="float32")
     waveform = torchaudio.functional.resample(torch.from_numpy(samples), rate, 16000)

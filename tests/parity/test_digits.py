@@ -10,11 +10,11 @@ import soundfile
 import torch
 import torchaudio
 
-from w2vbert.ctc import decode_greedy
-from w2vbert.features import SeamlessM4TFeatureExtractor
+from w2vbert.decoding.greedy import decode_greedy
+from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.packing import Packed
-from w2vbert.tokenizer import Wav2Vec2CTCTokenizer
+from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
 CLIPS_PER_BATCH = 32
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.parity.configs import POSITIONS, assert_gradients_match, batch, pair, random_config, valid
-from w2vbert import attention
 from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.encoder import attention
 from w2vbert.model import Wav2Vec2BertModel
 
 # Rounding alone gives about 1e-6; a norm over a few nearly equal values can multiply that.

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import SeamlessM4TFeatureExtractor as Peer
 
-from w2vbert.features import SeamlessM4TFeatureExtractor
+from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
 OURS = SeamlessM4TFeatureExtractor()
 PEER = Peer()

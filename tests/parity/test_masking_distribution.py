@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import _compute_mask_indices
 
-from w2vbert.masking import span_mask
+from w2vbert.encoder.masking import span_mask
 
 DRAWS = 4000
 # (length, mask_prob, mask_length, min_masks): rounding both ways, overlap, the minimum, a bound on the spans.

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.parity.configs import POSITIONS, pair, random_config
 from tests.parity.test_encoder import CLOSE
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.features import SeamlessM4TFeatureExtractor
+from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.model import Wav2Vec2BertModel
 from w2vbert.packing import Packed

@@ -17,14 +17,14 @@ from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import _compute_ma
 
 from tests.parity.configs import batch, pair, peer_config, random_config
 from tests.parity.test_heads import clips_alone, task_config
-from w2vbert.adapter import ClipTooShortError
+from w2vbert.encoder.adapter import ClipTooShortError
+from w2vbert.encoder.masking import span_mask
 from w2vbert.heads import (
     Wav2Vec2BertForAudioFrameClassification,
     Wav2Vec2BertForCTC,
     Wav2Vec2BertForSequenceClassification,
     Wav2Vec2BertForXVector,
 )
-from w2vbert.masking import span_mask
 from w2vbert.model import Wav2Vec2BertModel
 
 LENGTHS = [60, 31]

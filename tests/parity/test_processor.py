@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor, Wav2Vec2CTCTokenizer
-from w2vbert.ctc import decode_greedy
+from w2vbert.decoding.greedy import decode_greedy
 
 VOCAB = {"<pad>": 0, "<unk>": 1, "|": 2, "a": 3, "b": 4, "<s>": 5, "</s>": 6}
 

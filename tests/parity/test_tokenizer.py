@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import Wav2Vec2CTCTokenizer as Peer
 
-from w2vbert.tokenizer import Wav2Vec2CTCTokenizer
+from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
 ALPHABET = "abAB'ß ñ.\t"
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>", "|"]

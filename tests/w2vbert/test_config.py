@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from w2vbert.config import ConfigError, Wav2Vec2BertConfig
-from w2vbert.hub import CheckpointNotFoundError
+from w2vbert.pretrained.hub import CheckpointNotFoundError
 
 
 @pytest.mark.parametrize(

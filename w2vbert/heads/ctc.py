@@ -9,15 +9,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from w2vbert.checkpoint import CheckpointError, Source
 from w2vbert.config import ConfigError, Wav2Vec2BertConfig
 from w2vbert.heads.losses import ctc_loss
 from w2vbert.heads.task import TaskModel
-from w2vbert.hub import CheckpointNotFoundError
 from w2vbert.model import Encoding
 from w2vbert.outputs import CausalLMOutput
 from w2vbert.packing import Packed
-from w2vbert.weights import StoredTensor, enumerate_names, open_safetensors
+from w2vbert.pretrained.hub import CheckpointNotFoundError
+from w2vbert.pretrained.model import CheckpointError, Source
+from w2vbert.pretrained.weights import StoredTensor, enumerate_names, open_safetensors
 
 # Logit of the blank on frames of padding, the other tokens being at 0: a probability of 1 in any precision.
 _CERTAIN = 100.0
@@ -209,7 +209,7 @@ class Wav2Vec2BertForCTC(TaskModel):
 
 def _tokenizer_size(source: Source) -> int | None:
     """Tokens of the tokenizer beside the checkpoint, `None` where there is none."""
-    from w2vbert.tokenizer import Wav2Vec2CTCTokenizer  # late: few checkpoints need it
+    from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer  # late: few checkpoints need it
 
     try:
         return len(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from w2vbert.adapter import ClipTooShortError
 from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.encoder.adapter import ClipTooShortError
 from w2vbert.heads.losses import clip_loss
 from w2vbert.heads.moments import Moments
 from w2vbert.heads.task import TaskModel, reject_adapter

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from w2vbert.checkpoint import PreTrainedModel
 from w2vbert.config import ConfigError, Wav2Vec2BertConfig
 from w2vbert.model import Encoding, Wav2Vec2BertModel
 from w2vbert.packing import Packed
+from w2vbert.pretrained.model import PreTrainedModel
 
 
 class TaskModel(PreTrainedModel):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from w2vbert.adapter import ClipTooShortError
 from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.encoder.adapter import ClipTooShortError
 from w2vbert.heads.losses import AMSoftmaxLoss
 from w2vbert.heads.moments import Moments
 from w2vbert.heads.task import TaskModel

@@ -1,0 +1,81 @@
+"""Any sample rate to the model's, in one go or block by block."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import torch
+import torchaudio
+
+from pipeline.audio.codecs import Samples
+
+SAMPLE_RATE = 16_000  # hertz
+_KERNEL_VALUES = 1 << 24  # of the resampling filter bank; torchaudio's grows with both reduced rates
+_COARSE_DENOMINATOR = 500
+
+
+def resample(samples: Samples, rate: int) -> Samples:
+    """(n,) float32 at `rate` hertz to `SAMPLE_RATE`, by `torchaudio.functional.resample` with its defaults.
+
+    A rate with next to no divisor in common with 16000 (44101 Hz) would need a filter bank of gigabytes:
+    there the ratio of the rates is rounded, by some millionths.
+    """
+    ratio = _ratio(rate)
+    if ratio == 1:
+        return samples
+    resampled = torchaudio.functional.resample(torch.from_numpy(samples), ratio.numerator, ratio.denominator)
+    result: Samples = resampled.numpy()
+    return result
+
+
+class Resampler:
+    """`resample` for samples that arrive in blocks: laid end to end, the results are those of the whole.
+
+    They agree within float32's rounding (1e-6). torchaudio rounds the length of the whole in single precision
+    and may leave out the last sample of a long one; here the length is exact.
+    """
+
+    def __init__(self, rate: int) -> None:
+        ratio = _ratio(rate)
+        # Single precision, so that the kernel is that of `torchaudio.functional.resample`.
+        self._resample = torchaudio.transforms.Resample(
+            ratio.numerator, ratio.denominator, dtype=torch.float32
+        )
+        # Every `_step` samples in, `_made` go out, with the same filters: blocks are cut at multiples of it.
+        self._step, self._made = ratio.numerator, ratio.denominator
+        reach = 0 if ratio == 1 else int(self._resample.width)  # samples that a filter sees on each side
+        self._margin = -(-reach // self._step) * self._step
+        self._pending = np.empty(0, np.float32)
+        self._behind = 0  # samples in front of `_pending` that are done and only seen by the next
+
+    def add(self, samples: Samples) -> Samples:
+        """Take the next samples, (n,) float32 of any n; return what they make certain."""
+        self._pending = np.concatenate([self._pending, samples])
+        ready = (len(self._pending) - self._behind - self._margin) // self._step * self._step
+        if ready <= 0:
+            return np.empty(0, np.float32)
+        result = self._resampled(self._pending[: self._behind + ready + self._margin], ready)
+        seen = self._behind + ready
+        self._behind = min(self._margin, seen)
+        self._pending = self._pending[seen - self._behind :].copy()
+        return result
+
+    def finish(self) -> Samples:
+        """The rest, which ends with the recording."""
+        left = len(self._pending) - self._behind
+        return self._resampled(np.pad(self._pending, (0, self._step)), left) if left else self._pending[:0]
+
+    def _resampled(self, samples: Samples, wanted: int) -> Samples:
+        """What becomes of `wanted` samples after those behind."""
+        first = self._behind // self._step * self._made
+        made = -(-wanted * self._made // self._step)
+        result: Samples = self._resample(torch.from_numpy(samples)).numpy()
+        return result[first : first + made]
+
+
+def _ratio(rate: int) -> Fraction:
+    ratio = Fraction(rate, SAMPLE_RATE)
+    if ratio.numerator * ratio.denominator > _KERNEL_VALUES:
+        return ratio.limit_denominator(_COARSE_DENOMINATOR)
+    return ratio

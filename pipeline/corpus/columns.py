@@ -1,0 +1,225 @@
+"""The input's own columns: their types in the run's table, and what happens to values that do not fit."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.table.schema import column_name
+
+_MISFIT = object()
+
+
+def infer(samples: Iterable[Mapping[str, Any]]) -> pa.Schema:
+    """The carried columns of JSON-like samples, under their output names.
+
+    bool, int64, double and string; lists and objects become strings that hold JSON. Integers next to
+    fractions become double; any other disagreement, and a column without a single value, string.
+    """
+    return _schema((key, _type_of(value)) for sample in samples for key, value in sample.items())
+
+
+def merge(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """One set of carried columns for all shards, under output names; where shards disagree, string."""
+    return _schema((column.name, column.type) for schema in schemas for column in schema)
+
+
+def plain(type: pa.DataType) -> pa.DataType:
+    """`type` without encodings: no dictionary, extension or large variant, inside lists and structs too."""
+    if isinstance(type, pa.BaseExtensionType):
+        return plain(type.storage_type)
+    if pa.types.is_dictionary(type):
+        return plain(type.value_type)
+    if pa.types.is_large_string(type) or pa.types.is_string_view(type) or pa.types.is_null(type):
+        return pa.string()
+    if pa.types.is_large_binary(type) or pa.types.is_binary_view(type):
+        return pa.binary()
+    if pa.types.is_list(type) or pa.types.is_large_list(type):
+        return pa.list_(plain(type.value_type))
+    if pa.types.is_struct(type):
+        return pa.struct([(child.name, plain(child.type)) for child in type])
+    return type
+
+
+def conform(
+    values: Mapping[str, Any], carried: pa.Schema, misfits: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], str | None]:
+    """One record's values by output column, and `misfits` and those that fit no column as JSON (or None)."""
+    types = _types(carried)
+    fitting: dict[str, Any] = {}
+    extra: dict[str, Any] = dict(misfits or {})
+    for name, value in values.items():
+        if value is None:
+            continue
+        output = column_name(name)
+        fits = output in types and output not in fitting
+        fitted = _fit(value, types[output]) if fits else _MISFIT
+        if fitted is _MISFIT:
+            extra[name] = value
+        else:
+            fitting[output] = fitted
+    return fitting, json_text(extra) if extra else None
+
+
+def conform_columns(
+    columns: Sequence[tuple[str, pa.Array]], rows: int, carried: pa.Schema
+) -> tuple[list[pa.Array], pa.Array]:
+    """`conform` for whole columns: the carried arrays in the schema's order, and the `extra` array.
+
+    Only columns whose type differs from the carried one, and damaged ones, are walked value by value. What a
+    damaged file holds in a column of text need not be text: it goes to `extra`, as base64.
+    """
+    types = _types(carried)
+    fitting: dict[str, pa.Array] = {}
+    extra: list[dict[str, Any]] = [{} for _ in range(rows)]
+    for name, column in columns:
+        output = column_name(name)
+        target = types.get(output) if output not in fitting else None
+        if target is not None and plain(column.type) == target:
+            try:
+                column.validate(full=True)
+                fitting[output] = column.cast(target)
+                continue
+            except (pa.ArrowException, ValueError):
+                pass  # Arrow has no cast between some nested types; the values themselves still fit.
+        fitted = []
+        for row, (value, sound) in enumerate(_python_values(column)):
+            fits = _fit(value, target) if target is not None and sound and value is not None else _MISFIT
+            if fits is _MISFIT and value is not None:
+                extra[row][name] = value
+            fitted.append(None if fits is _MISFIT else fits)
+        if target is not None:
+            fitting[output] = pa.array(fitted, target)
+    arrays = [fitting.get(column.name, pa.nulls(rows, column.type)) for column in carried]
+    return arrays, pa.array([json_text(values) if values else None for values in extra], pa.string())
+
+
+def _python_values(column: pa.Array) -> Iterator[tuple[Any, bool]]:
+    """Each value, and whether Python can hold it; one that it cannot comes as bytes or as text."""
+    try:
+        yield from [(value, True) for value in column.to_pylist()]
+    except Exception:  # text that is no UTF-8, dates beyond the year 9999, indices beyond a dictionary
+        for scalar in column:
+            try:
+                yield scalar.as_py(), True
+            except Exception:
+                yield _rescued(scalar), False
+
+
+def _rescued(scalar: pa.Scalar) -> Any:
+    """A value that Python cannot hold, as nearly as JSON can: bytes for bad text, text for the rest."""
+    try:
+        if not scalar.is_valid:
+            return None
+        if isinstance(scalar, pa.StructScalar):
+            return {field.name: _rescued(scalar[i]) for i, field in enumerate(scalar.type)}
+        if isinstance(scalar, pa.ListScalar):
+            return [_rescued(item) for item in scalar.values]
+        if isinstance(scalar, pa.DictionaryScalar | pa.ExtensionScalar):
+            return _rescued(scalar.value)
+        try:
+            return scalar.as_py()
+        except UnicodeDecodeError:
+            return scalar.as_buffer().to_pybytes()
+        except Exception:
+            return str(scalar.cast(pa.string()))
+    except Exception as problem:
+        return f"({type(problem).__name__}: {problem})"
+
+
+def _types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    return {column.name: column.type for column in schema}
+
+
+def _schema(columns: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
+    types: dict[str, pa.DataType] = {}
+    for name, type in columns:
+        if _encodable(name):  # else its values go to `extra`: Arrow's names are UTF-8
+            output = column_name(name)
+            types[output] = _common(types.get(output, pa.null()), type)
+    return pa.schema(
+        [(name, pa.string() if pa.types.is_null(type) else type) for name, type in types.items()]
+    )
+
+
+def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    if one == other or pa.types.is_null(other):
+        return one
+    if pa.types.is_null(one):
+        return other
+    signed = (pa.types.is_signed_integer(one), pa.types.is_signed_integer(other))
+    floating = (pa.types.is_floating(one), pa.types.is_floating(other))
+    if all(signed):
+        return pa.int64()
+    if all(s or f for s, f in zip(signed, floating, strict=True)):
+        return pa.float64()
+    return pa.string()
+
+
+def _type_of(value: Any) -> pa.DataType:
+    if value is None:
+        return pa.null()
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return pa.int64()
+    if isinstance(value, float):
+        return pa.float64()
+    return pa.string()
+
+
+def _fit(value: Any, type: pa.DataType) -> Any:
+    """`value` as one of `type`, or _MISFIT."""
+    if pa.types.is_string(type):
+        text = value if isinstance(value, str) else json_text(value)
+        return text if _encodable(text) else _MISFIT
+    if isinstance(value, bool) != pa.types.is_boolean(type):
+        return _MISFIT  # Arrow would take True for 1.
+    if pa.types.is_integer(type) and not isinstance(value, int):
+        return _MISFIT
+    try:
+        if pa.types.is_floating(type):
+            return float(value) if isinstance(value, int | float) else _MISFIT
+        pa.scalar(value, type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return _MISFIT
+    return value
+
+
+def json_text(value: Any) -> str:
+    try:
+        standard = _standard(value)
+        text = json.dumps(standard, ensure_ascii=False)
+        return text if _encodable(text) else json.dumps(standard)
+    except RecursionError:
+        return '"(nested too deeply)"'
+
+
+def _standard(value: Any) -> Any:
+    """`value` in the types that JSON has."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+        case dict():
+            return {str(key): _standard(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_standard(item) for item in value]
+    return str(value)
+
+
+def _encodable(text: str) -> bool:
+    """False for half surrogate pairs, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

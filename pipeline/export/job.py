@@ -1,0 +1,145 @@
+"""An export from its spec to its summary: rows of the table in, one file or one a clip out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import JobError
+from pipeline.export.document import Document
+from pipeline.export.formats.lines import Ctm, Jsonl, Rttm
+from pipeline.export.formats.subtitles import Srt, Vtt
+from pipeline.export.formats.textgrid import TextGrid
+from pipeline.export.names import UniqueNames, file_name
+from pipeline.export.spec import ExportSpec
+from pipeline.export.table import Row, Table, open_table
+from pipeline.storage import Storage, join, path_of
+
+DOCUMENTS: dict[str, type[Document]] = {
+    "rttm": Rttm,
+    "ctm": Ctm,
+    "srt": Srt,
+    "vtt": Vtt,
+    "jsonl": Jsonl,
+    "textgrid": TextGrid,
+}
+_FILES_AT_ONCE = 32  # an object store takes as long for one as for many
+
+
+@dataclass
+class Exported:
+    """What an export did."""
+
+    output: str
+    per_clip: bool
+    clips: int = 0
+    failed: int = 0  # of the written ones, in formats that have error rows
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def export(spec: ExportSpec) -> Exported:
+    """Writes what the spec asks for.
+
+    Raises:
+        JobError: bad configuration before anything is written, or storage that fails.
+    """
+    storage = Storage(spec.storage.with_environment())
+    kind = DOCUMENTS[spec.format]
+    per_clip = kind.one_per_clip if spec.per_clip is None else spec.per_clip
+    output = storage.normalise(spec.output)
+    table = open_table(spec.table, storage)
+    columns = kind.columns(table, spec)
+    done = Exported(output, per_clip)
+    rows = _writable(table.rows(columns), kind, done)
+    try:
+        _require_free(spec, output, table, per_clip=per_clip)
+        if per_clip:
+            _write_each(rows, kind, output, storage)
+        else:
+            _write_one(rows, kind, spec.output, output, storage)
+    except JobError:
+        raise
+    except Exception as problem:  # every protocol has exceptions of its own
+        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
+    return done
+
+
+def for_the_eye(done: Exported) -> str:
+    """The summary as a person reads it."""
+    clips = f"{done.clips} written" + (f" ({done.failed} of them with an error)" if done.failed else "")
+    if done.left_out:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in done.left_out.most_common())
+        clips += f", {done.left_out.total()} left out ({reasons})"
+    return f"clips       {clips}\noutput      {done.output}" + (", a file per clip" if done.per_clip else "")
+
+
+def _writable(rows: Iterable[Row], kind: type[Document], done: Exported) -> Iterator[Row]:
+    """The rows that the format has a place for, counted."""
+    for row in rows:
+        error = row.get("error")
+        if error is not None and not kind.error_rows:
+            done.left_out[error["code"]] += 1
+        elif (reason := kind.missing(row)) is not None:
+            done.left_out[reason] += 1
+        else:
+            done.clips += 1
+            done.failed += error is not None
+            yield row
+
+
+def _require_free(spec: ExportSpec, output: str, table: Table, *, per_clip: bool) -> None:
+    """Refuses an output that would be written over the table, or over what is not of its kind."""
+    filesystem = table.storage.filesystem(output)
+    own = set(table.files) | {file.rsplit("/", 1)[0] for file in table.files}
+    if output.rstrip("/") in own:
+        raise JobError(f"--output {spec.output} is the table itself; choose another place.")
+    if per_clip and filesystem.isfile(path_of(output)):
+        raise JobError(f"--output {spec.output} is a file, and a directory is needed for one file per clip.")
+    if not per_clip and (spec.output.endswith("/") or filesystem.isdir(path_of(output))):
+        raise JobError(
+            f"--output {spec.output} is a directory: name a file in it, or give --per-clip for one a clip."
+        )
+    local = isinstance(filesystem, LocalFileSystem) and os.path.lexists(output)
+    if not per_clip and local and not stat.S_ISREG(os.lstat(output).st_mode):
+        raise JobError(f"--output {spec.output} is no ordinary file that could be replaced as a whole.")
+
+
+def _write_one(rows: Iterator[Row], kind: type[Document], given: str, output: str, storage: Storage) -> None:
+    first = next(rows, None)
+    if first is None and kind is TextGrid:
+        raise JobError(
+            f"nothing to write to --output {given}: no clip can be written, and a TextGrid needs one."
+        )
+    with storage.writing(output) as handle:
+        document = kind(lambda text: handle.write(text.encode()), whole_table=True)
+        if first is not None:
+            document.add(first)
+        for row in rows:
+            document.add(row)
+        document.finish()
+
+
+def _write_each(rows: Iterator[Row], kind: type[Document], output: str, storage: Storage) -> None:
+    def write(file: tuple[str, bytes]) -> None:
+        storage.write_bytes(join(output, file[0]), file[1])
+
+    with contextlib.closing(UniqueNames()) as names, ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
+        files = ((names.take(file_name(row["clip_id"], kind.extension)), _alone(row, kind)) for row in rows)
+        while batch := list(islice(files, _FILES_AT_ONCE)):
+            list(threads.map(write, batch))
+
+
+def _alone(row: Row, kind: type[Document]) -> bytes:
+    pieces: list[str] = []
+    document = kind(pieces.append, whole_table=False)
+    document.add(row)
+    document.finish()
+    return "".join(pieces).encode()

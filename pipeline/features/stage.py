@@ -1,0 +1,306 @@
+"""The featurize stage: clips with encoded audio to log mel features, on the CPU."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipeline.audio.recording import SAMPLE_RATE, Recording, Samples
+from pipeline.audio.vad import Detector, kept_frames, load_detector, speech_of
+from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
+from pipeline.features.spool import FeatureSpool
+from pipeline.features.windows import WindowPlan
+from pipeline.storage import Storage
+from pipeline.table import schema
+from w2vbert.features.extractor import AudioTooShortError, SeamlessM4TFeatureExtractor
+
+_TABLE_BYTES = 8 << 20  # of features
+_TABLE_ROWS = 256
+_FETCHERS = 8  # remote sources fetched at a time
+_AHEAD = 2 * _FETCHERS  # clips looked ahead for remote sources
+_FETCH_BYTES = 4 << 20  # of a remote source at a time
+_WHOLE_BYTES = 8 << 20  # sources up to this size are fetched in one go
+
+
+@dataclass
+class _Row:
+    """A clip's part of `schema.FEATURE_COLUMNS`, but for its identity."""
+
+    duration_s: float | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    features: bytes | pa.Buffer | None = None
+    frames: int | None = None
+    attended: int | None = None
+    windows: list[dict[str, int]] | None = None
+    error: dict[str, str] | None = None
+
+    def take(self, recording: Recording) -> None:
+        """What is known of a recording once it is decoded."""
+        self.duration_s = recording.duration_s
+        self.sample_rate = recording.sample_rate
+        self.channels = recording.channels
+
+
+@dataclass
+class _Opened:
+    """A clip whose decoding has begun: all of it, or of a long one as much as a window holds."""
+
+    recording: Recording
+    long: bool
+    source: str | None
+    files: ExitStack
+
+
+class Featurizer:
+    """Tables of `schema.read_schema(carried)` to tables of `schema.feature_schema(carried)`.
+
+    A clip that fails becomes a row with an error, and a clip that has one keeps it. Digital silence, and a
+    clip without speech where a detector looks for it, has no features, only their number.
+
+    A clip no longer than a window goes through memory, as `extractor.extract` takes it. A longer one is
+    streamed: memory is bounded by the window, and its features lie in a temporary file (`FeatureSpool`).
+
+    Args:
+        extractor: makes the features: (frames, width) of a clip, C order; a last frame that the audio fills
+            only in part is kept, and `attended` counts the frames before it.
+        storage: opens the clips' sources.
+        carried: the input's own columns.
+        channel, max_duration_s: as in `audio.Recording`; None: any length.
+        half: features in float16, not float32.
+        plan: how recordings are cut into windows.
+        vad: keep speech only: the name of a detector, as `vad.load_detector` takes it. The features are then
+            normalised over what is kept.
+
+    Raises:
+        JobError: there is no such detector.
+    """
+
+    def __init__(
+        self,
+        extractor: SeamlessM4TFeatureExtractor,
+        storage: Storage,
+        carried: pa.Schema,
+        *,
+        channel: str,
+        max_duration_s: float | None,
+        half: bool,
+        plan: WindowPlan,
+        vad: str | None,
+    ) -> None:
+        # One actor for a core: more threads would only fight for it.
+        torch.set_num_threads(1)
+        self._extractor = extractor
+        self._storage = storage
+        self._schema = schema.feature_schema(carried)
+        self._kept = ["clip_id", "shard", *carried.names, schema.EXTRA]
+        self._channel = channel
+        self._max_duration_s = float("inf") if max_duration_s is None else max_duration_s
+        self._dtype = np.dtype(np.float16 if half else np.float32)
+        self._plan = plan
+        self._vad = vad
+        self._detector = None if vad is None else load_detector(vad)
+        self._hop = extractor.fbank.frame_shift * extractor.stride  # samples
+        self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Tables in the order of the input: one long recording, or at most 256 clips of about 8 MiB."""
+        rows: list[_Row] = []
+        start = held = 0
+        for open_clip in self._ahead(table):
+            row = self._featurize(open_clip)
+            if rows and isinstance(row.features, pa.Buffer):
+                yield self._table(table.slice(start, len(rows)), rows)
+                start, held, rows = start + len(rows), 0, []
+            rows.append(row)
+            held += len(row.features or b"")
+            if held >= _TABLE_BYTES or len(rows) >= _TABLE_ROWS or isinstance(row.features, pa.Buffer):
+                yield self._table(table.slice(start, len(rows)), rows)
+                start, held, rows = start + len(rows), 0, []
+        if rows:
+            yield self._table(table.slice(start), rows)
+
+    def _ahead(self, table: pa.Table) -> Iterator[Callable[[], _Opened]]:
+        """How to get each clip; remote clips are on their way before they are asked for."""
+        window: deque[Callable[[], _Opened]] = deque()
+        for index in range(table.num_rows):
+            window.append(self._opener(table, index))
+            if len(window) > _AHEAD:
+                yield window.popleft()
+        yield from window
+
+    def _opener(self, table: pa.Table, index: int) -> Callable[[], _Opened]:
+        source = table["source"][index].as_py()
+        if source is not None and "://" in source:
+            arrival: Future[_Opened] = self._fetchers.submit(self._open, table, index)
+            return arrival.result
+        return lambda: self._open(table, index)
+
+    def _open(self, table: pa.Table, index: int) -> _Opened:
+        clip = {name: table[name][index].as_py() for name in ("source", "start_s", "length_s", "error")}
+        if (error := clip["error"]) is not None:
+            raise ClipFailedError(Stage(error["stage"]), Code(error["code"]), error["message"])
+        audio, source = table["audio"][index], clip["source"]
+        part = {name: clip[name] for name in ("start_s", "length_s")}
+        with ExitStack() as files:
+            if audio.is_valid:
+                source = None
+                data: Any = pa.BufferReader(audio.as_buffer())  # the bytes stay where Arrow has them
+            elif source is not None:
+                with self._explained(source, opening=True):
+                    data = files.enter_context(self._storage.open(source, block_size=_FETCH_BYTES))
+                    if part == {"start_s": None, "length_s": None}:
+                        data = _small_in_one_go(data)
+            else:
+                raise ClipFailedError(
+                    Stage.READ, Code.NO_AUDIO, "the record holds no audio and names no file of it"
+                )
+            with self._explained(source):
+                recording = files.enter_context(
+                    Recording(data, channel=self._channel, max_duration_s=self._max_duration_s, **part)
+                )
+                long = recording.longer_than(self._plan.frames * self._hop / SAMPLE_RATE)
+            return _Opened(recording, long, source, files.pop_all())
+
+    @contextmanager
+    def _explained(self, source: str | None, *, opening: bool = False) -> Iterator[None]:
+        """Turns what storage and decoders raise into the clip's error."""
+        try:
+            yield
+        except ClipFailedError:
+            raise
+        except Exception as problem:  # storage libraries raise errors of their own, not only OSError
+            if source is None or not (opening or isinstance(problem, OSError)):
+                raise ClipFailedError(Stage.DECODE, Code.UNDECODABLE, _describe(problem)) from problem
+            code = Code.NOT_FOUND if isinstance(problem, FileNotFoundError) else Code.UNREADABLE
+            known = isinstance(problem, JobError)
+            text = str(problem) if known else self._storage.explain(source, problem)
+            raise ClipFailedError(Stage.READ, code, text) from problem
+
+    def _featurize(self, open_clip: Callable[[], _Opened]) -> _Row:
+        row = _Row()
+        try:
+            opened = open_clip()
+            with opened.files:
+                self._fill(row, opened)
+        except ClipFailedError as failure:
+            row.error = failure.error.as_row()
+        except AudioTooShortError as problem:
+            row.error = ClipError(Stage.FEATURIZE, Code.TOO_SHORT, str(problem)).as_row()
+        except Exception as problem:  # one clip must not cost its neighbours
+            row.error = ClipError(Stage.FEATURIZE, Code.UNDECODABLE, _describe(problem)).as_row()
+        if row.error is not None:
+            row.features = row.frames = row.attended = row.windows = None
+        return row
+
+    def _fill(self, row: _Row, opened: _Opened) -> None:
+        recording = opened.recording
+        if opened.long:
+            self._spool(row, opened, self._blocks(opened))
+            return
+        row.take(recording)
+        samples = recording.whole()
+        enough = len(samples) >= self._extractor.minimum_samples
+        if enough and self._detector is not None:
+            self._spool(row, opened, iter([samples]))
+            return
+        row.frames = -(-self._extractor.fbank.num_frames(len(samples)) // self._extractor.stride)
+        row.attended = self._extractor.num_frames(len(samples))
+        row.windows = []
+        if enough and recording.silent:
+            return
+        features = self._extractor.extract(samples, keep_partial=True)
+        if not np.isfinite(features).all():
+            raise ClipFailedError(Stage.FEATURIZE, Code.NON_FINITE, "the features are not finite numbers")
+        row.features = features.astype(self._dtype).tobytes()
+        row.windows = self._windows([(0, row.frames)])
+
+    def _blocks(self, opened: _Opened) -> Iterator[Samples]:
+        with self._explained(opened.source):
+            yield from opened.recording.blocks()
+
+    def _spool(self, row: _Row, opened: _Opened, blocks: Iterator[Samples]) -> None:
+        with FeatureSpool(self._extractor, self._dtype) as spool:
+            detector = self._new_detector()
+            for block in blocks:
+                spool.add(block)
+                if detector is not None:
+                    with self._detecting():
+                        detector.add(block)
+            row.take(opened.recording)
+            row.frames, row.attended, row.windows = spool.frames, spool.attended, []
+            if opened.recording.silent:
+                return
+            stretches = [(0, spool.frames)] if detector is None else self._speech(detector, spool, opened)
+            if stretches:
+                features = spool.finish(stretches)
+                row.features = features if opened.long else features.to_pybytes()
+                row.windows = self._windows(stretches)
+
+    def _speech(self, detector: Detector, spool: FeatureSpool, opened: _Opened) -> list[tuple[int, int]]:
+        """What the detector leaves of a recording, as (start, stop) in frames."""
+        with self._detecting():
+            speech = speech_of(detector, opened.recording.duration_s)
+        return kept_frames(
+            speech, self._hop, frames=spool.frames, attended=spool.attended, align=self._plan.align
+        )
+
+    def _new_detector(self) -> Detector | None:
+        if self._detector is None:
+            return None
+        with self._detecting():
+            return self._detector()
+
+    @contextmanager
+    def _detecting(self) -> Iterator[None]:
+        """A detector of the user's own may raise, or return, whatever it likes."""
+        try:
+            yield
+        except Exception as problem:
+            raise ClipFailedError(
+                Stage.FEATURIZE,
+                Code.MODEL_FAILED,
+                f"the voice-activity detector {self._vad} failed: {_describe(problem)}",
+            ) from problem
+
+    def _windows(self, stretches: list[tuple[int, int]]) -> list[dict[str, int]]:
+        return [asdict(window) for window in self._plan.over(stretches)]
+
+    def _table(self, clips: pa.Table, rows: list[_Row]) -> pa.Table:
+        columns = {name: clips[name] for name in self._kept}
+        for name in _Row.__dataclass_fields__:
+            values = [getattr(row, name) for row in rows]
+            if isinstance(values[0], pa.Buffer):
+                columns[name] = _one_cell(values[0])
+            else:
+                columns[name] = pa.array(values, self._schema.field(name).type)
+        return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
+
+
+def _small_in_one_go(file: Any) -> BinaryIO:
+    """A small file's bytes: one request where many would do. So is what does not say how large it is."""
+    size = getattr(file, "size", None)
+    if size is not None and size > _WHOLE_BYTES:
+        whole: BinaryIO = file
+        return whole
+    with file:
+        return io.BytesIO(file.read())
+
+
+def _one_cell(data: pa.Buffer) -> pa.Array:
+    """A column of one row over `data` itself: no copy."""
+    offsets = pa.py_buffer(np.array([0, data.size], np.int64))
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, data])
+
+
+def _describe(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {problem}"

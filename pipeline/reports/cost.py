@@ -1,0 +1,105 @@
+"""What a run will cost, before it runs: the arithmetic of the encoder, and how fast it may go."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.storage import join
+from pipeline.table.ledger import Ledger
+from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.model import Wav2Vec2BertModel
+from w2vbert.packing import Packed
+
+_FRAMES_PER_SECOND = 50
+_EFFICIENCY = 0.5  # of the matrix products' rate, in a whole encoder: between what CPUs and GPUs reach
+_MEASURED_S = 0.3
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of audio that one device encodes in a second, and how that is known."""
+
+    audio_s_per_s: float
+    basis: str
+
+
+def earlier_speed(ledger: Ledger) -> Speed | None:
+    """As measured by earlier runs on the same output; None where there were none."""
+    hours = encoder_s = 0.0
+    for uri in ledger.storage.list_files(ledger.home):
+        if uri.endswith(".json") and uri != join(ledger.home, "table.json"):
+            summary: dict[str, Any] = json.loads(ledger.storage.read_bytes(uri))
+            if summary.get("encoder_s"):
+                hours += summary.get("hours") or 0.0
+                encoder_s += summary["encoder_s"]
+    if not hours or not encoder_s:
+        return None
+    speed = hours * 3600 / encoder_s
+    return Speed(
+        speed, f"earlier runs here: the encoder took {encoder_s:,.1f} s for {hours * 60:,.1f} min of audio"
+    )
+
+
+def estimated_speed(configs: Sequence[Wav2Vec2BertConfig], clip_s: float, dtype: str) -> Speed:
+    """From the encoders' arithmetic and the rate of matrix products on this machine.
+
+    Args:
+        configs: of each encoder that runs over the audio.
+        clip_s: seconds that attention looks over.
+    """
+    flops = sum(flops_per_second(config, clip_s) for config in configs)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rate = _matrix_rate(device, getattr(torch, dtype))
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    basis = (
+        f"{flops / 1e9:,.3g} GFLOP per second of audio, at {_EFFICIENCY:.0%} of the "
+        f"{rate / 1e9:,.0f} GFLOP/s that {dtype} products reach on this machine ({name})"
+    )
+    if len(configs) > 1:
+        basis += f"; {len(configs)} encoders, less where checkpoints share one"
+    return Speed(_EFFICIENCY * rate / flops, basis)
+
+
+def flops_per_second(config: Wav2Vec2BertConfig, clip_s: float) -> float:
+    """Floating-point operations of the encoder for one second of audio in clips of `clip_s` seconds."""
+    frames = max(1, round(clip_s * _FRAMES_PER_SECOND))
+    # All layers are alike, and counting one takes a while.
+    one, two = (_flops(_with_layers(config, layers), frames) for layers in (1, 2))
+    return (one + (config.num_hidden_layers - 1) * (two - one)) * _FRAMES_PER_SECOND / frames
+
+
+def _with_layers(config: Wav2Vec2BertConfig, layers: int) -> Wav2Vec2BertConfig:
+    return Wav2Vec2BertConfig.from_dict(config.to_dict(), num_hidden_layers=layers)
+
+
+def _flops(config: Wav2Vec2BertConfig, frames: int) -> int:
+    with torch.device("meta"):  # shapes alone: no weights, no arithmetic
+        model = Wav2Vec2BertModel(config).eval()
+        features = torch.empty(frames, config.feature_projection_input_dim)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.encode(Packed(features, (frames,)))
+    return int(counter.get_total_flops())
+
+
+def _matrix_rate(device: str, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a product as large as those of the model."""
+    left = torch.randn(512, 1024, device=device).to(dtype)
+    right = torch.randn(1024, 4096, device=device).to(dtype)
+    _finish(left @ right)
+    started, products = time.perf_counter(), 0
+    while time.perf_counter() - started < _MEASURED_S:
+        _finish(left @ right)
+        products += 1
+    return products * 2 * 512 * 1024 * 4096 / (time.perf_counter() - started)
+
+
+def _finish(result: torch.Tensor) -> None:
+    if result.is_cuda:
+        torch.cuda.synchronize()

@@ -1,0 +1,170 @@
+"""What the input holds, and what of it is left to do: all that a job looks at before it starts."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.corpus.columns import infer, merge
+from pipeline.corpus.condition import Where
+from pipeline.corpus.datasource import without_listed, without_unasked
+from pipeline.corpus.listing import Format, Shard, changed_since, discover
+from pipeline.corpus.readers.manifest import manifest_samples
+from pipeline.corpus.readers.parquet import parquet_columns
+from pipeline.corpus.readers.tar import tar_samples
+from pipeline.errors import JobError
+from pipeline.spec import JobSpec
+from pipeline.storage import Storage
+from pipeline.table.ledger import Ledger, Work
+from pipeline.table.retry import failed_clips
+from pipeline.table.schema import column_name
+
+_SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input carries
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The shards in question, what is left to do of them, and the columns that the input carries.
+
+    `older` shards are left aside for `--since`, `unasked` loose files for `--where`.
+    """
+
+    shards: list[Shard]
+    work: Work
+    carried: pa.Schema
+    since: datetime | None = None
+    older: int = 0
+    unasked: int = 0
+
+    def for_the_log(self) -> Iterator[str]:
+        work = self.work
+        again = f" ({work.clips_done} of their clips are done already)" if work.clips_done else ""
+        yield (
+            f"{len(self.shards)} shards: {work.skipped} finished before and skipped, "
+            f"{len(work.shards)} to read{again}"
+        )
+        if self.older and self.since is not None:
+            yield f"{self.older} shards older than {self.since:%Y-%m-%d %H:%M:%S %Z} left aside"
+        if self.unasked:
+            yield f"{self.unasked} audio files left aside that --where does not hold for"
+        if work.clips_failed:
+            yield f"{work.clips_failed} clips whose rows are errors to be annotated anew"
+
+
+def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None]:
+    """The table to write, and the one it stands beside.
+
+    Where the output already is a table of other annotations, what is added later goes to a sibling of it with
+    the same ids: all files of a table have the same columns, and to rewrite a finished table for one more
+    column would cost as much as the table and could be killed half-way.
+    """
+    output = storage.normalise(spec.output).rstrip("/")
+    ledger = Ledger(output, storage)
+    with blaming_output(spec, storage):
+        held = ledger.tasks()
+    tasks = [str(task) for task in spec.models]
+    if not held or set(held) & set(tasks):
+        return ledger, None
+    return Ledger(f"{output}-{'-'.join(tasks)}", storage), ledger
+
+
+def survey(
+    spec: JobSpec,
+    ledger: Ledger,
+    identity: Mapping[str, Any],
+    elder: Ledger | None = None,
+    *,
+    dry: bool = False,
+) -> Survey:
+    """Compares the input with the output, after `--overwrite` deleted what it held.
+
+    Args:
+        identity: the settings and models that all runs of the output share.
+        elder: the table that this one stands beside.
+        dry: only look; with `--overwrite`, as if the output held nothing.
+
+    Raises:
+        JobError: no input, an output of other settings or models, a condition that does not hold water.
+    """
+    if spec.retry_errors and spec.limit is not None:
+        raise JobError(
+            "--retry-errors and --limit do not go together: error rows that are taken out would wait for a "
+            "later run. Narrow --retry-errors with --where or --since."
+        )
+    storage, fresh = ledger.storage, spec.overwrite
+    with blaming_output(spec, storage):
+        known = {} if fresh else ledger.known_names()
+        held = None if fresh else ledger.table()
+        if elder is not None:
+            known = {**elder.known_names(), **known}  # the same clips have the same ids
+    outputs = [ledger.output, *([elder.output] if elder else [])]
+    # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
+    found = without_listed(discover(spec.input, storage, outputs=outputs, known_names=known), storage)
+    carried = _carried(held, found, storage)
+    where = Where(spec.where, carried) if spec.where else None
+    recent = changed_since(found, spec.since)
+    shards = without_unasked(recent, where, carried) if where else recent
+    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
+    with blaming_output(spec, storage):
+        if fresh:
+            if not dry:
+                ledger.clear()
+            work = Work(run_id, False, shards, {}, 0, where=spec.where)
+        else:
+            ledger.require(identity, spec.models)
+            if not dry:
+                ledger.sweep()
+            failed = failed_clips(ledger, shards, where) if spec.retry_errors else {}
+            work = ledger.plan(shards, run_id, where=spec.where, failed=failed)
+    return Survey(shards, work, carried, spec.since, len(found) - len(recent), len(recent) - len(shards))
+
+
+@contextmanager
+def blaming_output(spec: JobSpec, storage: Storage) -> Iterator[None]:
+    """Turns what storage says about the output (no such bucket, no right to write) into a JobError."""
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as problem:  # every protocol has exceptions of its own
+        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
+
+
+def _carried(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> pa.Schema:
+    """The input's own columns: fixed by the first run of an output, so that all its files agree."""
+    if held is not None and "carried" in held:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(held["carried"])))
+    schemas = []
+    for kind, look in (
+        (Format.PARQUET, lambda shard: _renamed(parquet_columns(shard, storage))),
+        (Format.TAR, lambda shard: infer(tar_samples(shard, storage))),
+        (Format.MANIFEST, lambda shard: infer(manifest_samples(shard, storage))),
+    ):
+        of_kind = [shard for shard in shards if shard.format is kind]
+        step = max(1, len(of_kind) // _SAMPLED_SHARDS)
+        problems = []
+        found = []
+        for shard in of_kind[::step]:
+            try:
+                found.append(look(shard))
+            except Exception as problem:  # a broken shard is an error row later, not the end of the job
+                problems.append(problem)
+        if not found and len(of_kind) == len(shards) and problems and isinstance(problems[0], JobError):
+            raise problems[0]
+        schemas += found
+    return merge(schemas)
+
+
+def _renamed(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([field.with_name(column_name(field.name)) for field in schema])
+
+
+def packed_schema(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()

@@ -1,0 +1,103 @@
+"""x-vectors: statistics over all windows, as if computed on one sequence of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pipeline.features.windows import Window
+from pipeline.spec import Task
+from pipeline.tasks.base import Clip, Piece, Values, model_stride, spans
+from w2vbert.heads import Wav2Vec2BertForXVector
+from w2vbert.heads.moments import moments_of
+from w2vbert.model import Encoding
+
+Vector = npt.NDArray[np.float32]
+
+
+class EmbeddingHead:
+    """Wav2Vec2BertForXVector, with the numbers that the published class gives for each clip alone.
+
+    Its pooling takes the length of the time-delay network's output from a formula without dilation, so where
+    a layer is dilated a half-filled last frame counts, and else it does not.
+    """
+
+    def __init__(self, model: Wav2Vec2BertForXVector) -> None:
+        self.model = model
+        self.stride = model_stride(model)
+        undilated = sum(kernel - 1 for kernel in model.config.tdnn_kernel)
+        self.half_filled = model.context > undilated
+
+    def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[Any]:
+        """The x-vector (width,) of whole clips, None where they are too short; of other pieces the projected
+        frames, (n, tdnn_dim[0])."""
+        projected = self.model.project(encoding)
+        found: list[Any] = list(projected.split())
+        counted = self.model.frame_lengths(
+            [piece.window.frames if self.half_filled else piece.attended for piece in pieces]
+        )
+        whole = [index for index, piece in enumerate(pieces) if piece.clip.whole]
+        enough = [index for index in whole if counted[index] >= self.model.minimum_frames]
+        for index in whole:
+            found[index] = None
+        if enough:
+            # All clips run through the time-delay network as one; spans leave out what reads across a border.
+            delayed = self.model.delay(projected.frames)
+            starts = projected.offsets
+            stops = [starts[index] + counted[index] - self.model.context for index in enough]
+            picked = [(starts[index], stop) for index, stop in zip(enough, stops, strict=True)]
+            statistics = torch.cat(moments_of(delayed, picked), dim=1)
+            vectors = self.model.embed(statistics.to(self.model.dtype)).embedding.float().cpu().numpy()
+            for index, vector in zip(enough, vectors, strict=True):
+                found[index] = vector
+        return found
+
+    def reading(self, clip: Clip) -> EmbeddingReading:
+        return EmbeddingReading(self, clip)
+
+    def vector(self, frames: Tensor) -> Vector | None:
+        """The x-vector of projected frames, (n, tdnn_dim[0]), laid end to end; None of too few."""
+        if len(frames) < self.model.minimum_frames:
+            return None
+        pooling = self.model.pooling()
+        pooling.add(frames)
+        found: Vector = pooling.finish().embedding.float().cpu().numpy()
+        return found
+
+
+class EmbeddingReading:
+    """The statistics of a clip's windows."""
+
+    def __init__(self, head: EmbeddingHead, clip: Clip) -> None:
+        self._head = head
+        self._spans = [] if clip.whole else spans(clip, head.model, half_filled=head.half_filled)
+        self._pooling = head.model.pooling()
+        self._vector: Vector | None = None
+        self._next = self._frames = 0
+
+    def add(self, window: Window, outputs: Mapping[Task, Any]) -> None:
+        output = outputs[Task.EMBED]
+        if not isinstance(output, Tensor):
+            self._vector = output
+            return
+        start, stop = self._spans[self._next]
+        offset = window.start // self._head.stride
+        self._pooling.add(output[start - offset : stop - offset])
+        self._frames += stop - start
+        self._next += 1
+
+    def finish(self) -> Values | None:
+        vector = self._vector
+        if self._frames >= self._head.model.minimum_frames:
+            vector = self._pooling.finish().embedding.float().cpu().numpy()
+        if vector is None:
+            return None
+        norm = float(np.linalg.norm(vector))
+        if not np.isfinite(vector).all() or norm == 0.0:
+            raise FloatingPointError("the model gave an x-vector that is not finite, or zero")
+        return {"embedding": vector / np.float32(norm), "embedding_norm": norm}

@@ -1,0 +1,198 @@
+"""--where: what passes, on shards of every layout, and what is said of a condition that is none."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from pipeline.corpus.clips import read_table
+from pipeline.corpus.condition import Where
+from pipeline.corpus.datasource import AudioShards, loose_clip, without_unasked
+from pipeline.corpus.listing import Format, discover
+from pipeline.errors import JobError
+from pipeline.storage import Storage, StorageOptions
+from pipeline.table.ledger import Work
+from pipeline.table.schema import READ_COLUMNS
+
+STORAGE = Storage(StorageOptions())
+CARRIED = pa.schema([("language", pa.string()), ("age", pa.int64()), ("ref_text", pa.string())])
+LANGUAGES = ["en", "de", None, "en"]
+AGES = [20, 30, 40, None]
+
+
+def flac(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(seed).uniform(-0.5, 0.5, 800)
+    soundfile.write(buffer, noise, 16_000, format="FLAC")
+    return buffer.getvalue()
+
+
+CLIPS = [flac(seed) for seed in range(4)]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """The same four clips in three layouts, and one loose file."""
+    home = tmp_path / "in"
+    home.mkdir()
+    rows = [{"language": language, "age": age} for language, age in zip(LANGUAGES, AGES, strict=True)]
+    columns = {"audio": CLIPS, "language": LANGUAGES, "age": AGES}
+    pq.write_table(pa.table(columns), home / "p.parquet", row_group_size=2)
+    with tarfile.open(home / "t.tar", "w") as archive:
+        for number, row in enumerate(rows):
+            for name, data in (
+                (f"{number}.flac", CLIPS[number]),
+                (f"{number}.json", json.dumps(row).encode()),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    lines = [json.dumps({"audio_filepath": f"../{number}.flac", **row}) for number, row in enumerate(rows)]
+    (home / "m.jsonl").write_text("\n".join(lines))
+    (home / "x.flac").write_bytes(CLIPS[0])
+    return home
+
+
+def read(corpus: Path, where: str | None, **work: Any) -> list[dict[str, Any]]:
+    """What the read tasks yield, run here one after another."""
+    shards = discover([str(corpus)], STORAGE, outputs=["elsewhere"])
+    todo = Work("run1", False, shards, work.get("done", {}), 0, where=where)
+    source = AudioShards(todo, STORAGE, CARRIED, census=str(corpus.parent / "census"))
+    return [row for task in source.get_read_tasks(1) for table in task() for row in table.to_pylist()]
+
+
+def ids(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted(row["clip_id"] for row in rows)
+
+
+def census(corpus: Path) -> dict[str, tuple[int, int]]:
+    records = [json.loads(file.read_text()) for file in (corpus.parent / "census").glob("*.json")]
+    return {Path(record["shard"]).name: (record["clips"], record["matched"]) for record in records}
+
+
+@pytest.mark.parametrize(
+    ("where", "keys"),
+    [
+        ("language = 'en'", [0, 3]),
+        ("language = 'en' AND age < 25", [0]),
+        ("age >= 30 OR language IS NULL", [1, 2]),
+        ("age > 100", []),
+        ("LANGUAGE IN ('de', 'fr') -- names know no case", [1]),
+    ],
+)
+def test_every_layout_yields_what_passes(corpus: Path, where: str, keys: list[int]) -> None:
+    rows = [row for row in read(corpus, where) if "#x" not in row["clip_id"]]
+    assert ids(rows) == sorted(
+        [f"p.parquet#{key}" for key in keys]
+        + [f"t.tar#{key}" for key in keys]
+        + [f"m.jsonl#{key + 1}" for key in keys]
+    )
+    audio = {row["clip_id"]: row["audio"] for row in rows if row["audio"]}
+    assert audio == {f"{name}#{key}": CLIPS[key] for name in ("p.parquet", "t.tar") for key in keys}
+    count = len(keys)
+    assert census(corpus) == {"p.parquet": (count, 0), "t.tar": (count, 0), "m.jsonl": (count, 0)}
+
+
+def test_by_name(corpus: Path) -> None:
+    assert ids(read(corpus, "shard LIKE '%.tar' AND clip_id NOT LIKE '%#0'")) == [
+        "t.tar#1",
+        "t.tar#2",
+        "t.tar#3",
+    ]
+
+
+def test_the_census_counts_what_passes_and_has_rows(corpus: Path) -> None:
+    uri = str(corpus / "t.tar")
+    done = {uri: pa.array(["t.tar#0", "t.tar#1"], pa.string())}
+    assert ids(read(corpus, "language = 'en' AND shard LIKE '%.tar'", done=done)) == ["t.tar#3"]
+    assert census(corpus)["t.tar"] == (2, 1)
+
+
+def test_rows_that_could_not_be_read_pass(corpus: Path) -> None:
+    path = corpus / "p.parquet"
+    at = pq.read_metadata(path).row_group(1).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[at : at + 12] = b"\xff" * 12
+    path.write_bytes(data)
+    rows = read(corpus, "language = 'de' AND shard LIKE '%.parquet'")
+    assert [(row["clip_id"], row["error"] and row["error"]["code"]) for row in rows] == [
+        ("p.parquet#1", None),
+        ("p.parquet#2", "broken_shard"),
+        ("p.parquet#3", "broken_shard"),
+        ("p.parquet#", "broken_shard"),
+    ]
+    # What the condition can tell, it does.
+    assert ids(read(corpus, "clip_id = 'p.parquet#3'")) == ["p.parquet#3"]
+
+
+def test_a_value_that_does_not_fit_is_no_answer_and_stops_nothing(corpus: Path) -> None:
+    rows = read(corpus, "CAST(language AS INTEGER) = 1 OR (language = 'de' AND shard LIKE '%.tar')")
+    assert ids(rows) == []
+    assert ids(read(corpus, "TRY_CAST(language AS INTEGER) IS NULL AND age = 20")) == [
+        "m.jsonl#1",
+        "p.parquet#0",
+        "t.tar#0",
+    ]
+
+
+def test_loose_files_are_judged_by_their_names(corpus: Path) -> None:
+    (corpus / "empty.wav").write_bytes(b"")
+    shards = discover([str(corpus)], STORAGE, outputs=["elsewhere"])
+
+    def loose(where: str) -> list[str]:
+        kept = without_unasked(shards, Where(where, CARRIED), CARRIED)
+        assert [shard for shard in kept if shard.format is not Format.AUDIO] == [
+            shard for shard in shards if shard.format is not Format.AUDIO
+        ]
+        return [shard.name for shard in kept if shard.format is Format.AUDIO]
+
+    # An empty file is a reading error: it has no language that could exclude it.
+    assert loose("language = 'en'") == ["empty.wav"]
+    assert loose("clip_id LIKE 'x%'") == ["x.flac"]
+    assert loose("language IS NULL") == ["empty.wav", "x.flac"]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("lang = 'en'", 'Referenced column "lang" not found'),
+        ("language = ", "Parser Error"),
+        ("language", "is no condition, true or false, but string"),
+        ("NULL", "is no condition"),
+        ("count(*) > 1", "aggregates are not allowed"),
+        ("row_number() OVER () < 5", "window functions are not allowed"),
+        ("language IN (SELECT * FROM read_csv('/etc/passwd'))", "subquery"),
+        ("true)) FROM clips; DROP TABLE clips; SELECT ((true", "Parser Error"),
+    ],
+)
+def test_what_is_no_condition_is_refused_with_the_columns_there_are(where: str, said: str) -> None:
+    with pytest.raises(JobError) as caught:
+        Where(where, CARRIED)
+    assert str(caught.value).startswith(f"--where {where}: ")
+    assert said in str(caught.value)
+    assert "The columns there are: clip_id, shard, language, age, ref_text." in str(caught.value)
+
+
+def test_a_column_that_duckdb_cannot_read_is_not_there() -> None:
+    carried = pa.schema([("half", pa.float16()), ("whole", pa.int8())])
+    assert Where("whole = 1", carried).columns == ["clip_id", "shard", "whole"]
+    with pytest.raises(JobError, match="half"):
+        Where("half = 1", carried)
+
+
+def test_the_columns_that_a_condition_sees_are_not_those_of_the_audio(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_bytes(b"RIFF")
+    (shard,) = discover([str(tmp_path)], STORAGE, outputs=["elsewhere"])
+    clips = read_table([loose_clip(shard)], CARRIED)
+    condition = Where("clip_id = 'x.wav#x'", CARRIED)
+    assert condition.filter(clips).equals(clips)
+    assert set(condition.columns) & READ_COLUMNS.keys() == {"clip_id", "shard"}

@@ -1,0 +1,51 @@
+"""The arithmetic of the encoder, counted on a model without weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.reports.cost import estimated_speed, flops_per_second
+from w2vbert.config import Wav2Vec2BertConfig
+
+
+def products(config: Wav2Vec2BertConfig, frames: int) -> int:
+    """Multiplications of one second in `relative_key`, from the sizes of the weights."""
+    width, inner, kernel = config.hidden_size, config.intermediate_size, config.conv_depthwise_kernel_size
+    band = config.left_max_position_embeddings + config.right_max_position_embeddings + 1
+    layer = 2 * 2 * width * inner  # two feed-forward blocks
+    layer += 4 * width * width  # queries, keys, values, output
+    layer += 2 * frames * width + band * width  # scores, sums, positions
+    layer += 2 * width * width + width * width + kernel * width  # pointwise, pointwise, depthwise
+    return 50 * (config.feature_projection_input_dim * width + config.num_hidden_layers * layer)
+
+
+@pytest.mark.parametrize("seconds", [2.0, 20.0])
+def test_flops_of_a_small_model(seconds: float) -> None:
+    config = Wav2Vec2BertConfig(
+        hidden_size=128, num_hidden_layers=5, num_attention_heads=4, intermediate_size=512
+    )
+    assert flops_per_second(config, seconds) == pytest.approx(
+        2 * products(config, round(50 * seconds)), rel=0.01
+    )
+
+
+def test_flops_of_the_full_size() -> None:
+    # 58 GFLOP a second without attention's scores and sums, as the weights alone give.
+    config = Wav2Vec2BertConfig()
+    scores = 2 * 2 * 50 * 500 * 1024 * 24
+    assert (flops_per_second(config, 10.0) - scores) / 1e9 == pytest.approx(58, abs=0.5)
+
+
+def test_speed_says_what_it_rests_on() -> None:
+    config = Wav2Vec2BertConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128
+    )
+    one = estimated_speed([config], 1.0, "float32")
+    assert one.audio_s_per_s > 0
+    assert "at 50% of the" in one.basis
+    assert "float32 products reach on this machine" in one.basis
+    assert ("CPU" in one.basis) != torch.cuda.is_available()
+    assert (
+        "2 encoders, less where checkpoints share one" in estimated_speed([config] * 2, 1.0, "float32").basis
+    )

@@ -1,0 +1,118 @@
+"""What a job looks at before it starts: options that leave shards aside, and mistakes that cost nothing."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import JobError
+from pipeline.spec import TranscribeSpec
+from pipeline.storage import Storage, StorageOptions
+from pipeline.table.ledger import Ledger
+from pipeline.table.scan import Survey, packed_schema, survey
+
+STORAGE = Storage(StorageOptions())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Two Parquet shards with a column each of their own, and two loose files."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pq.write_table(pa.table({"audio": [b"1"], "language": ["en"]}), folder / "a.parquet")
+    pq.write_table(pa.table({"audio": [b"1"], "age": [20]}), folder / "b.parquet")
+    for name in ("x.wav", "y.wav"):
+        (folder / name).write_bytes(b"RIFF")
+    return folder
+
+
+def look(home: Path, *, dry: bool = False, **options: Any) -> Survey:
+    output = str(home.parent / "out")
+    spec = TranscribeSpec(input=[str(home)], output=output, model="m", **options)
+    return survey(spec, Ledger(output, STORAGE), spec.output_settings(), dry=dry)
+
+
+def names(found: Survey) -> list[str]:
+    return [shard.name for shard in found.work.shards]
+
+
+def test_since_leaves_older_shards_aside_and_says_so(home: Path) -> None:
+    for name in ("a.parquet", "x.wav"):
+        os.utime(home / name, (1000, 1000))
+    found = look(home, since=datetime(2001, 2, 3, 4, 5, tzinfo=UTC))
+    assert names(found) == ["b.parquet", "y.wav"]
+    assert list(found.for_the_log()) == [
+        "2 shards: 0 finished before and skipped, 2 to read",
+        "2 shards older than 2001-02-03 04:05:00 UTC left aside",
+    ]
+    # The columns of the output are fixed by its first run, so that run looks at all of the input.
+    assert found.carried.names == ["language", "age"]
+
+
+def test_where_leaves_loose_files_aside_and_says_so(home: Path) -> None:
+    found = look(home, where="age = 20 OR clip_id = 'y.wav#y'")
+    assert names(found) == ["a.parquet", "b.parquet", "y.wav"]
+    assert found.work.where == "age = 20 OR clip_id = 'y.wav#y'"
+    assert list(found.for_the_log())[1] == "1 audio files left aside that --where does not hold for"
+
+
+def test_errors_to_be_annotated_anew_are_counted(home: Path) -> None:
+    output = home.parent / "out"
+    ledger = Ledger(str(output), STORAGE)
+    first = look(home)
+    spec = TranscribeSpec(input=[str(home)], output=str(output), model="m")
+    ledger.declare(
+        {
+            "models": {"transcribe": "sha256:aa"},
+            **spec.output_settings(),
+            "carried": packed_schema(first.carried),
+        }
+    )
+    ledger.begin(first.work)
+    error = {"stage": "decode", "code": "undecodable", "message": "noise"}
+    rows = {
+        "clip_id": ["a.parquet#0", "b.parquet#0", "x.wav#x", "y.wav#y"],
+        "shard": [shard.uri for shard in first.work.shards],
+        "error": [None, None, error, error],
+        "language": ["en", None, None, None],
+        "age": pa.array([None, 20, None, None], pa.int64()),
+    }
+    ledger.finish(first.work.run_id, {})
+    pq.write_table(pa.table(rows), output / f"{first.work.run_id}_0-0.parquet")
+    assert names(look(home)) == []
+    found = look(home, retry_errors=True)
+    assert names(found) == ["x.wav", "y.wav"]
+    assert list(found.for_the_log()) == [
+        "4 shards: 2 finished before and skipped, 2 to read",
+        "2 clips whose rows are errors to be annotated anew",
+    ]
+    assert names(look(home, retry_errors=True, where="clip_id LIKE 'y%'")) == ["y.wav"]
+
+
+def test_retrying_up_to_a_limit_is_refused(home: Path) -> None:
+    with pytest.raises(JobError, match="--retry-errors and --limit do not go together"):
+        look(home, retry_errors=True, limit=5)
+
+
+@pytest.mark.parametrize("options", [{"where": "nosuch = 1"}, {"retry_errors": True, "limit": 1}, {}])
+def test_overwrite_deletes_nothing_for_a_job_that_cannot_run_or_only_looks(
+    home: Path, options: dict[str, Any]
+) -> None:
+    output = home.parent / "out"
+    Ledger(str(output), STORAGE).declare({"models": {"transcribe": "sha256:aa"}, "dtype": "float32"})
+    kept = output / "run1_0-0.parquet"
+    pq.write_table(pa.table({"clip_id": ["a"]}), kept)
+    if options:
+        with pytest.raises(JobError):
+            look(home, overwrite=True, **options)
+    else:
+        assert names(look(home, overwrite=True, dry=True)) == ["a.parquet", "b.parquet", "x.wav", "y.wav"]
+    assert kept.exists()
+    look(home, overwrite=True)
+    assert not kept.exists()

@@ -1,0 +1,203 @@
+"""The Conformer encoder: feed-forward, self-attention, causal convolution, feed-forward.
+
+Source: Gulati et al. 2020 (arXiv:2005.08100), with the causal depthwise convolution of w2v-BERT 2.0 (Seamless
+Communication 2023, arXiv:2312.05187). Module names are the published state-dict keys.
+
+Shapes: all frames are packed, (total, width); a `Layout` says where sequences lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.encoder.activations import ACTIVATIONS
+from w2vbert.encoder.attention import SelfAttention
+from w2vbert.encoder.layout import Layout
+from w2vbert.encoder.positions import rotation, sinusoids
+
+
+class FeatureProjection(nn.Module):
+    """Normalise filterbank features and project them to the model's width."""
+
+    def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.feature_projection_input_dim, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(config.feature_projection_input_dim, config.hidden_size)
+        self.dropout = nn.Dropout(config.feat_proj_dropout)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(total, features) -> (total, hidden_size) and the normalised features."""
+        normalised = self.layer_norm(features)
+        return self.dropout(self.projection(normalised)), normalised
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, config: Wav2Vec2BertConfig, *, activation: str, width: int) -> None:
+        super().__init__()
+        self.intermediate_dense = nn.Linear(width, config.intermediate_size)
+        self.intermediate_act_fn = ACTIVATIONS[activation]
+        self.intermediate_dropout = nn.Dropout(config.activation_dropout)
+        self.output_dense = nn.Linear(config.intermediate_size, width)
+        self.output_dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        frames = self.intermediate_dropout(self.intermediate_act_fn(self.intermediate_dense(frames)))
+        output: Tensor = self.output_dropout(self.output_dense(frames))
+        return output
+
+
+class PointwiseConv1d(nn.Conv1d):
+    """A convolution of kernel 1 (named and stored as such), run as the matrix product that it is."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=1, bias=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return F.linear(frames, self.weight.squeeze(-1))
+
+
+class CausalDepthwiseConv1d(nn.Conv1d):
+    """Each channel by itself; a frame sees itself and the `kernel_size - 1` before it in its own sequence."""
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__(channels, channels, kernel_size, groups=channels, bias=False)
+
+    def forward(self, frames: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
+        past = self.kernel_size[0] - 1
+        if len(layout.lengths) == 1:
+            return self._convolve(F.pad(frames, (0, 0, past, 0)))
+        # One convolution over all sequences, each preceded by the silence that it would see alone.
+        places = layout.places_after_gaps(past)
+        spaced = frames.new_zeros(layout.total + past * len(layout.lengths), frames.shape[1])
+        return self._convolve(spaced.index_copy(0, places, frames))[places - past]
+
+    def _convolve(self, frames: Tensor) -> Tensor:
+        return super().forward(frames.T.unsqueeze(0)).squeeze(0).T
+
+
+class ConvolutionModule(nn.Module):
+    """Gated pointwise convolution, causal depthwise convolution, norm, activation, pointwise convolution."""
+
+    def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.pointwise_conv1 = PointwiseConv1d(width, 2 * width)
+        self.depthwise_conv = CausalDepthwiseConv1d(width, config.conv_depthwise_kernel_size)
+        self.depthwise_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.pointwise_conv2 = PointwiseConv1d(width, width)
+        self.dropout = nn.Dropout(config.conformer_conv_dropout)
+
+    def forward(self, frames: Tensor, layout: Layout) -> Tensor:
+        frames = layout.zero_padding(self.layer_norm(frames))
+        frames = F.glu(self.pointwise_conv1(frames), dim=-1)
+        frames = self.activation(self.depthwise_layer_norm(self.depthwise_conv(frames, layout)))
+        output: Tensor = self.dropout(self.pointwise_conv2(frames))
+        return output
+
+
+class EncoderLayer(nn.Module):
+    """One Conformer block."""
+
+    def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.ffn1_layer_norm = nn.LayerNorm(width, eps=eps)
+        self.ffn1 = FeedForward(config, activation=config.hidden_act, width=width)
+        self.self_attn_layer_norm = nn.LayerNorm(width, eps=eps)
+        self.self_attn = SelfAttention(config, width)
+        self.self_attn_dropout = nn.Dropout(config.attention_dropout)
+        self.conv_module = ConvolutionModule(config)
+        self.ffn2_layer_norm = nn.LayerNorm(width, eps=eps)
+        self.ffn2 = FeedForward(config, activation=config.hidden_act, width=width)
+        self.final_layer_norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(
+        self, frames: Tensor, layout: Layout, positions: Tensor | None = None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """(total, width) -> (total, width), and the attention weights if asked for."""
+        frames = frames + 0.5 * self.ffn1(self.ffn1_layer_norm(frames))
+        attended, weights = self.self_attn(
+            self.self_attn_layer_norm(frames), layout, positions, need_weights=need_weights
+        )
+        frames = frames + self.self_attn_dropout(attended)
+        frames = frames + self.conv_module(frames, layout)
+        frames = frames + 0.5 * self.ffn2(self.ffn2_layer_norm(frames))
+        return self.final_layer_norm(frames), weights
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """Frames after the last layer, and what was recorded on the way (packed; `None` if not asked for).
+
+    `hidden_states` has the input of the first layer and the output of each; a layer that layerdrop skipped
+    hands on its input. `attentions` leaves skipped layers out.
+    """
+
+    frames: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
+
+
+class Encoder(nn.Module):
+    """The stack of Conformer blocks."""
+
+    def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.gradient_checkpointing = False
+
+    def forward(
+        self, frames: Tensor, layout: Layout, *, hidden_states: bool = False, attentions: bool = False
+    ) -> EncoderOutput:
+        """(total, hidden_size) -> the same; `hidden_states` and `attentions` say what to record."""
+        frames = self.dropout(layout.zero_padding(frames))
+        positions = self._positions(frames, layout)
+        states, weights = [frames], []
+        for layer in self.layers:
+            if not self._skipped():
+                if self.gradient_checkpointing and self.training:
+                    frames, weight = checkpoint(
+                        layer, frames, layout, positions, attentions, use_reentrant=False
+                    )
+                else:
+                    frames, weight = layer(frames, layout, positions, attentions)
+                if attentions:
+                    weights.append(weight)
+            if hidden_states:
+                states.append(frames)
+        return EncoderOutput(
+            frames, tuple(states) if hidden_states else None, tuple(weights) if attentions else None
+        )
+
+    def _skipped(self) -> bool:
+        # LayerDrop, Fan et al. 2019 (arXiv:1909.11556)
+        layerdrop = self.config.layerdrop
+        return self.training and layerdrop > 0.0 and torch.rand(()).item() < layerdrop
+
+    def _positions(self, frames: Tensor, layout: Layout) -> Tensor | None:
+        """What all layers share of the position scheme."""
+        config = self.config
+        if config.position_embeddings_type == "rotary":
+            return rotation(
+                layout.positions, config.head_size, base=config.rotary_embedding_base, dtype=frames.dtype
+            )
+        if config.position_embeddings_type == "relative":
+            return sinusoids(
+                max(layout.lengths),
+                config.hidden_size,
+                device=frames.device,
+                dtype=frames.dtype,
+            )
+        return None

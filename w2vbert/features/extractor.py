@@ -1,0 +1,365 @@
+"""SeamlessM4TFeatureExtractor: waveforms to what the encoder reads, log mel frames stacked in pairs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from w2vbert.features.batch import BatchFeature, TensorType, to_tensor
+from w2vbert.features.fbank import Array, Fbank, FbankStream, normalize
+from w2vbert.features.padding import Padding, columns, pad_to, padded_length, round_up
+from w2vbert.features.waveform import Channel, Samples, as_clips, as_samples, finite, mono
+from w2vbert.pretrained.hub import CheckpointNotFoundError, checkpoint_file, read_json
+
+CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
+PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested
+
+
+class AudioTooShortError(ValueError):
+    """Less audio than one model frame needs."""
+
+
+class SeamlessM4TFeatureExtractor:
+    """Log mel features, normalised per bin over the clip, `stride` frames stacked into one.
+
+    At 16 kHz a frame of fbank is 25 ms long and comes every 10 ms; a stacked frame comes every 20 ms. A clip
+    of n fbank frames has n // stride stacked frames: the rest is padded and masked out, as published.
+
+    Args:
+        feature_size, num_mel_bins: mel bins of one frame.
+        sampling_rate: of the waveforms, in hertz.
+        padding_value: fills stacked frames beyond a clip's end.
+        stride: fbank frames in one stacked frame.
+        padding_side: "right" or "left".
+        return_attention_mask: whether `__call__` and `pad` return the mask when not told.
+        extra: keys of a configuration that mean nothing here; `save_pretrained` writes them back.
+
+    Raises:
+        ValueError: an impossible value; the message names the field.
+    """
+
+    model_input_names = ("input_features", "attention_mask")
+
+    def __init__(
+        self,
+        feature_size: int = 80,
+        sampling_rate: int = 16000,
+        num_mel_bins: int = 80,
+        padding_value: float = 0.0,
+        stride: int = 2,
+        padding_side: Literal["right", "left"] = "right",
+        return_attention_mask: bool = True,
+        **extra: Any,
+    ) -> None:
+        for name, value in {
+            "feature_size": feature_size,
+            "sampling_rate": sampling_rate,
+            "num_mel_bins": num_mel_bins,
+            "stride": stride,
+        }.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, not {value!r}")
+        if padding_side not in ("right", "left"):
+            raise ValueError(f"padding_side must be 'right' or 'left', not {padding_side!r}")
+        self.feature_size = feature_size
+        self.sampling_rate = sampling_rate
+        self.num_mel_bins = num_mel_bins
+        self.padding_value = padding_value
+        self.stride = stride
+        self.padding_side = padding_side
+        self.return_attention_mask = return_attention_mask
+        self.extra = extra
+        self.fbank = Fbank(
+            num_mel_bins=num_mel_bins, sampling_rate=sampling_rate, high_frequency=sampling_rate // 2
+        )
+
+    @property
+    def minimum_samples(self) -> int:
+        """The shortest clip with features: one stacked frame, and two frames to take a variance of."""
+        return self.fbank.num_samples(max(self.stride, 2))
+
+    def num_frames(self, num_samples: int) -> int:
+        """Stacked frames of a clip of so many samples."""
+        return self.fbank.num_frames(num_samples) // self.stride
+
+    def __call__(
+        self,
+        raw_speech: Any,
+        padding: Padding = True,
+        pad_to_multiple_of: int | None = 2,
+        max_length: int | None = None,
+        truncation: bool = False,
+        return_tensors: TensorType | None = None,
+        sampling_rate: int | None = None,
+        return_attention_mask: bool | None = None,
+        do_normalize_per_mel_bins: bool = True,
+        channel: Channel | None = None,
+    ) -> BatchFeature:
+        """Features of one clip or of a batch.
+
+        Args:
+            raw_speech: float samples in [-1, 1], or int16 / int32 PCM, which is scaled to that.
+                One clip: a list of numbers, an array or tensor (samples,), or (samples, channels) as
+                soundfile reads it. A batch: a list of clips, each (samples,), (channels, samples) or
+                (samples, channels), or an array or tensor with the batch in front.
+            padding: True or "longest", "max_length", or False.
+            pad_to_multiple_of, max_length: in fbank frames, before they are stacked.
+            truncation: cut clips to `max_length`.
+            return_tensors: "pt" or "np"; NumPy arrays when not given.
+            sampling_rate: of `raw_speech`. It must be said: a wrong one shows in nothing but bad results.
+            return_attention_mask: overrides the extractor's.
+            do_normalize_per_mel_bins: zero mean and unit variance per bin over the clip.
+            channel: of clips with several: "mean" of them, "left" (as published), or an index.
+
+        Returns:
+            `input_features` (batch, frames, num_mel_bins * stride) float32, and `attention_mask`
+            (batch, frames) int32.
+
+        Raises:
+            AudioTooShortError: a clip shorter than `minimum_samples`.
+            ValueError: a missing or wrong sampling rate, several channels and no `channel`, samples that are
+                not finite, or clips of different lengths without padding.
+            TypeError: samples of a type that has no agreed scale.
+        """
+        self._check_sampling_rate(sampling_rate)
+        energies = []
+        clips = as_clips(raw_speech, self.minimum_samples)
+        for index, clip in enumerate(clips):
+            try:
+                energies.append(self._energies(clip, channel, do_normalize_per_mel_bins).T)
+            except (ValueError, TypeError) as error:
+                where = f"clip {index} of {len(clips)}: " if len(clips) > 1 else ""
+                raise type(error)(f"{where}{error}") from None
+        padded = self.pad(
+            {"input_features": energies},
+            padding=padding,
+            max_length=max_length,
+            truncation=truncation,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=True,
+            return_tensors="np",
+        )
+        features = stack_frames(padded["input_features"], self.stride)
+        batch = BatchFeature({"input_features": features})
+        if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
+            # A stacked frame counts when its last fbank frame does.
+            whole = features.shape[1] * self.stride
+            batch["attention_mask"] = padded["attention_mask"][:, self.stride - 1 : whole : self.stride]
+        return batch.convert_to_tensors(return_tensors)
+
+    def extract(self, waveform: Any, channel: Channel | None = None, keep_partial: bool = False) -> Array:
+        """Features of one clip: what `__call__` gives for it alone, without the frames its mask leaves out.
+
+        Args:
+            waveform: (samples,) or several channels, as in `__call__`, at `sampling_rate`.
+            channel: as in `__call__`.
+            keep_partial: keep a last frame that the audio fills only in part, padded. The mask leaves it out,
+                but the published model computes it and the published decoding reads it: without it a word
+                that runs to the end of a clip may end a frame, or a letter, earlier.
+
+        Returns:
+            (frames, num_mel_bins * stride) float32, frames = `num_frames(samples)`, and one more when a
+            partial one is kept.
+
+        Raises:
+            AudioTooShortError, ValueError, TypeError: as `__call__`.
+        """
+        energies = self._energies(as_samples(waveform), channel, normalized=True)
+        return self._stacked(energies.T, keep_partial)
+
+    def extract_blocks(self, blocks: Iterable[Array], keep_partial: bool = False) -> Array:
+        """`extract` for a recording too long to have in memory as samples.
+
+        Args:
+            blocks: its samples in order, each block (n,) float32 of any length.
+            keep_partial: as in `extract`.
+
+        Returns:
+            (frames, num_mel_bins * stride) float32: `extract` of all blocks together, but for its statistics
+            in single precision (some 1e-5; up to 4e-3 in a bin that never changes). It needs 64 kB for a
+            second of audio.
+        """
+        stream = FbankStream(self.fbank)
+        energies = [stream.add(finite(block)) for block in blocks]
+        if stream.frames < max(self.stride, 2):
+            raise AudioTooShortError(self._too_short(f"{stream.frames} frames"))
+        statistics = stream.finish()
+        features = np.empty((stream.frames, self.num_mel_bins), np.float32)
+        filled = 0
+        for block in energies:
+            features[filled : filled + block.shape[1]] = statistics.normalize(block).T
+            filled += block.shape[1]
+        return self._stacked(features, keep_partial)
+
+    def _stacked(self, features: Array, keep_partial: bool) -> Array:
+        if keep_partial:
+            length = round_up(len(features), self.stride)
+            features = pad_to(features, length, self.padding_value, "right")
+        return stack_frames(features, self.stride)
+
+    def pad(
+        self,
+        processed_features: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: Padding = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: TensorType | None = None,
+    ) -> BatchFeature:
+        """Put features of several clips into one array.
+
+        Args:
+            processed_features: {"input_features": [(frames, width), ...]}, with "attention_mask" or without,
+                or a list with a mapping for each clip, as a data loader has it. Other entries pass through.
+            padding, max_length, truncation, pad_to_multiple_of: as in `__call__`, in frames of what is given.
+            return_attention_mask, return_tensors: as in `__call__`; tensors in, tensors out.
+
+        Returns:
+            `input_features` (batch, frames, width) and `attention_mask` (batch, frames) int32.
+        """
+        processed_features = columns(processed_features, "input_features")
+        clips = list(processed_features["input_features"])
+        if return_tensors is None:
+            return_tensors = "pt" if isinstance(clips[0], torch.Tensor) else "np"
+        clips = [np.asarray(clip) for clip in clips]
+        masks = [np.asarray(mask) for mask in processed_features.get("attention_mask", ())]
+        masks = masks or [np.ones(len(clip), np.int32) for clip in clips]
+
+        if truncation:
+            if max_length is None:
+                raise ValueError("truncation=True needs max_length")
+            limit = round_up(max_length, pad_to_multiple_of)
+            clips, masks = [clip[:limit] for clip in clips], [mask[:limit] for mask in masks]
+        target = padded_length([len(clip) for clip in clips], padding, max_length, pad_to_multiple_of)
+        batch = BatchFeature(processed_features)
+        batch["input_features"] = [
+            pad_to(clip, target, self.padding_value, self.padding_side) for clip in clips
+        ]
+        batch["attention_mask"] = [pad_to(mask, target, 0, self.padding_side) for mask in masks]
+        if not (self.return_attention_mask if return_attention_mask is None else return_attention_mask):
+            del batch["attention_mask"]
+        for key in self.model_input_names:
+            if key in batch:
+                batch[key] = to_tensor(batch[key], return_tensors, name=key)
+        return batch
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        **overrides: Any,
+    ) -> SeamlessM4TFeatureExtractor:
+        """The extractor of a checkpoint, as transformers 5 (`processor_config.json`) or 4 lays it out.
+
+        Args:
+            pretrained_model_name_or_path: a directory or a hub id.
+            overrides: fields to set otherwise than the checkpoint does.
+
+        Raises:
+            CheckpointNotFoundError: no such checkpoint, or neither file in it.
+            ValueError: an impossible value, or another kind of feature extractor.
+        """
+
+        def find(filename: str) -> Path | None:
+            return checkpoint_file(
+                pretrained_model_name_or_path,
+                filename,
+                revision=revision,
+                cache_dir=cache_dir,
+                token=token,
+                local_files_only=local_files_only,
+                required=False,
+            )
+
+        config: dict[str, Any] | None = None
+        if path := find(PROCESSOR_FILE):
+            config = read_json(path).get("feature_extractor")
+        if config is None and (path := find(CONFIG_FILE)):
+            config = read_json(path)
+        if config is None or path is None:
+            raise CheckpointNotFoundError(
+                f"{pretrained_model_name_or_path} has no feature extractor: neither {PROCESSOR_FILE} with a "
+                f"feature_extractor in it, nor {CONFIG_FILE}"
+            )
+        kind = config.get("feature_extractor_type", cls.__name__)
+        if kind != cls.__name__:
+            raise ValueError(f"{path}: feature_extractor_type is {kind}, which Wav2Vec2-BERT does not use")
+        return cls.from_dict({**config, **overrides})
+
+    @classmethod
+    def from_dict(cls, feature_extractor_dict: Mapping[str, Any]) -> SeamlessM4TFeatureExtractor:
+        """The extractor that `to_dict` described."""
+        config = dict(feature_extractor_dict)
+        config.pop("feature_extractor_type", None)
+        return cls(**config)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The published configuration, with whatever extra keys came in."""
+        return {
+            **self.extra,
+            "feature_extractor_type": type(self).__name__,
+            "feature_size": self.feature_size,
+            "num_mel_bins": self.num_mel_bins,
+            "padding_side": self.padding_side,
+            "padding_value": self.padding_value,
+            "return_attention_mask": self.return_attention_mask,
+            "sampling_rate": self.sampling_rate,
+            "stride": self.stride,
+        }
+
+    def to_json_string(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
+        """Write `preprocessor_config.json`, which transformers 4 and 5 load; returns the paths written."""
+        path = Path(save_directory) / CONFIG_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_json_string(), encoding="utf-8")
+        return [str(path)]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+    def _check_sampling_rate(self, sampling_rate: int | None) -> None:
+        if sampling_rate is None:
+            raise ValueError(
+                f"say which rate the audio has: the model was trained on sampling_rate={self.sampling_rate}"
+            )
+        if sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"the model was trained on audio of {self.sampling_rate} Hz, this has {sampling_rate} Hz: "
+                "resample it"
+            )
+
+    def _energies(self, clip: Samples, channel: Channel | None, normalized: bool) -> Array:
+        """(num_mel_bins, frames) of one clip."""
+        waveform = finite(mono(clip, channel, self.minimum_samples))
+        if len(waveform) < self.minimum_samples:
+            raise AudioTooShortError(self._too_short(f"{len(waveform)} samples"))
+        energies = self.fbank(waveform)
+        return normalize(energies) if normalized else energies
+
+    def _too_short(self, what: str) -> str:
+        minimum = self.minimum_samples
+        seconds = minimum / self.sampling_rate
+        return f"{what} of audio are too few: the model needs {minimum} samples ({seconds:.3f} s) or more"
+
+
+def stack_frames(features: Array, stride: int) -> Array:
+    """`stride` frames side by side: (..., frames, width) to (..., frames // stride, width * stride)."""
+    *batch, frames, width = features.shape
+    frames = frames // stride
+    whole = np.ascontiguousarray(features[..., : frames * stride, :])
+    return whole.reshape(*batch, frames, width * stride)
