@@ -11,12 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
-from pipeline.cli import run_job
+from jobs.cli import run_job
 from pipeline.spec import EmbedSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status; see `pipeline.cli.run_job`."""
+    """The exit status; see `jobs.cli.run_job`."""
     return run_job(EmbedSpec, arguments, program="jobs/embed.py")
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
-from pipeline.cli import run_tool
+from jobs.cli import run_tool
 from pipeline.speakers.job import SpeakersSpec, for_the_eye, run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status; see `pipeline.cli.run_tool`."""
+    """The exit status; see `jobs.cli.run_tool`."""
     return run_tool(SpeakersSpec, run, for_the_eye, arguments, program="jobs/speakers.py")
 
 

@@ -17,9 +17,9 @@ from pipeline.cluster import Shares
 from pipeline.corpus.datasource import AudioShards
 from pipeline.features.stage import Featurizer
 from pipeline.features.windows import WindowPlan
+from pipeline.schema import COST_COLUMNS, feature_schema, output_schema
 from pipeline.spec import JobSpec, Task
 from pipeline.storage import Storage
-from pipeline.table.schema import COST_COLUMNS, feature_schema, output_schema
 from pipeline.tasks.build import columns_of
 from pipeline.tasks.decoding.files import DecodingFiles
 from w2vbert.config import Wav2Vec2BertConfig

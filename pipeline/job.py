@@ -21,12 +21,12 @@ from pipeline.corpus.listing import Format, Shard
 from pipeline.graph import Ledgered, Passes, RunFiles, annotated, configs
 from pipeline.metrics.der import References
 from pipeline.reports.summary import Tally, as_json, tally_file, tally_files
+from pipeline.schema import output_schema
 from pipeline.spec import AnnotateSpec, DiarizeSpec, JobSpec, Task, TranscriptOptions, options
 from pipeline.storage import Storage, path_of
 from pipeline.table.ledger import Work
 from pipeline.table.retry import drop_rows
 from pipeline.table.scan import blaming_output, choose_table, packed_schema, survey
-from pipeline.table.schema import output_schema
 from pipeline.tasks.build import columns_of
 from pipeline.tasks.decoding.files import DecodingFiles, read_decoding_files
 from w2vbert.processor import Wav2Vec2BertProcessor

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save
 
-from pipeline.annotate.node_files import Files, digest_of, directory_of
 from pipeline.errors import JobError
+from pipeline.node_files import Files, digest_of, directory_of
 from pipeline.spec import JobSpec, Task
 from pipeline.storage import Storage, path_of
 from pipeline.tasks.diarization.binarise import MAX_SPEAKERS

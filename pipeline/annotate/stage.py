@@ -18,8 +18,8 @@ from pipeline.annotate.arrays import column_of
 from pipeline.annotate.checkpoints import CheckpointFiles
 from pipeline.errors import ClipError, Code, Stage
 from pipeline.features.windows import Window
+from pipeline.schema import ANNOTATIONS
 from pipeline.spec import JobSpec, Task
-from pipeline.table.schema import ANNOTATIONS
 from pipeline.tasks.base import Clip, Head, Piece, Reading, Values
 from pipeline.tasks.build import build_heads
 from pipeline.tasks.decoding.files import DecodingFiles

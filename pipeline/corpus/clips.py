@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.corpus.columns import conform
 from pipeline.errors import ClipError
-from pipeline.table.schema import EXTRA, read_schema
+from pipeline.schema import EXTRA, read_schema
 
 
 @dataclass(frozen=True)

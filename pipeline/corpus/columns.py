@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.table.schema import column_name
+from pipeline.schema import column_name
 
 _MISFIT = object()
 

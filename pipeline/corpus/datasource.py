@@ -22,9 +22,9 @@ from pipeline.corpus.readers.manifest import manifest_slices, read_manifest
 from pipeline.corpus.readers.parquet import open_parquet, read_parquet
 from pipeline.corpus.readers.tar import read_tar
 from pipeline.errors import ClipError, Code, JobError, Stage
+from pipeline.schema import read_schema
 from pipeline.storage import Storage
 from pipeline.table.ledger import Work, write_census
-from pipeline.table.schema import read_schema
 
 # Rows that only name their audio are cheap to read and dear to decode: small parts spread them over actors.
 _FILES_IN_A_TASK = 64
@@ -59,7 +59,7 @@ class Part:
 
 
 class AudioShards(Datasource):
-    """Audio shards as rows of `pipeline.table.schema.read_schema`: a stable id, the audio or where it is, and
+    """Audio shards as rows of `pipeline.schema.read_schema`: a stable id, the audio or where it is, and
     the input's columns. A part of a shard that cannot be read becomes an error row.
 
     Of the work's shards come the clips that meet its condition and have no row yet.

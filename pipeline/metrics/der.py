@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.corpus.clip_names import names_of
+from pipeline.clip_names import names_of
 from pipeline.errors import JobError
 from pipeline.export.names import field as field_of
 from pipeline.storage import Storage

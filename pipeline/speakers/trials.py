@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.corpus.clip_names import names_of
+from pipeline.clip_names import names_of
 from pipeline.errors import JobError
 from pipeline.speakers.embeddings import EmbeddingTable, Vectors
 from pipeline.storage import Storage

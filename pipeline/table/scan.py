@@ -20,11 +20,11 @@ from pipeline.corpus.readers.manifest import manifest_samples
 from pipeline.corpus.readers.parquet import parquet_columns
 from pipeline.corpus.readers.tar import tar_samples
 from pipeline.errors import JobError
+from pipeline.schema import column_name
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger, Work
 from pipeline.table.retry import failed_clips
-from pipeline.table.schema import column_name
 
 _SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input carries
 

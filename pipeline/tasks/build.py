@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pyarrow as pa
 import torch
 
+from pipeline import schema
 from pipeline.annotate.checkpoints import CheckpointFiles, load_models
 from pipeline.spec import DiarizationOptions, JobSpec, LabelOptions, Task, TranscriptOptions, options
-from pipeline.table import schema
 from pipeline.tasks.base import Head
 from pipeline.tasks.classify import LabelHead
 from pipeline.tasks.decoding.decoder import Decoder

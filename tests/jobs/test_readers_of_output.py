@@ -16,8 +16,8 @@ import pytest
 
 from jobs.transcribe import main
 from pipeline.annotate.checkpoints import read_checkpoint
+from pipeline.schema import TRANSCRIPT_COLUMNS, output_schema
 from pipeline.storage import Storage, StorageOptions
-from pipeline.table.schema import TRANSCRIPT_COLUMNS, output_schema
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.pretrained.model import backbone_digest
 

@@ -33,8 +33,8 @@ from pipeline.corpus.readers.parquet_footer import (
     without_arrow_schema,
 )
 from pipeline.errors import ClipError, Code, JobError, Stage
+from pipeline.schema import ERROR, read_schema
 from pipeline.storage import Storage
-from pipeline.table.schema import ERROR, read_schema
 
 _AUDIO_NAMES = ("audio", "bytes", "audio_bytes", "wav", "flac", "mp3")
 _NO_AUDIO = ClipError(Stage.READ, Code.NO_AUDIO, "the row's audio is null").as_row()

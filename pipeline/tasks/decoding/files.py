@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.annotate.node_files import Files, digest_of, directory_of
 from pipeline.errors import JobError
+from pipeline.node_files import Files, digest_of, directory_of
 from pipeline.spec import TranscriptOptions
 from pipeline.storage import Storage
 from w2vbert.decoding.beam import BeamDecoder, LanguageModelError, LexiconError, load_ngrams, read_lexicon

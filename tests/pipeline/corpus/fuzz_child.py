@@ -16,11 +16,11 @@ from typing import Any
 from pipeline.corpus.datasource import AudioShards
 from pipeline.features.stage import Featurizer
 from pipeline.features.windows import WindowPlan
+from pipeline.schema import feature_schema, read_schema
 from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
 from pipeline.table.scan import survey
-from pipeline.table.schema import feature_schema, read_schema
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
 STORAGE = Storage(StorageOptions())

@@ -19,9 +19,9 @@ from pipeline.corpus.condition import Where
 from pipeline.corpus.datasource import AudioShards, loose_clip, without_unasked
 from pipeline.corpus.listing import Format, discover
 from pipeline.errors import JobError
+from pipeline.schema import READ_COLUMNS
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Work
-from pipeline.table.schema import READ_COLUMNS
 
 STORAGE = Storage(StorageOptions())
 CARRIED = pa.schema([("language", pa.string()), ("age", pa.int64()), ("ref_text", pa.string())])

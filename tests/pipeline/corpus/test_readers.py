@@ -22,8 +22,8 @@ from pipeline.corpus.readers.manifest import manifest_samples, manifest_slices, 
 from pipeline.corpus.readers.parquet import parquet_columns, read_parquet
 from pipeline.corpus.readers.tar import read_tar, tar_samples
 from pipeline.errors import JobError
+from pipeline.schema import read_schema
 from pipeline.storage import Storage, StorageOptions
-from pipeline.table.schema import read_schema
 
 STORAGE = Storage(StorageOptions())
 NONE = pa.schema([])

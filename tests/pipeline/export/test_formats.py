@@ -21,7 +21,7 @@ from pyannote.database.util import load_rttm
 from pipeline.errors import JobError
 from pipeline.export.job import Exported, export, for_the_eye
 from pipeline.export.spec import ExportSpec
-from pipeline.table.schema import (
+from pipeline.schema import (
     ALIGNMENT_COLUMNS,
     DIARIZATION_COLUMNS,
     LABEL_COLUMNS,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.export.job import export
 from pipeline.export.spec import ExportSpec
-from pipeline.table.schema import DIARIZATION_COLUMNS, TRANSCRIPT_COLUMNS, output_schema
+from pipeline.schema import DIARIZATION_COLUMNS, TRANSCRIPT_COLUMNS, output_schema
 
 Tier = tuple[str, list[tuple[float, float, str]]]
 

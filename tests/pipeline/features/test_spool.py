@@ -80,7 +80,7 @@ def test_a_full_disk_is_the_clips_error(monkeypatch: pytest.MonkeyPatch) -> None
 _MEASURE = """
 import json, sys, threading
 import pyarrow as pa
-from pipeline.table import schema
+from pipeline import schema
 from pipeline.features.stage import Featurizer
 from pipeline.storage import Storage, StorageOptions
 from pipeline.features.windows import WindowPlan

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 import soundfile
 
+from pipeline import schema
 from pipeline.audio.recording import decode
 from pipeline.errors import Code, JobError, Stage
 from pipeline.features import stage as featurize
 from pipeline.features.stage import Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.storage import Storage, StorageOptions
-from pipeline.table import schema
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
 CARRIED = pa.schema([("speaker", pa.string())])

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from pipeline.cli import run_job
+from jobs.cli import run_job
 from pipeline.errors import JobError
 from pipeline.reports.plan import for_the_eye, look_ahead
 from pipeline.spec import AnnotateSpec, TranscribeSpec

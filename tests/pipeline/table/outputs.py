@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from pipeline.corpus.condition import Where
 from pipeline.corpus.listing import Format, Shard
+from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger, Work, write_census
 from pipeline.table.retry import drop_rows, failed_clips
-from pipeline.table.schema import ERROR
 
 STORAGE = Storage(StorageOptions())
 CARRIED = pa.schema([("language", pa.string())])

@@ -1,4 +1,4 @@
-"""docs/table.md names the columns that pipeline/table/schema.py declares, in its order and with its types."""
+"""docs/table.md names the columns that pipeline/schema.py declares, in its order and with its types."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.table import schema
+from pipeline import schema
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "table.md").read_text(encoding="utf-8")
 

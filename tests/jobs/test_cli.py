@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import read_spec
+from jobs.cli import read_spec
 from pipeline.errors import JobError
 from pipeline.spec import AnnotateSpec, TranscribeSpec
 from pipeline.storage import StorageOptions
