@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.der import References
+from pipeline.metrics.der import References, Segment
 from pipeline.storage import Storage, StorageOptions
-from pipeline.tasks.diarization.binarise import Segment
 
 OVERLAPS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 HEARD_S = 0.2

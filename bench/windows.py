@@ -27,7 +27,7 @@ import torch
 from bench.machine import describe
 from pipeline.audio import recording as audio
 from pipeline.features.windows import WindowPlan
-from pipeline.spec import JobSpec
+from pipeline.spec import ComputeSpec
 from pipeline.tasks.transcribe import best_seam
 from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertForCTC, Wav2Vec2BertModel, Wav2Vec2BertProcessor
 from w2vbert.config import Wav2Vec2BertConfig
@@ -38,7 +38,7 @@ WINDOWS_S = (10, 20, 30, 40, 60, 120)
 OVERLAPS_S = (0, 0.5, 1, 2, 4)
 PAUSE_S = (0.1, 0.6)
 ONE_PIECE = WindowPlan(10**9, 0)
-DEFAULT = tuple(JobSpec.model_fields[name].default for name in ("window_s", "overlap_s"))
+DEFAULT = tuple(ComputeSpec.model_fields[name].default for name in ("window_s", "overlap_s"))
 Recording = tuple[np.ndarray, str]
 
 

@@ -5,31 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import ray
 from ray.data import DataContext, Dataset
 from ray.data.checkpoint import CheckpointConfig
 
-from pipeline.annotate.checkpoints import Backbone, read_backbones
+from pipeline import package_version
+from pipeline.annotate.checkpoints import configs_of, read_backbones, read_task_files
 from pipeline.audio.vad import load_detector
-from pipeline.engine.cluster import connect, share_out
 from pipeline.corpus.datasource import AudioShards
 from pipeline.corpus.listing import Format, Shard
-from pipeline.engine.graph import Ledgered, Passes, RunFiles, annotated, configs
-from pipeline.metrics.der import References
+from pipeline.engine.cluster import connect, share_out
+from pipeline.engine.graph import Ledgered, Passes, RunFiles, annotated
 from pipeline.reports.summary import Tally, as_json, tally_file, tally_files
 from pipeline.schema import output_schema
-from pipeline.spec import AnnotateSpec, DiarizeSpec, JobSpec, Task, TranscriptOptions, options
+from pipeline.spec import JobSpec
 from pipeline.storage import Storage, path_of
 from pipeline.table.ledger import Work
 from pipeline.table.retry import drop_rows
 from pipeline.table.scan import blaming_output, choose_table, packed_schema, survey
-from pipeline.tasks.build import columns_of
-from pipeline.tasks.decoding.files import DecodingFiles, read_decoding_files
-from w2vbert.processor import Wav2Vec2BertProcessor
+from pipeline.tasks import columns_of
 
 _PACKAGES = ("w2vbert", "torch", "torchaudio", "ray", "pyarrow", "soundfile")
 _BLOCK_BYTES = 16 << 20
@@ -43,14 +41,17 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
         JobError: bad configuration, before any work starts.
     """
     started = time.monotonic()
-    storage = Storage(spec.storage.with_environment())
-    if spec.vad is not None:
-        load_detector(spec.vad)
-    references = _references(spec, storage)
-    backbones = read_backbones(spec, storage)
+    storage = Storage(spec.corpus.storage.with_environment())
+    if spec.corpus.vad is not None:
+        load_detector(spec.corpus.vad)
+    metrics = spec.metrics(storage)
+    backbones = read_backbones(spec.models, spec.model_flags, spec.tasks, storage)
     digests = {task: files.digest for held in backbones for task, files in held.checkpoints.items()}
-    decoding = _decoding_files(spec, backbones, storage)
-    identity = {"models": digests, **spec.output_settings(), **decoding.digests()}
+    options = {name: spec.options(name) for name in spec.tasks}
+    files = read_task_files(backbones, spec.tasks, options, storage)
+    identity = {"models": digests, **spec.output_settings()}
+    for held in files.values():
+        identity |= held.digests()
     ledger, elder = choose_table(spec, storage)
     if elder is not None:
         say(
@@ -63,18 +64,18 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     for line in found.for_the_log():
         say(line)
     for run_id in work.unclosed:
-        tally = Tally()
+        tally = Tally(metrics=deepcopy(metrics))
         for uri in ledger.data_files_of(run_id):
-            tally.add(tally_file(uri, storage, references))
+            tally.add(tally_file(uri, storage, metrics))
         facts = {"run_id": run_id, "output": output, "killed_before_summary": True}
         ledger.finish(run_id, as_json(tally, facts), to_the_end=False)
     if not work.shards:
         say("nothing is new")
         facts = _facts(spec, work, started, output, rtfx=None)
-        return as_json(Tally(), facts)
+        return as_json(Tally(metrics=metrics), facts)
 
-    connect(spec.ray_address)
-    itemsize = 4 if spec.dtype == "float32" else 2
+    connect(spec.compute.ray_address)
+    itemsize = 4 if spec.compute.dtype == "float32" else 2
     shares = share_out(spec, [held.parameters * itemsize for held in backbones])
     with blaming_output(spec, storage):
         ledger.declare({**identity, "carried": packed_schema(carried)})
@@ -89,7 +90,7 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
         "w2vbert.run_id": work.run_id,
         "w2vbert.models": json.dumps(models),
         "w2vbert.spec": json.dumps(spec.public(), ensure_ascii=False),
-        "w2vbert.versions": json.dumps({name: version(name) for name in _PACKAGES}),
+        "w2vbert.versions": json.dumps({name: package_version(name) for name in _PACKAGES}),
     }
     context = DataContext.get_current()
     context.target_max_block_size = _BLOCK_BYTES
@@ -103,17 +104,20 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     )
     source = AudioShards(work, storage, carried, census=ledger.census_uri(work.run_id))
     passes: Any = ray.remote(num_cpus=0)(Passes).remote()
-    dataset = annotated(source, spec, shares, backbones, decoding, carried, storage, metadata, passes)
+    dataset = annotated(source, spec, shares, backbones, files, carried, storage, metadata, passes)
+    columns = columns_of(spec.tasks, options, configs_of(backbones))
     dataset.write_parquet(
         path_of(output),
         filesystem=storage.arrow_filesystem(output),
         filename_provider=RunFiles(work.run_id),
-        min_rows_per_file=spec.rows_per_file or _rows_per_file(work.shards),
+        min_rows_per_file=spec.table.rows_per_file or _rows_per_file(work.shards),
         ray_remote_args={"num_cpus": shares.task_cpus},
         compression="zstd",
-        schema=output_schema(carried, columns_of(spec, configs(backbones))).with_metadata(metadata),
+        schema=output_schema(carried, columns_of(spec.tasks, options, configs_of(backbones))).with_metadata(
+            metadata
+        ),
     )
-    tally = tally_files(ledger.data_files_of(work.run_id), storage, references)
+    tally = tally_files(ledger.data_files_of(work.run_id), storage, metrics)
     wall = time.monotonic() - started
     facts = _facts(spec, work, started, output, rtfx=tally.seconds / wall if not work.clips_done else None)
     facts["stage_s"] = _stage_seconds(dataset)
@@ -122,24 +126,11 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     ray.kill(passes)  # a process may make many runs on one cluster
     facts["encoder"] = {
         **ran,
-        "backbones": [[task.value for task in held.checkpoints] for held in backbones],
+        "backbones": [list(held.checkpoints) for held in backbones],
     }
     summary = as_json(tally, facts)
-    ledger.finish(work.run_id, summary, to_the_end=spec.limit is None)
+    ledger.finish(work.run_id, summary, to_the_end=spec.corpus.limit is None)
     return summary
-
-
-def _decoding_files(spec: JobSpec, backbones: Sequence[Backbone], storage: Storage) -> DecodingFiles:
-    for backbone in backbones:
-        if checkpoint := backbone.checkpoints.get(Task.TRANSCRIBE):
-            tokenizer = Wav2Vec2BertProcessor.from_pretrained(checkpoint.settings()).tokenizer
-            return read_decoding_files(options(spec, TranscriptOptions), tokenizer, storage)
-    return DecodingFiles()
-
-
-def _references(spec: JobSpec, storage: Storage) -> References | None:
-    rttm = spec.reference_rttm if isinstance(spec, DiarizeSpec | AnnotateSpec) else None
-    return References.read(storage.normalise(rttm), storage) if rttm else None
 
 
 def _rows_per_file(shards: list[Shard]) -> int:

@@ -1,4 +1,4 @@
-"""Files that the driver read once, on the disk of every node that needs them."""
+"""Files that the driver read once, on the disk of every node that needs them: checkpoints among them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from w2vbert.config import Wav2Vec2BertConfig
+    from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
 # As bytes: arrays travel through the object store without a copy.
 Files = Mapping[str, npt.NDArray[np.uint8]]
@@ -40,3 +46,44 @@ def directory_of(files: Files, digest: str) -> Path:
                 if not target.is_dir():
                     raise
     return target
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files of a checkpoint."""
+
+    name: str
+    digest: str
+    files: Files
+
+    def directory(self) -> Path:
+        """The files in a directory of this node. A job's is a copy, so that whoever replaces the checkpoint
+        does not pull the weights from under it."""
+        return directory_of(self.files, self.digest)
+
+    def settings(self) -> Path:
+        """Configuration, features and vocabulary, without the weights, in a directory of this node."""
+        files = {name: data for name, data in self.files.items() if name.endswith(".json")}
+        return directory_of(files, digest_of(files))
+
+    @property
+    def config(self) -> Wav2Vec2BertConfig:
+        from w2vbert.config import Wav2Vec2BertConfig
+
+        return Wav2Vec2BertConfig.from_pretrained(self.settings())
+
+    @property
+    def extractor(self) -> SeamlessM4TFeatureExtractor:
+        """The feature extractor; the published one where only the model was saved."""
+        return read_extractor(self.settings())
+
+
+def read_extractor(directory: Path) -> SeamlessM4TFeatureExtractor:
+    """The feature extractor of a checkpoint; the published one where only the model was saved."""
+    from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
+    from w2vbert.pretrained.hub import CheckpointNotFoundError
+
+    try:
+        return SeamlessM4TFeatureExtractor.from_pretrained(directory)
+    except CheckpointNotFoundError:
+        return SeamlessM4TFeatureExtractor()

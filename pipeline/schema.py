@@ -1,4 +1,7 @@
-"""The tables between the stages and the one at the end, in one place (docs/table.md says it in words)."""
+"""The tables between the stages and the one at the end (docs/table.md says it in words).
+
+What annotations add to them stands in the files of `pipeline.tasks`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from pipeline.tasks import TASKS
+
 ERROR = pa.struct([("stage", pa.string()), ("code", pa.string()), ("message", pa.string())])
-WORD = pa.struct(
-    [("word", pa.string()), ("start_s", pa.float32()), ("end_s", pa.float32()), ("confidence", pa.float32())]
-)
 
 # What the read stage hands on: identity, and the bytes of the audio or where they are.
 READ_COLUMNS: dict[str, pa.DataType] = {
@@ -22,9 +24,10 @@ READ_COLUMNS: dict[str, pa.DataType] = {
     "error": ERROR,
 }
 WINDOW = pa.struct([("start", pa.int32()), ("frames", pa.int32()), ("at", pa.int32())])
-# What the featurize stage puts in the place of the audio. `features`: (n, 160) of the frames that windows
-# look at, laid end to end; `frames`: of the whole recording, its half-filled last one among them, which
-# `attended` leaves out; `windows`: see `pipeline.features.windows.Window`; none where nothing is to be heard.
+# What the featurize stage puts in the place of the audio. `features`: (n, width) of the frames that windows
+# look at, laid end to end; `frames`: of the whole recording, with a last one that the audio fills only in
+# part, which `num_valid` leaves out; `windows`: see `pipeline.features.windows.Window`; none where nothing is
+# to be heard.
 FEATURE_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),
     "shard": pa.string(),
@@ -33,7 +36,7 @@ FEATURE_COLUMNS: dict[str, pa.DataType] = {
     "channels": pa.int32(),
     "features": pa.large_binary(),
     "frames": pa.int32(),
-    "attended": pa.int32(),
+    "num_valid": pa.int32(),
     "windows": pa.list_(WINDOW),
     "error": ERROR,
 }
@@ -45,68 +48,31 @@ CLIP_COLUMNS: dict[str, pa.DataType] = {
     "channels": pa.int32(),
     "error": ERROR,
 }
-TRANSCRIPT_COLUMNS: dict[str, pa.DataType] = {
-    "text": pa.string(),
-    "text_confidence": pa.float32(),
-    "words": pa.list_(WORD),
-}
-NBEST_COLUMNS: dict[str, pa.DataType] = {
-    "nbest": pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())])),
-}
-ALIGNMENT_COLUMNS: dict[str, pa.DataType] = {
-    "aligned_words": pa.list_(WORD),
-    "alignment_score": pa.float32(),
-}
-LABEL_COLUMNS: dict[str, pa.DataType] = {
-    "label": pa.string(),
-    "label_score": pa.float32(),
-    "labels": pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32())])),
-}
-DIARIZATION_COLUMNS: dict[str, pa.DataType] = {
-    "segments": pa.list_(
-        pa.struct([("speaker", pa.string()), ("start_s", pa.float32()), ("end_s", pa.float32())])
-    ),
-    "frame_activity": pa.list_(pa.uint8()),
-}
-PROBABILITY_COLUMNS: dict[str, pa.DataType] = {"frame_probabilities": pa.list_(pa.list_(pa.float32()))}
 COST_COLUMNS: dict[str, pa.DataType] = {"encoder_s": pa.float32()}
-
-
-def embedding_columns(width: int) -> dict[str, pa.DataType]:
-    return {"embedding": pa.list_(pa.float32(), width), "embedding_norm": pa.float32()}
-
-
-ANNOTATIONS = frozenset(
-    {
-        *TRANSCRIPT_COLUMNS,
-        *NBEST_COLUMNS,
-        *ALIGNMENT_COLUMNS,
-        *LABEL_COLUMNS,
-        *DIARIZATION_COLUMNS,
-        *PROBABILITY_COLUMNS,
-        *embedding_columns(1),
-    }
-)
-# Every name an output may give a column: carried columns of these names are renamed to ref_<name>.
-RESERVED = ANNOTATIONS | {*CLIP_COLUMNS, *FEATURE_COLUMNS, *READ_COLUMNS, *COST_COLUMNS, "extra"}
 # Values of input columns that the run's table has no column for, as one JSON object.
 EXTRA = "extra"
+_OWN = frozenset({*CLIP_COLUMNS, *FEATURE_COLUMNS, *READ_COLUMNS, *COST_COLUMNS, EXTRA})
 
 
-def read_schema(carried: pa.Schema) -> pa.Schema:
-    return pa.schema([*READ_COLUMNS.items(), *carried, (EXTRA, pa.string())])
+def read_schema(passthrough: pa.Schema) -> pa.Schema:
+    return pa.schema([*READ_COLUMNS.items(), *passthrough, (EXTRA, pa.string())])
 
 
-def feature_schema(carried: pa.Schema) -> pa.Schema:
-    return pa.schema([*FEATURE_COLUMNS.items(), *carried, (EXTRA, pa.string())])
+def feature_schema(passthrough: pa.Schema) -> pa.Schema:
+    return pa.schema([*FEATURE_COLUMNS.items(), *passthrough, (EXTRA, pa.string())])
 
 
-def output_schema(carried: pa.Schema, annotations: Mapping[str, pa.DataType]) -> pa.Schema:
-    """The written table: clip columns, carried columns, then the annotations of the heads that ran."""
+def partial_schema(passthrough: pa.Schema, annotations: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Between two model stages: the features, and the annotations of the heads that ran so far."""
+    return pa.schema([*feature_schema(passthrough), *annotations.items(), *COST_COLUMNS.items()])
+
+
+def output_schema(passthrough: pa.Schema, annotations: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The written table: clip columns, passthrough columns, then the annotations of the heads that ran."""
     return pa.schema(
         [
             *CLIP_COLUMNS.items(),
-            *carried,
+            *passthrough,
             (EXTRA, pa.string()),
             *annotations.items(),
             *COST_COLUMNS.items(),
@@ -114,6 +80,16 @@ def output_schema(carried: pa.Schema, annotations: Mapping[str, pa.DataType]) ->
     )
 
 
+def annotations_of(schema: pa.Schema) -> frozenset[str]:
+    """The annotation columns of an `output_schema` or `partial_schema`: they follow `extra`."""
+    return frozenset(schema.names[schema.names.index(EXTRA) + 1 :]) - COST_COLUMNS.keys()
+
+
+def reserved_names() -> frozenset[str]:
+    """Every name that an output may give a column, those of all registered tasks among them."""
+    return _OWN.union(*(task.column_names for task in TASKS.values()))
+
+
 def column_name(name: str) -> str:
     """The output's name of an input column: `text` is the transcript, so the input's is `ref_text`."""
-    return f"ref_{name}" if name in RESERVED else name
+    return f"ref_{name}" if name in reserved_names() else name

@@ -190,6 +190,11 @@ class Storage:
         }
 
 
+def is_remote(uri: str) -> bool:
+    """Whether it names a protocol; a plain path does not."""
+    return "://" in uri
+
+
 def path_of(uri: str) -> str:
     """The path a filesystem wants: without the protocol, but for http(s), whose filesystem wants it."""
     if uri.startswith(("http://", "https://")):

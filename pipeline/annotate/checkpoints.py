@@ -6,7 +6,7 @@ encoder's weights along.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,56 +17,17 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save
 
+from pipeline.audio.recording import SAMPLE_RATE
 from pipeline.errors import JobError
-from pipeline.node_files import Files, digest_of, directory_of
-from pipeline.spec import JobSpec, Task
-from pipeline.storage import Storage, path_of
-from pipeline.tasks.diarization.binarise import MAX_SPEAKERS
+from pipeline.node_files import CheckpointFiles, Files, digest_of, read_extractor
+from pipeline.storage import Storage, is_remote, path_of
+from pipeline.tasks.base import Task, TaskFiles
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
-from w2vbert.heads import (
-    Wav2Vec2BertForAudioFrameClassification,
-    Wav2Vec2BertForCTC,
-    Wav2Vec2BertForSequenceClassification,
-    Wav2Vec2BertForXVector,
-)
-from w2vbert.heads.task import TaskModel
-from w2vbert.pretrained.hub import CheckpointNotFoundError
-from w2vbert.pretrained.model import backbone_digest
+from w2vbert.pretrained.model import PreTrainedModel, backbone_digest
 from w2vbert.pretrained.weights import CheckpointError, enumerate_names
-from w2vbert.processor import Wav2Vec2BertProcessor
 
 _NEEDED = (".json", ".safetensors", ".bin")
-_Features = tuple[int, int, int, float]
-MODEL_CLASSES: Mapping[Task, type[TaskModel]] = {
-    Task.TRANSCRIBE: Wav2Vec2BertForCTC,
-    Task.CLASSIFY: Wav2Vec2BertForSequenceClassification,
-    Task.DIARIZE: Wav2Vec2BertForAudioFrameClassification,
-    Task.EMBED: Wav2Vec2BertForXVector,
-}
-
-
-@dataclass(frozen=True)
-class CheckpointFiles:
-    """The files of a checkpoint."""
-
-    name: str
-    digest: str
-    files: Files
-
-    def directory(self) -> Path:
-        """The files in a directory of this node. A job's is a copy, so that whoever replaces the checkpoint
-        does not pull the weights from under it."""
-        return directory_of(self.files, self.digest)
-
-    def settings(self) -> Path:
-        """Configuration, features and vocabulary, without the weights, in a directory of this node."""
-        files = {name: data for name, data in self.files.items() if name.endswith(".json")}
-        return directory_of(files, digest_of(files))
-
-    @property
-    def config(self) -> Wav2Vec2BertConfig:
-        return Wav2Vec2BertConfig.from_pretrained(self.settings())
 
 
 @dataclass(frozen=True)
@@ -80,63 +41,95 @@ class Backbone:
     """
 
     digest: str
-    checkpoints: dict[Task, CheckpointFiles]
+    checkpoints: dict[str, CheckpointFiles]
     parameters: int
 
 
 @dataclass(frozen=True)
-class _Opened:
+class _Wanted:
+    """A checkpoint that the user asked for, and by which flag."""
+
+    task: Task
+    name: str
+    flag: str
+
+    def error(self, reason: str) -> JobError:
+        return JobError(f"{self.flag} {self.name}: {reason}")
+
+
+@dataclass(frozen=True)
+class _Checked:
     """A checkpoint as the driver looks at it: the model with its weights only mapped."""
 
     files: CheckpointFiles
-    model: TaskModel
-    features: _Features
+    model: PreTrainedModel
+    features: tuple[int, int, int, float]
     backbone_digest: str
 
 
-def read_backbones(spec: JobSpec, storage: Storage) -> list[Backbone]:
+def read_backbones(
+    models: Mapping[str, str], flags: Mapping[str, str], tasks: Mapping[str, Task], storage: Storage
+) -> list[Backbone]:
     """Reads every checkpoint of the job, and finds out which share an encoder.
+
+    Args:
+        models: where the checkpoint of each task is.
+        flags: how the user named it, by task.
+        tasks: by name.
 
     Raises:
         JobError: a checkpoint does not exist, is damaged, is none of Wav2Vec2-BERT, lacks the head for its
-            task, or takes other features than the first one.
+            task, or takes other features than the pipeline or than the first one.
     """
-    wanted = [
-        (f"--{'model' if 'model' in type(spec).model_fields else task}", name, task)
-        for task, name in spec.models.items()
-    ]
+    wanted = [_Wanted(tasks[name], place, flags[name]) for name, place in models.items()]
     with ThreadPoolExecutor() as pool:  # two digests of gigabytes each
-        opened = [made.result() for made in [pool.submit(_open, *one, storage) for one in wanted]]
+        checked = [made.result() for made in [pool.submit(_check, one, storage) for one in wanted]]
     found: dict[str, Backbone] = {}
-    first = opened[0]
-    for checkpoint, (flag, name, task) in zip(opened, wanted, strict=True):
+    first = checked[0]
+    for checkpoint, one in zip(checked, wanted, strict=True):
         if checkpoint.features != first.features:
-            raise JobError(
-                f"{flag} {name}: its features are computed otherwise than those of {first.files.name} "
+            raise one.error(
+                f"its features are computed otherwise than those of {first.files.name} "
                 "(preprocessor_config.json); annotate with them in runs of their own."
             )
-        model, digest = checkpoint.model, checkpoint.backbone_digest
-        head = sum(p.numel() for key, p in model.named_parameters() if not _in_encoder(key))
+        task, model, digest = one.task.name, checkpoint.model, checkpoint.backbone_digest
         if known := found.get(digest):
             files = _without_encoder(checkpoint.files, model)
-            slim = CheckpointFiles(name, digest_of(files), files)
-            checkpoints = {**known.checkpoints, task: slim}
-            found[digest] = Backbone(digest, checkpoints, known.parameters + head)
+            slim = CheckpointFiles(one.name, digest_of(files), files)
+            head = sum(tensor.numel() for tensor in _head_of(model, dict(model.named_parameters())).values())
+            found[digest] = Backbone(digest, {**known.checkpoints, task: slim}, known.parameters + head)
         else:
             found[digest] = Backbone(digest, {task: checkpoint.files}, model.num_parameters())
     return list(found.values())
 
 
-def read_checkpoint(name: str, storage: Storage, flag: str = "--model") -> CheckpointFiles:
-    """Reads the files of a local directory, an s3:// one, or a hub id.
+def configs_of(backbones: Sequence[Backbone]) -> dict[str, Wav2Vec2BertConfig]:
+    """The configuration of each task's checkpoint."""
+    return {task: files.config for held in backbones for task, files in held.checkpoints.items()}
+
+
+def extractor_of(backbones: Sequence[Backbone]) -> SeamlessM4TFeatureExtractor:
+    """The feature extractor that all checkpoints of the job agree on."""
+    return next(iter(backbones[0].checkpoints.values())).extractor
+
+
+def read_task_files(
+    backbones: Sequence[Backbone], tasks: Mapping[str, Task], options: Mapping[str, Any], storage: Storage
+) -> dict[str, TaskFiles]:
+    """The files that the options of each task name. Their digests belong to the identity of the table.
 
     Raises:
-        JobError: it does not exist, or is no checkpoint.
+        JobError: a file is missing or cannot be used.
     """
-    return _read_checkpoint(_place(name, flag, storage), name, flag, storage)
+    return {
+        name: read(options[name], checkpoint, storage)
+        for held in backbones
+        for name, checkpoint in held.checkpoints.items()
+        if (read := tasks[name].read_files) is not None
+    }
 
 
-def _read_checkpoint(place: str, name: str, flag: str, storage: Storage) -> CheckpointFiles:
+def _read_files(place: str, name: str, flag: str, storage: Storage) -> CheckpointFiles:
     try:
         paths = [path for path in storage.list_files(place) if path.endswith(_NEEDED)]
         files = {path.rsplit("/", 1)[-1]: _read(path, storage) for path in paths}
@@ -151,48 +144,30 @@ def _read_checkpoint(place: str, name: str, flag: str, storage: Storage) -> Chec
     return CheckpointFiles(name, digest_of(files), files)
 
 
-def load_models(
-    checkpoints: Mapping[Task, CheckpointFiles], dtype: torch.dtype, device: torch.device
-) -> dict[Task, TaskModel]:
-    """The task models of a backbone; all of them hold the encoder of the first."""
-    models: dict[Task, TaskModel] = {}
-    encoder = None
-    for task, checkpoint in checkpoints.items():
-        model = MODEL_CLASSES[task].from_pretrained(
-            checkpoint.directory(), dtype=dtype, device=device, backbone=encoder
-        )
-        encoder = encoder or model.wav2vec2_bert
-        models[task] = model
-    return models
-
-
-def feature_extractor(directory: Path) -> SeamlessM4TFeatureExtractor:
-    """The extractor of a checkpoint; the published one where only the model was saved."""
-    try:
-        return SeamlessM4TFeatureExtractor.from_pretrained(directory)
-    except CheckpointNotFoundError:
-        return SeamlessM4TFeatureExtractor()
-
-
-def _open(flag: str, name: str, task: Task, storage: Storage) -> _Opened:
+def _check(wanted: _Wanted, storage: Storage) -> _Checked:
     """A damaged or unfit checkpoint stops the job here, and not its actors."""
-    place = _place(name, flag, storage)
-    checkpoint = _read_checkpoint(place, name, flag, storage)
-    if task is Task.TRANSCRIBE and "vocab.json" not in checkpoint.files:
-        raise JobError(
-            f"{flag} {name}: no vocab.json there; transcribing needs a CTC checkpoint's vocabulary."
-        )
-    directory = checkpoint.directory() if "://" in place else Path(place)
-    wanted = MODEL_CLASSES[task]
+    place = _place(wanted.name, wanted.flag, storage)
+    checkpoint = _read_files(place, wanted.name, wanted.flag, storage)
+    directory = checkpoint.directory() if is_remote(place) else Path(place)
     try:
-        if task is Task.TRANSCRIBE:
-            Wav2Vec2BertProcessor.from_pretrained(directory)
-        extractor = feature_extractor(directory)
-        loaded: Any = wanted.from_pretrained(directory, output_loading_info=True)
-    except (ValueError, OSError, CheckpointError) as problem:
-        said = str(problem).replace(str(directory), checkpoint.name)
-        raise JobError(f"{flag} {checkpoint.name}: cannot be read: {said}") from problem
-    model: TaskModel = loaded[0]
+        extractor = read_extractor(directory)
+        model = _load(wanted, directory)
+        problem = wanted.task.check(checkpoint, model) if wanted.task.check is not None else None
+    except (ValueError, OSError, CheckpointError) as error:
+        said = str(error)
+        for copy in (directory, checkpoint.settings()):
+            said = said.replace(str(copy), checkpoint.name)
+        raise wanted.error(f"cannot be read: {said}") from error
+    if problem := problem or _unfit_features(extractor, model):
+        raise wanted.error(problem)
+    features = (extractor.num_mel_bins, extractor.stride, extractor.sampling_rate, extractor.padding_value)
+    return _Checked(checkpoint, model, features, backbone_digest(model))
+
+
+def _load(wanted: _Wanted, directory: Path) -> PreTrainedModel:
+    kind = wanted.task.model()
+    loaded: Any = kind.from_pretrained(directory, output_loading_info=True)
+    model: PreTrainedModel = loaded[0]
     info: dict[str, Any] = loaded[1]
     # The vector that stands for masked frames, and the weights of the loss, are for training alone.
     missing = [
@@ -202,38 +177,43 @@ def _open(flag: str, name: str, task: Task, storage: Storage) -> _Opened:
     ]
     if missing:
         kinds = ", ".join(model.config.architectures or []) or "another class"
-        raise JobError(
-            f"{flag} {checkpoint.name}: has no weights for {enumerate_names(missing, limit=4)}; it was saved "
-            f"from {kinds}, and to {task} needs {wanted.__name__}."
+        raise wanted.error(
+            f"has no weights for {enumerate_names(missing, limit=4)}; it was saved from {kinds}, and to "
+            f"{wanted.task.name} needs {kind.__name__}."
         )
-    if task is Task.DIARIZE and model.config.num_labels > MAX_SPEAKERS:
-        raise JobError(
-            f"{flag} {checkpoint.name}: tells {model.config.num_labels} speakers apart, the table has room "
-            f"for {MAX_SPEAKERS}."
+    return model
+
+
+def _unfit_features(extractor: SeamlessM4TFeatureExtractor, model: PreTrainedModel) -> str | None:
+    """Why the pipeline, or the model itself, cannot take the features of a checkpoint."""
+    if extractor.sampling_rate != SAMPLE_RATE:
+        return (
+            f"its features are those of audio at {extractor.sampling_rate:,} Hz (preprocessor_config.json), "
+            f"and every clip is decoded to {SAMPLE_RATE:,} Hz."
         )
     width = extractor.num_mel_bins * extractor.stride
     if width != model.config.feature_projection_input_dim:
-        raise JobError(
-            f"{flag} {checkpoint.name}: its features are {width} wide, its model takes "
-            f"{model.config.feature_projection_input_dim}."
-        )
-    features = (extractor.num_mel_bins, extractor.stride, extractor.sampling_rate, extractor.padding_value)
-    return _Opened(checkpoint, model, features, backbone_digest(model))
+        return f"its features are {width} wide, its model takes {model.config.feature_projection_input_dim}."
+    return None
 
 
-def _in_encoder(name: str) -> bool:
-    return name.startswith("wav2vec2_bert.")
+def _head_of(model: PreTrainedModel, named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of a model's tensors those outside the encoder; of a bare encoder none."""
+    if model.base_model is model:
+        return {}
+    prefix = f"{model.base_model_prefix}."
+    return {name: tensor for name, tensor in named.items() if not name.startswith(prefix)}
 
 
-def _without_encoder(checkpoint: CheckpointFiles, model: TaskModel) -> Files:
-    head = {name: tensor for name, tensor in model.state_dict().items() if not _in_encoder(name)}
+def _without_encoder(checkpoint: CheckpointFiles, model: PreTrainedModel) -> Files:
+    head = _head_of(model, model.state_dict())
     files = {name: data for name, data in checkpoint.files.items() if name.endswith(".json")}
     files = {name: data for name, data in files.items() if not name.endswith(".index.json")}
     return {**files, "model.safetensors": np.frombuffer(save(head), np.uint8)}
 
 
 def _read(uri: str, storage: Storage) -> npt.NDArray[np.uint8]:
-    if "://" in uri:
+    if is_remote(uri):
         return np.frombuffer(storage.read_bytes(uri), np.uint8)
     path = Path(path_of(uri))
     # Mapped: the driver needs no memory for weights that it only hands on.
@@ -241,7 +221,7 @@ def _read(uri: str, storage: Storage) -> npt.NDArray[np.uint8]:
 
 
 def _place(name: str, flag: str, storage: Storage) -> str:
-    if "://" in name or Path(name).expanduser().is_dir():
+    if is_remote(name) or Path(name).expanduser().is_dir():
         return storage.normalise(name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         from huggingface_hub import snapshot_download

@@ -68,8 +68,10 @@ def share_out(spec: JobSpec, weights: Sequence[int] = (0,)) -> Shares:
         JobError: more GPUs asked for than the cluster has or can grow to.
     """
     cpus, gpus = _most("CPU"), _most("GPU")
-    per_actor = spec.num_gpus_per_actor if spec.num_gpus_per_actor is not None else float(gpus > 0)
-    least, most = _pool(spec.num_actors, gpus, per_actor)
+    per_actor = (
+        spec.compute.num_gpus_per_actor if spec.compute.num_gpus_per_actor is not None else float(gpus > 0)
+    )
+    least, most = _pool(spec.compute.num_actors, gpus, per_actor)
     if per_actor * least > gpus:
         raise JobError(
             f"num_actors × num_gpus_per_actor asks for {per_actor * least:g} GPUs, the cluster has {gpus:g}; "
@@ -78,7 +80,7 @@ def share_out(spec: JobSpec, weights: Sequence[int] = (0,)) -> Shares:
     pools = 1
     if len(weights) > 1 and sum(weights) > _room_for_weights(per_actor, least):
         pools = len(weights)
-        if spec.num_actors == "auto":
+        if spec.compute.num_actors == "auto":
             least = most = max(1, least // pools)
         if per_actor * least * pools > gpus and per_actor:
             raise JobError(
@@ -98,7 +100,7 @@ def share_out(spec: JobSpec, weights: Sequence[int] = (0,)) -> Shares:
         rest = (cpus - 2 * _TASK_CPUS - featurize_cpus) / (most * pools)
         annotate_cpus = min(annotate_cpus, int(rest * 1000) / 1000)
     room = int((cpus - annotate_cpus * least * pools - 2 * _TASK_CPUS) / featurize_cpus + 1e-6)
-    featurizers = max(1, min(room, spec.featurize_actors or room))
+    featurizers = max(1, min(room, spec.compute.featurize_actors or room))
     return Shares(
         task_cpus=_TASK_CPUS,
         featurize_cpus=featurize_cpus,

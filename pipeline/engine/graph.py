@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,19 +11,19 @@ from ray.data import Dataset
 from ray.data.checkpoint import IdColumnCheckpointManager
 from ray.data.datasource import FilenameProvider
 
-from pipeline.annotate.checkpoints import Backbone, feature_extractor
+from pipeline.annotate.checkpoints import Backbone, configs_of, extractor_of
+from pipeline.annotate.heads import AnnotatorSettings
 from pipeline.annotate.stage import Annotator
-from pipeline.engine.cluster import Shares
 from pipeline.corpus.datasource import AudioShards
+from pipeline.engine.cluster import Shares
 from pipeline.features.stage import Featurizer
 from pipeline.features.windows import WindowPlan
-from pipeline.schema import COST_COLUMNS, feature_schema, output_schema
-from pipeline.spec import JobSpec, Task
+from pipeline.schema import output_schema, partial_schema
+from pipeline.spec import JobSpec
 from pipeline.storage import Storage
-from pipeline.tasks.build import columns_of
-from pipeline.tasks.decoding.files import DecodingFiles
-from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.decoding.greedy import ENCODER_FRAME_SECONDS, total_stride
+from pipeline.tasks import columns_of
+from pipeline.tasks.base import TaskFiles
+from w2vbert.decoding.greedy import total_stride
 
 # torch keeps up to 1,024 compiled operations by the shapes of their operands, in oneDNN and in the layer
 # above it. Packs hardly ever have the same shape twice: they would pile up, and leave the heap full of holes.
@@ -44,31 +44,58 @@ class Passes:
         return {"passes": self._passes, "frames": self._frames}
 
 
+class AnnotatorActor:
+    """An `Annotator` whose checkpoints and settings come from the object store."""
+
+    def __init__(
+        self,
+        backbones: Sequence[Mapping[str, ray.ObjectRef]],
+        settings: ray.ObjectRef,
+        schema: pa.Schema,
+        passes: ray.actor.ActorHandle,
+    ) -> None:
+        files = [{task: ray.get(held) for task, held in one.items()} for one in backbones]
+        self._annotator = Annotator(files, ray.get(settings), schema, passes.add.remote)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return self._annotator(table)
+
+
 def annotated(
     source: AudioShards,
     spec: JobSpec,
     shares: Shares,
     backbones: Sequence[Backbone],
-    decoding: DecodingFiles,
+    files: Mapping[str, TaskFiles],
     carried: pa.Schema,
     storage: Storage,
     metadata: dict[str, str],
     passes: ray.actor.ActorHandle,
 ) -> Dataset:
     """The graph up to the rows that are to be written."""
-    first = next(iter(backbones[0].checkpoints.values()))
+    extractor = extractor_of(backbones)
+    options = {name: spec.options(name) for name in spec.tasks}
+    settings = AnnotatorSettings(
+        tasks=spec.tasks,
+        options=options,
+        frame_s=extractor.frame_s,
+        files=files,
+        dtype=spec.compute.dtype,
+        token_budget=spec.compute.token_budget,
+        threads=shares.threads,
+    )
     clips = ray.data.read_datasource(source, num_cpus=shares.task_cpus)
-    if spec.limit is not None:
-        clips = clips.limit(spec.limit)
+    if spec.corpus.limit is not None:
+        clips = clips.limit(spec.corpus.limit)
     features = clips.map_batches(
         Featurizer,
-        fn_constructor_args=(feature_extractor(first.settings()), storage, carried),
+        fn_constructor_args=(extractor, storage, carried),
         fn_constructor_kwargs={
-            "channel": spec.channel,
-            "max_duration_s": spec.max_duration_s,
-            "half": spec.dtype != "float32",
-            "plan": window_plan(spec, backbones),
-            "vad": spec.vad,
+            "channel": spec.corpus.channel,
+            "max_duration_s": spec.corpus.max_duration_s,
+            "half": spec.compute.dtype != "float32",
+            "plan": window_plan(spec, backbones, extractor.frame_s),
+            "vad": spec.corpus.vad,
         },
         batch_size=None,
         batch_format="pyarrow",
@@ -80,22 +107,21 @@ def annotated(
     done: list[Backbone] = []
     for stage in stages:
         done += stage
-        columns = columns_of(spec, configs(done))
+        columns = columns_of(spec.tasks, options, configs_of(done))
         if len(done) == len(backbones):
             schema = output_schema(carried, columns).with_metadata(metadata)
         else:
-            schema = pa.schema([*feature_schema(carried), *columns.items(), *COST_COLUMNS.items()])
+            schema = partial_schema(carried, columns)
         # The public map_batches wants a number of rows where GPUs are asked for; here a block is a batch, so
         # that a long recording is one by itself and memory stays bounded.
         table = table.map_batches_internal(
-            Annotator,
+            AnnotatorActor,
             fn_constructor_args=(
                 [{task: ray.put(files) for task, files in held.checkpoints.items()} for held in stage],
-                spec,
-                ray.put(decoding),
+                ray.put(settings),
                 schema,
+                passes,
             ),
-            fn_constructor_kwargs={"threads": shares.threads, "passes": passes},
             batch_size=None,
             batch_format="pyarrow",
             compute=shares.annotate_pool,
@@ -106,17 +132,10 @@ def annotated(
     return table
 
 
-def window_plan(spec: JobSpec, backbones: Sequence[Backbone]) -> WindowPlan:
+def window_plan(spec: JobSpec, backbones: Sequence[Backbone], frame_s: float) -> WindowPlan:
     """Windows in frames, starting where frames after an adapter start too."""
-    align = max(total_stride(config) for config in configs(backbones).values())
-    return WindowPlan(
-        round(spec.window_s / ENCODER_FRAME_SECONDS), round(spec.overlap_s / ENCODER_FRAME_SECONDS), align
-    )
-
-
-def configs(backbones: Sequence[Backbone]) -> dict[Task, Wav2Vec2BertConfig]:
-    """The configuration of each task's checkpoint."""
-    return {task: files.config for backbone in backbones for task, files in backbone.checkpoints.items()}
+    align = max(total_stride(config) for config in configs_of(backbones).values())
+    return WindowPlan(round(spec.compute.window_s / frame_s), round(spec.compute.overlap_s / frame_s), align)
 
 
 class Ledgered(IdColumnCheckpointManager):

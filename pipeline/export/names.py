@@ -8,17 +8,15 @@ import sqlite3
 import unicodedata
 from collections.abc import Iterator
 
-_UNSAFE_IN_FIELD = re.compile(r'[\s\x00-\x1f\x7f-\x9f%"<>]|^;')
+from pipeline.clip_names import field, percent, percent_match
+
+__all__ = ["UniqueNames", "field", "file_name"]
+
 _UNSAFE_IN_FILE = re.compile(r'[\\:*?"<>|%#]|^[. ]|[. ]$')
 # Windows takes these for devices, with any extension.
 _DEVICE = re.compile(r"^(?=(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)).", re.IGNORECASE)
 _PART_BYTES = 180  # of one part of a path; filesystems end at 255, and a file in the making has a longer name
 _PATH_BYTES = 700  # of the whole; object stores end at 1024
-
-
-def field(text: str) -> str:
-    """`text` as one field of a line: blanks and a few more are percent-encoded; `unquote` gives it back."""
-    return _UNSAFE_IN_FIELD.sub(_encoded, text)
 
 
 def file_name(clip_id: str, extension: str) -> str:
@@ -65,9 +63,9 @@ def _variants(name: str) -> Iterator[str]:
 
 def _part(name: str) -> str:
     """One part of a path, safe and not too long."""
-    safe = _UNSAFE_IN_FILE.sub(_encoded, name)
-    safe = "".join(char if char.isprintable() else _percent(char) for char in safe)
-    return _shortened(_DEVICE.sub(_encoded, safe), name)
+    safe = _UNSAFE_IN_FILE.sub(percent_match, name)
+    safe = "".join(char if char.isprintable() else percent(char) for char in safe)
+    return _shortened(_DEVICE.sub(percent_match, safe), name)
 
 
 def _shortened(name: str, original: str) -> str:
@@ -77,11 +75,3 @@ def _shortened(name: str, original: str) -> str:
     digest = hashlib.sha256(original.encode()).hexdigest()[:16]
     beginning = name.encode()[: _PART_BYTES - 17].decode(errors="ignore")
     return f"{beginning}~{digest}"
-
-
-def _encoded(match: re.Match[str]) -> str:
-    return _percent(match[0])
-
-
-def _percent(text: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in text.encode())

@@ -40,7 +40,7 @@ class _Row:
     channels: int | None = None
     features: bytes | pa.Buffer | None = None
     frames: int | None = None
-    attended: int | None = None
+    num_valid: int | None = None
     windows: list[dict[str, int]] | None = None
     error: dict[str, str] | None = None
 
@@ -72,7 +72,7 @@ class Featurizer:
 
     Args:
         extractor: makes the features: (frames, width) of a clip, C order; a last frame that the audio fills
-            only in part is kept, and `attended` counts the frames before it.
+            only in part is kept, and `num_valid` counts the frames before it.
         storage: opens the clips' sources.
         carried: the input's own columns.
         channel, max_duration_s: as in `audio.Recording`; None: any length.
@@ -199,7 +199,7 @@ class Featurizer:
         except Exception as problem:  # one clip must not cost its neighbours
             row.error = ClipError(Stage.FEATURIZE, Code.UNDECODABLE, _describe(problem)).as_row()
         if row.error is not None:
-            row.features = row.frames = row.attended = row.windows = None
+            row.features = row.frames = row.num_valid = row.windows = None
         return row
 
     def _fill(self, row: _Row, opened: _Opened) -> None:
@@ -214,7 +214,7 @@ class Featurizer:
             self._spool(row, opened, iter([samples]))
             return
         row.frames = -(-self._extractor.fbank.num_frames(len(samples)) // self._extractor.stride)
-        row.attended = self._extractor.num_frames(len(samples))
+        row.num_valid = self._extractor.num_frames(len(samples))
         row.windows = []
         if enough and recording.silent:
             return
@@ -237,7 +237,7 @@ class Featurizer:
                     with self._detecting():
                         detector.add(block)
             row.take(opened.recording)
-            row.frames, row.attended, row.windows = spool.frames, spool.attended, []
+            row.frames, row.num_valid, row.windows = spool.frames, spool.attended, []
             if opened.recording.silent:
                 return
             stretches = [(0, spool.frames)] if detector is None else self._speech(detector, spool, opened)

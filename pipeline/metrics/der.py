@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
+from pipeline.clip_names import field as as_field
 from pipeline.clip_names import names_of
 from pipeline.errors import JobError
-from pipeline.export.names import field as field_of
 from pipeline.storage import Storage
-from pipeline.tasks.diarization.binarise import Segment
 
 # Record types of RTTM (NIST RT-09 evaluation plan, appendix A) that say nothing of who speaks.
 _OTHER_RECORDS = frozenset(
@@ -20,9 +20,17 @@ _OTHER_RECORDS = frozenset(
 )
 
 
+class Segment(NamedTuple):
+    """One speaker's speech without a pause, in seconds from the start of the clip."""
+
+    speaker: str
+    start_s: float
+    end_s: float
+
+
 @dataclass
 class SpeakerErrors:
-    """Seconds of the reference's speech, and of the errors of what was found; they add up over clips."""
+    """Seconds of speech in the reference, and of each kind of error; they add up over clips."""
 
     total: float = 0.0
     missed: float = 0.0
@@ -109,7 +117,7 @@ class References:
     def name_of(self, clip_id: str) -> str | None:
         """The name under which the reference knows a clip: the surest of its names that stands there,
         plain or as `jobs/export.py` writes it."""
-        spelled = (form for name in names_of(clip_id) for form in (name, field_of(name)))
+        spelled = (form for name in names_of(clip_id) for form in (name, as_field(name)))
         return next((name for name in spelled if name in self.segments), None)
 
     def score(self, clip_id: str, segments: Iterable[Segment], duration_s: float) -> ScoredRecordings:
@@ -118,6 +126,56 @@ class References:
         return ScoredRecordings(
             {} if name is None else {name: score(self.segments[name], segments, duration_s)}
         )
+
+
+@dataclass
+class DiarizationErrors:
+    """Speaker segments (`segments`) against a reference; without one nothing is scored."""
+
+    references: References | None = None
+    recordings: ScoredRecordings = field(default_factory=ScoredRecordings)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return () if self.references is None else ("clip_id", "segments", "duration_s")
+
+    def add_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        if self.references is None:
+            return
+        for row in rows:
+            if row.get("segments") is not None:
+                segments = [Segment(**segment) for segment in row["segments"]]
+                self.recordings.add(self.references.score(row["clip_id"], segments, row["duration_s"]))
+
+    def add(self, other: DiarizationErrors) -> None:
+        self.recordings.add(other.recordings)
+
+    def facts(self) -> dict[str, Any]:
+        total = self.recordings.sum
+        return {
+            "der": total.rate,
+            "der_components": asdict(total),
+            "der_clips": len(self.recordings.errors),
+            "der_ambiguous": sorted(self.recordings.ambiguous),
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        lines, total = [], self.recordings.sum
+        if total.rate is not None:
+            parts = (
+                ("missed", total.missed),
+                ("false alarm", total.false_alarm),
+                ("confusion", total.confusion),
+            )
+            shares = ", ".join(f"{seconds / total.total:.2%} {name}" for name, seconds in parts)
+            clips = len(self.recordings.errors)
+            lines.append(("DER", f"{total.rate:.2%} over {clips} clips with a reference ({shares})"))
+        if ambiguous := sorted(self.recordings.ambiguous):
+            names = ", ".join(ambiguous[:3]) + (
+                f" and {len(ambiguous) - 3} more" if len(ambiguous) > 3 else ""
+            )
+            lines.append(("", f"not scored: several clips answer to {names} of the reference"))
+        return lines
 
 
 def _speaker_record(fields: list[str]) -> Segment | None:

@@ -70,15 +70,15 @@ def look_ahead(spec: JobSpec) -> dict[str, Any]:
     Raises:
         JobError: what would stop the job itself before any work, but for the models' weights.
     """
-    storage = Storage(spec.storage.with_environment())
+    storage = Storage(spec.corpus.storage.with_environment())
     ledger, elder = choose_table(spec, storage)
     configs = [_config(model, storage) for model in dict.fromkeys(spec.models.values())]
     found = survey(spec, ledger, spec.output_settings(), elder, dry=True)
     return {
         "output": ledger.output,
         "said": list(found.for_the_log()),
-        "where": spec.where,
-        "limit": spec.limit,
+        "where": spec.corpus.where,
+        "limit": spec.corpus.limit,
         **plan(spec, found.work, ledger, configs),
     }
 
@@ -100,8 +100,8 @@ def plan(spec: JobSpec, work: Work, ledger: Ledger, configs: Sequence[Wav2Vec2Be
     seconds, basis = _audio(extents, samples)
     device_hours = speed = None
     if seconds:
-        clip_s = min(spec.window_s, _mean_clip_s(extents, samples) or spec.window_s)
-        speed = earlier_speed(ledger) or estimated_speed(configs, clip_s, spec.dtype)
+        clip_s = min(spec.compute.window_s, _mean_clip_s(extents, samples) or spec.compute.window_s)
+        speed = earlier_speed(ledger) or estimated_speed(configs, clip_s, spec.compute.dtype)
         device_hours = seconds / 3600 / speed.audio_s_per_s
     return {
         "shards": [

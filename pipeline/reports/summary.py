@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
-import jiwer
 import pyarrow.parquet as pq
 import ray
 
-from pipeline.metrics.der import References, ScoredRecordings
+from pipeline.metrics.base import Metric
 from pipeline.storage import Storage, path_of
-from pipeline.tasks.diarization.binarise import Segment
 
-_COLUMNS = ("duration_s", "error", "encoder_s", "text", "ref_text")
-_SPEAKER_COLUMNS = ("clip_id", "segments")
-
-
-@dataclass
-class Edits:
-    """Edit counts of hypotheses against references, in words or characters."""
-
-    right: int = 0
-    wrong: int = 0
-    missing: int = 0
-    inserted: int = 0
-
-    def add(self, other: Edits) -> None:
-        self.right += other.right
-        self.wrong += other.wrong
-        self.missing += other.missing
-        self.inserted += other.inserted
-
-    @property
-    def rate(self) -> float | None:
-        """Errors per reference token: WER or CER; None without a reference."""
-        length = self.right + self.wrong + self.missing
-        return (self.wrong + self.missing + self.inserted) / length if length else None
+_COLUMNS = ("duration_s", "error", "encoder_s")
 
 
 @dataclass
@@ -50,10 +26,7 @@ class Tally:
     seconds: float = 0.0
     encoder_s: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
-    scored: int = 0
-    words: Edits = field(default_factory=Edits)
-    characters: Edits = field(default_factory=Edits)
-    speakers: ScoredRecordings = field(default_factory=ScoredRecordings)
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # of each task: pipeline.metrics.base.Metric
 
     def add(self, other: Tally) -> None:
         self.clips += other.clips
@@ -61,30 +34,27 @@ class Tally:
         self.seconds += other.seconds
         self.encoder_s += other.encoder_s
         self.errors += other.errors
-        self.scored += other.scored
-        self.words.add(other.words)
-        self.characters.add(other.characters)
-        self.speakers.add(other.speakers)
+        for name, metric in self.metrics.items():
+            metric.add(other.metrics[name])
 
     @property
     def error_rate(self) -> float:
         return sum(self.errors.values()) / self.clips if self.clips else 0.0
 
 
-def tally_file(uri: str, storage: Storage, references: References | None = None) -> Tally:
-    """Sums one output file, reading only the columns that count; `references` of speakers give the DER."""
-    total = Tally()
-    wanted = _COLUMNS if references is None else (*_COLUMNS, *_SPEAKER_COLUMNS)
+def tally_file(uri: str, storage: Storage, metrics: Mapping[str, Metric]) -> Tally:
+    """Sums one output file, reading only the columns that count; `metrics` have summed nothing yet."""
+    total = Tally(metrics=deepcopy(metrics))
+    wanted = {*_COLUMNS}.union(*(metric.columns for metric in metrics.values()))
     with pq.ParquetFile(path_of(uri), filesystem=storage.arrow_filesystem(uri)) as file:
-        columns = [name for name in wanted if name in file.schema_arrow.names]
+        columns = [name for name in file.schema_arrow.names if name in wanted]
         for batch in file.iter_batches(columns=columns):
-            total.add(tally_rows(batch.to_pylist(), references))
+            tally_rows(batch.to_pylist(), total)
     return total
 
 
-def tally_rows(rows: Iterable[Mapping[str, Any]], references: References | None = None) -> Tally:
-    total = Tally()
-    texts, hypotheses = [], []
+def tally_rows(rows: Iterable[Mapping[str, Any]], total: Tally) -> None:
+    good = []
     for row in rows:
         total.clips += 1
         if row["error"] is not None:
@@ -93,29 +63,16 @@ def tally_rows(rows: Iterable[Mapping[str, Any]], references: References | None 
         total.annotated += 1
         total.seconds += row["duration_s"] or 0.0
         total.encoder_s += row["encoder_s"] or 0.0
-        reference = row.get("ref_text")
-        if row.get("text") is not None and isinstance(reference, str) and reference.strip():
-            texts.append(reference.strip())
-            hypotheses.append(row["text"])
-        if references is not None and row.get("segments") is not None:
-            segments = [Segment(**segment) for segment in row["segments"]]
-            total.speakers.add(references.score(row["clip_id"], segments, row["duration_s"]))
-    if texts:
-        total.scored = len(texts)
-        total.words = _edits(jiwer.process_words(texts, hypotheses))
-        total.characters = _edits(jiwer.process_characters(texts, hypotheses))
-    return total
+        good.append(row)
+    for metric in total.metrics.values():
+        metric.add_rows(good)
 
 
-def _edits(measured: jiwer.WordOutput | jiwer.CharacterOutput) -> Edits:
-    return Edits(measured.hits, measured.substitutions, measured.deletions, measured.insertions)
-
-
-def tally_files(uris: Iterable[str], storage: Storage, references: References | None = None) -> Tally:
+def tally_files(uris: Iterable[str], storage: Storage, metrics: Mapping[str, Metric]) -> Tally:
     """Sums output files side by side on the cluster."""
     task: Any = ray.remote(num_cpus=0.25)(tally_file)
-    held = ray.put(references)
-    total = Tally()
+    held = ray.put(metrics)
+    total = Tally(metrics=deepcopy(metrics))
     pending = [task.remote(uri, storage, held) for uri in uris]
     while pending:
         ready, pending = ray.wait(pending)
@@ -126,7 +83,6 @@ def tally_files(uris: Iterable[str], storage: Storage, references: References | 
 
 def as_json(tally: Tally, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The run's summary as it stands beside the output."""
-    speakers = tally.speakers.sum
     return {
         **facts,
         "clips": tally.clips,
@@ -135,14 +91,7 @@ def as_json(tally: Tally, facts: Mapping[str, Any]) -> dict[str, Any]:
         "encoder_s": tally.encoder_s,
         "errors": dict(tally.errors.most_common()),
         "error_rate": tally.error_rate,
-        "scored_clips": tally.scored,
-        "wer": tally.words.rate,
-        "cer": tally.characters.rate,
-        "word_edits": asdict(tally.words),
-        "der": speakers.rate,
-        "der_components": asdict(speakers),
-        "der_clips": len(tally.speakers.errors),
-        "der_ambiguous": sorted(tally.speakers.ambiguous),
+        **{name: value for metric in tally.metrics.values() for name, value in metric.facts().items()},
     }
 
 

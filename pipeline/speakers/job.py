@@ -7,7 +7,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline import package_version
 from pipeline.errors import JobError
 from pipeline.speakers.clustering import LINKAGE_LIMIT, Clustering, cluster
 from pipeline.speakers.embeddings import EmbeddingTable
@@ -182,7 +182,7 @@ def _write(
     seen = _Seen()
     metadata = {
         "w2vbert.speakers": json.dumps(facts, ensure_ascii=False),
-        "w2vbert.versions": json.dumps({name: version(name) for name in _PACKAGES}),
+        "w2vbert.versions": json.dumps({name: package_version(name) for name in _PACKAGES}),
     }
     schema = pa.schema(list(SPEAKER_COLUMNS.items()), metadata=metadata)
     with (

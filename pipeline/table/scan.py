@@ -65,7 +65,7 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     the same ids: all files of a table have the same columns, and to rewrite a finished table for one more
     column would cost as much as the table and could be killed half-way.
     """
-    output = storage.normalise(spec.output).rstrip("/")
+    output = storage.normalise(spec.table.output).rstrip("/")
     ledger = Ledger(output, storage)
     with blaming_output(spec, storage):
         held = ledger.tasks()
@@ -91,14 +91,14 @@ def survey(
         dry: only look; with `--overwrite`, as if the output held nothing.
 
     Raises:
-        JobError: no input, an output of other settings or models, a condition that does not hold water.
+        JobError: no input, an output of other settings or models, an invalid --where expression.
     """
-    if spec.retry_errors and spec.limit is not None:
+    if spec.table.retry_errors and spec.corpus.limit is not None:
         raise JobError(
             "--retry-errors and --limit do not go together: error rows that are taken out would wait for a "
             "later run. Narrow --retry-errors with --where or --since."
         )
-    storage, fresh = ledger.storage, spec.overwrite
+    storage, fresh = ledger.storage, spec.table.overwrite
     with blaming_output(spec, storage):
         known = {} if fresh else ledger.known_names()
         held = None if fresh else ledger.table()
@@ -106,24 +106,26 @@ def survey(
             known = {**elder.known_names(), **known}  # the same clips have the same ids
     outputs = [ledger.output, *([elder.output] if elder else [])]
     # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
-    found = without_listed(discover(spec.input, storage, outputs=outputs, known_names=known), storage)
+    found = without_listed(discover(spec.corpus.input, storage, outputs=outputs, known_names=known), storage)
     carried = _carried(held, found, storage)
-    where = Where(spec.where, carried) if spec.where else None
-    recent = changed_since(found, spec.since)
+    where = Where(spec.corpus.where, carried) if spec.corpus.where else None
+    recent = changed_since(found, spec.corpus.since)
     shards = without_unasked(recent, where, carried) if where else recent
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
     with blaming_output(spec, storage):
         if fresh:
             if not dry:
                 ledger.clear()
-            work = Work(run_id, False, shards, {}, 0, where=spec.where)
+            work = Work(run_id, False, shards, {}, 0, where=spec.corpus.where)
         else:
             ledger.require(identity, spec.models)
             if not dry:
                 ledger.sweep()
-            failed = failed_clips(ledger, shards, where) if spec.retry_errors else {}
-            work = ledger.plan(shards, run_id, where=spec.where, failed=failed)
-    return Survey(shards, work, carried, spec.since, len(found) - len(recent), len(recent) - len(shards))
+            failed = failed_clips(ledger, shards, where) if spec.table.retry_errors else {}
+            work = ledger.plan(shards, run_id, where=spec.corpus.where, failed=failed)
+    return Survey(
+        shards, work, carried, spec.corpus.since, len(found) - len(recent), len(recent) - len(shards)
+    )
 
 
 @contextmanager
@@ -134,7 +136,7 @@ def blaming_output(spec: JobSpec, storage: Storage) -> Iterator[None]:
     except JobError:
         raise
     except Exception as problem:  # every protocol has exceptions of its own
-        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
+        raise JobError(f"--output {storage.explain(spec.table.output, problem)}.") from problem
 
 
 def _carried(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> pa.Schema:

@@ -1,18 +1,41 @@
-"""What the model actor asks of a head: to read encoded windows, and to sum up a clip."""
+"""What an annotation is: a `Task`, whose head turns encoder frames into the columns of a clip.
+
+The files of this folder are read for every `--help`, so they import torch and w2vbert, which take seconds,
+only inside functions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.features.windows import Window
-from pipeline.spec import Task
-from w2vbert.decoding.greedy import total_stride
-from w2vbert.heads.task import TaskModel
-from w2vbert.model import Encoding
+from pipeline.metrics.base import Metric
+from pipeline.node_files import CheckpointFiles
+from pipeline.storage import Storage
+
+if TYPE_CHECKING:
+    import torch
+
+    from w2vbert.config import Wav2Vec2BertConfig
+    from w2vbert.heads.task import TaskModel
+    from w2vbert.model import Encoding
+    from w2vbert.pretrained.model import PreTrainedModel
 
 Values = dict[str, Any]  # by column; what is absent is null
+
+# Marks fields that change what is written. A run with other values never mixes into an existing output.
+CHANGES_OUTPUT: dict[str, Any] = {"changes_output": True}
+
+
+class NoOptions(BaseModel):
+    """The options of a task that has none."""
+
+    model_config = ConfigDict(frozen=True)
 
 
 @dataclass(frozen=True)
@@ -21,14 +44,14 @@ class Clip:
 
     Attributes:
         frames: of the encoder, in the whole recording.
-        attended: how many of them the audio fills.
+        num_valid: how many of them the audio fills.
         windows: what the encoder looks at, in order; none of silence.
         duration_s: of the decoded audio.
         reference: the text that came with it.
     """
 
     frames: int
-    attended: int
+    num_valid: int
     windows: tuple[Window, ...]
     duration_s: float
     reference: str | None = None
@@ -40,50 +63,118 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Piece:
+class PackedWindow:
     """A window in a pack, with the clip it is of."""
 
     clip: Clip
     window: Window
 
     @property
-    def attended(self) -> int:
+    def num_valid(self) -> int:
         """How many frames of the window the audio fills."""
-        return min(self.window.frames, self.clip.attended - self.window.start)
+        return min(self.window.frames, self.clip.num_valid - self.window.start)
 
 
-class Reading(Protocol):
-    """What a head gathers of one clip, window by window."""
+class Accumulator(Protocol):
+    """Sums up one clip, window by window."""
 
-    def add(self, window: Window, outputs: Mapping[Task, Any]) -> None:
-        """Takes the next window: what each head of the actor said of it."""
+    def add(self, window: Window, outputs: Mapping[str, Any]) -> None:
+        """Takes the next window: the outputs of each head of the actor for it, by task."""
 
     def finish(self) -> Values | None:
-        """The clip's columns, after its last window; None where the head can say nothing of the clip."""
+        """The clip's columns, after its last window; None where the clip is too short for the head."""
 
 
 class Head(Protocol):
     """A task's model with its options."""
 
     @property
-    def model(self) -> TaskModel: ...
+    def model(self) -> PreTrainedModel:
+        """`model.base_model` is the encoder. It is asked for the hidden states of all layers where
+        `model.needs_hidden_states` exists and is true; nothing else is asked of the model."""
 
-    def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[Any]:
-        """What is to be known of each piece of a pack, small where it can be."""
+    def outputs(self, encoding: Encoding, windows: Sequence[PackedWindow]) -> Sequence[Any]:
+        """The head's outputs for each window of a pack, small where they can be."""
 
-    def reading(self, clip: Clip) -> Reading: ...
+    def accumulator(self, clip: Clip) -> Accumulator: ...
 
 
-def spans(clip: Clip, model: TaskModel, *, half_filled: bool = False) -> list[tuple[int, int]]:
+class TaskFiles(Protocol):
+    """Files that a task's options name, read once by the driver; they travel to the actors."""
+
+    def digests(self) -> Mapping[str, str | None]:
+        """By setting, what the identity of a table says about their contents."""
+
+
+@dataclass(frozen=True)
+class HeadParts:
+    """What a head is built from.
+
+    Attributes:
+        model: of the task's class, with its weights, on the device.
+        options: of the task's `options` class.
+        checkpoint: configuration and vocabulary of the model.
+        files: what the task's `read_files` returned; None where it has none.
+        frame_s: seconds from one encoder frame to the next.
+        used: the heads of `Task.uses` that the actor holds too.
+    """
+
+    model: Any
+    options: Any
+    checkpoint: CheckpointFiles
+    files: Any
+    device: torch.device
+    frame_s: float
+    used: Mapping[str, Head]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An annotation: everything a job has to know of it. It travels to the actors by pickle.
+
+    Attributes:
+        name: the flag of its checkpoint (`jobs/annotate.py --transcribe`), and of its job.
+        does: the verb after "checkpoint that", for the help.
+        about: the first line of its job's help.
+        makes: what a clip can be too short for.
+        model: imports and returns the model class; a bare `Wav2Vec2BertModel` will do.
+        columns: (options, config) -> the columns that a checkpoint of this configuration fills.
+        column_names: every column that it may ever fill: passthrough columns are renamed for them.
+        head: builds the head.
+        options: a pydantic class whose fields all have defaults; they become flags. Its `title` is the group
+            of the help in which they stand.
+        check: (checkpoint, model) -> why the task cannot use this checkpoint, or None; what it raises of
+            ValueError and OSError is a reason too.
+        read_files: (options, checkpoint, storage) -> the files that the options name.
+        metric: (options, storage) -> what to sum up of the rows for the summary; of default options too.
+        uses: tasks whose heads this one asks, where the actor holds them.
+    """
+
+    name: str
+    does: str
+    about: str
+    makes: str
+    model: Callable[[], type[PreTrainedModel]]
+    columns: Callable[[Any, Wav2Vec2BertConfig], dict[str, pa.DataType]]
+    column_names: frozenset[str]
+    head: Callable[[HeadParts], Head]
+    options: type[BaseModel] = NoOptions
+    check: Callable[[CheckpointFiles, Any], str | None] | None = None
+    read_files: Callable[[Any, CheckpointFiles, Storage], TaskFiles] | None = None
+    metric: Callable[[Any, Storage], Metric] | None = None
+    uses: tuple[str, ...] = ()
+
+
+def spans(clip: Clip, model: TaskModel, *, with_partial: bool = False) -> list[tuple[int, int]]:
     """Each window's part of the recording, in frames of the head: neighbours that overlap meet in the middle.
 
     Args:
-        half_filled: take in the last frame where the audio fills it only in part.
+        with_partial: take in the last frame where the audio fills it only in part.
     """
     stride = model_stride(model)
     found = []
     for window in clip.windows:
-        frames = window.frames if half_filled else Piece(clip, window).attended
+        frames = window.frames if with_partial else PackedWindow(clip, window).num_valid
         start = window.start // stride
         found.append((start, start + model.frame_lengths((frames,))[0]))
     for index in range(1, len(found)):
@@ -96,4 +187,6 @@ def spans(clip: Clip, model: TaskModel, *, half_filled: bool = False) -> list[tu
 
 def model_stride(model: TaskModel) -> int:
     """Encoder frames in one frame that the head reads."""
+    from w2vbert.decoding.greedy import total_stride
+
     return 1 if model.needs_hidden_states else total_stride(model.config)

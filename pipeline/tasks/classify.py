@@ -3,43 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.features.windows import Window
-from pipeline.spec import LabelOptions, Task
-from pipeline.tasks.base import Clip, Piece, Values, spans
-from w2vbert.heads import Wav2Vec2BertForSequenceClassification
-from w2vbert.heads.moments import segment_mean_std
-from w2vbert.model import Encoding
+from pipeline.tasks.base import CHANGES_OUTPUT, Clip, HeadParts, PackedWindow, Task, Values, spans
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from w2vbert.heads import Wav2Vec2BertForSequenceClassification
+    from w2vbert.model import Encoding
+
+LABEL_COLUMNS: dict[str, pa.DataType] = {
+    "label": pa.string(),
+    "label_score": pa.float32(),
+    "labels": pa.list_(pa.struct([("label", pa.string()), ("score", pa.float32())])),
+}
+
+
+class LabelOptions(BaseModel):
+    """How class scores become labels."""
+
+    model_config = ConfigDict(frozen=True, title="classification")
+
+    top_k: int = Field(
+        5, ge=1, description="number of top-scoring labels per clip", json_schema_extra=CHANGES_OUTPUT
+    )
 
 
 class LabelHead:
     """Wav2Vec2BertForSequenceClassification: scores are probabilities, by softmax or, where labels do not
     exclude each other (`multi_label_classification`), by sigmoid; of a regression they are its values."""
 
-    def __init__(self, model: Wav2Vec2BertForSequenceClassification, options: LabelOptions) -> None:
-        self.model = model
-        self.top_k = options.top_k
-        self.names = [name for _, name in sorted((model.config.id2label or {}).items())]
+    def __init__(self, parts: HeadParts) -> None:
+        self.model: Wav2Vec2BertForSequenceClassification = parts.model
+        self.top_k: int = parts.options.top_k
+        self.names = [name for _, name in sorted((self.model.config.id2label or {}).items())]
 
-    def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[Any]:
-        """Logits (labels,) of whole clips; of other pieces the projected frames, (n, projection)."""
+    def outputs(self, encoding: Encoding, windows: Sequence[PackedWindow]) -> Sequence[Any]:
+        """Logits (labels,) of whole clips; of other windows the projected frames, (n, projection)."""
+        from w2vbert.heads.moments import segment_mean_std
+
         projected = self.model.project(encoding)
         found: list[Any] = list(projected.split())
-        whole = [index for index, piece in enumerate(pieces) if piece.clip.whole]
+        whole = [index for index, window in enumerate(windows) if window.clip.whole]
         if whole:
-            means, _ = segment_mean_std(projected.frames, attended_spans(encoding, pieces, whole))
+            offsets = encoding.last_hidden_state.offsets
+            valid = [(offsets[index], offsets[index] + windows[index].num_valid) for index in whole]
+            means, _ = segment_mean_std(projected.frames, valid)
             logits = self.model.classifier(means.to(self.model.dtype)).float().cpu().numpy()
             for index, row in zip(whole, logits, strict=True):
                 found[index] = row
         return found
 
-    def reading(self, clip: Clip) -> LabelReading:
-        return LabelReading(self, clip)
+    def accumulator(self, clip: Clip) -> LabelAccumulator:
+        return LabelAccumulator(self, clip)
 
     def values(self, logits: Tensor) -> Values:
         if not logits.isfinite().all():
@@ -57,7 +79,7 @@ class LabelHead:
         return {"label": labels[0]["label"], "label_score": labels[0]["score"], "labels": labels}
 
 
-class LabelReading:
+class LabelAccumulator:
     """The mean over a clip's windows."""
 
     def __init__(self, head: LabelHead, clip: Clip) -> None:
@@ -68,9 +90,11 @@ class LabelReading:
         self._logits: Tensor | None = None
         self._next = 0
 
-    def add(self, window: Window, outputs: Mapping[Task, Any]) -> None:
-        output = outputs[Task.CLASSIFY]
+    def add(self, window: Window, outputs: Mapping[str, Any]) -> None:
+        output = outputs[TASK.name]
         if isinstance(output, np.ndarray):
+            import torch
+
             self._logits = torch.from_numpy(output)
             return
         start, stop = self._spans[self._next]
@@ -84,9 +108,24 @@ class LabelReading:
         return self._head.values(logits)
 
 
-def attended_spans(
-    encoding: Encoding, pieces: Sequence[Piece], chosen: Sequence[int], *, shorter: int = 0
-) -> list[tuple[int, int]]:
-    """Where the attended frames of the chosen pieces lie in the pack, each `shorter` at the end."""
-    offsets = encoding.last_hidden_state.offsets
-    return [(offsets[index], offsets[index] + pieces[index].attended - shorter) for index in chosen]
+def _model() -> type[Wav2Vec2BertForSequenceClassification]:
+    from w2vbert.heads import Wav2Vec2BertForSequenceClassification
+
+    return Wav2Vec2BertForSequenceClassification
+
+
+def _columns(options: LabelOptions, config: Any) -> dict[str, pa.DataType]:
+    return LABEL_COLUMNS
+
+
+TASK = Task(
+    name="classify",
+    does="classifies",
+    about="Label the clips of a speech corpus: audio shards in, a Parquet table of labels with scores out.",
+    makes="labels",
+    model=_model,
+    options=LabelOptions,
+    columns=_columns,
+    column_names=frozenset(LABEL_COLUMNS),
+    head=LabelHead,
+)

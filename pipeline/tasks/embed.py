@@ -3,49 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+import pyarrow as pa
 
 from pipeline.features.windows import Window
-from pipeline.spec import Task
-from pipeline.tasks.base import Clip, Piece, Values, model_stride, spans
-from w2vbert.heads import Wav2Vec2BertForXVector
-from w2vbert.heads.moments import segment_mean_std
-from w2vbert.model import Encoding
+from pipeline.tasks.base import Clip, HeadParts, PackedWindow, Task, Values, model_stride, spans
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from w2vbert.config import Wav2Vec2BertConfig
+    from w2vbert.heads import Wav2Vec2BertForXVector
+    from w2vbert.model import Encoding
 
 Vector = npt.NDArray[np.float32]
+
+
+def embedding_columns(width: int) -> dict[str, pa.DataType]:
+    return {"embedding": pa.list_(pa.float32(), width), "embedding_norm": pa.float32()}
 
 
 class EmbeddingHead:
     """Wav2Vec2BertForXVector, with the numbers that the published class gives for each clip alone.
 
     Its pooling takes the length of the time-delay network's output from a formula without dilation, so where
-    a layer is dilated a half-filled last frame counts, and else it does not.
+    a layer is dilated a last frame that the audio fills only in part counts, and else it does not.
     """
 
-    def __init__(self, model: Wav2Vec2BertForXVector) -> None:
-        self.model = model
-        self.stride = model_stride(model)
-        undilated = sum(kernel - 1 for kernel in model.config.tdnn_kernel)
-        self.half_filled = model.context > undilated
+    def __init__(self, parts: HeadParts) -> None:
+        self.model: Wav2Vec2BertForXVector = parts.model
+        self.stride = model_stride(self.model)
+        undilated = sum(kernel - 1 for kernel in self.model.config.tdnn_kernel)
+        self.with_partial = self.model.context > undilated
 
-    def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[Any]:
-        """The x-vector (width,) of whole clips, None where they are too short; of other pieces the projected
+    def outputs(self, encoding: Encoding, windows: Sequence[PackedWindow]) -> Sequence[Any]:
+        """The x-vector (width,) of whole clips, None where they are too short; of other windows the projected
         frames, (n, tdnn_dim[0])."""
         projected = self.model.project(encoding)
         found: list[Any] = list(projected.split())
         counted = self.model.frame_lengths(
-            [piece.window.frames if self.half_filled else piece.attended for piece in pieces]
+            [window.window.frames if self.with_partial else window.num_valid for window in windows]
         )
-        whole = [index for index, piece in enumerate(pieces) if piece.clip.whole]
+        whole = [index for index, window in enumerate(windows) if window.clip.whole]
         enough = [index for index in whole if counted[index] >= self.model.minimum_frames]
         for index in whole:
             found[index] = None
         if enough:
+            import torch
+
+            from w2vbert.heads.moments import segment_mean_std
+
             # All clips run through the time-delay network as one; spans leave out what reads across a border.
             delayed = self.model.delay(projected.frames)
             starts = projected.offsets
@@ -57,8 +67,8 @@ class EmbeddingHead:
                 found[index] = vector
         return found
 
-    def reading(self, clip: Clip) -> EmbeddingReading:
-        return EmbeddingReading(self, clip)
+    def accumulator(self, clip: Clip) -> EmbeddingAccumulator:
+        return EmbeddingAccumulator(self, clip)
 
     def vector(self, frames: Tensor) -> Vector | None:
         """The x-vector of projected frames, (n, tdnn_dim[0]), laid end to end; None of too few."""
@@ -70,19 +80,19 @@ class EmbeddingHead:
         return found
 
 
-class EmbeddingReading:
+class EmbeddingAccumulator:
     """The statistics of a clip's windows."""
 
     def __init__(self, head: EmbeddingHead, clip: Clip) -> None:
-        self._head = head
-        self._spans = [] if clip.whole else spans(clip, head.model, half_filled=head.half_filled)
+        self._head, self._clip = head, clip
+        self._spans = [] if clip.whole else spans(clip, head.model, with_partial=head.with_partial)
         self._pooling = head.model.pooling()
         self._vector: Vector | None = None
         self._next = self._frames = 0
 
-    def add(self, window: Window, outputs: Mapping[Task, Any]) -> None:
-        output = outputs[Task.EMBED]
-        if not isinstance(output, Tensor):
+    def add(self, window: Window, outputs: Mapping[str, Any]) -> None:
+        output = outputs[TASK.name]
+        if self._clip.whole:
             self._vector = output
             return
         start, stop = self._spans[self._next]
@@ -101,3 +111,25 @@ class EmbeddingReading:
         if not np.isfinite(vector).all() or norm == 0.0:
             raise FloatingPointError("the model gave an x-vector that is not finite, or zero")
         return {"embedding": vector / np.float32(norm), "embedding_norm": norm}
+
+
+def _model() -> type[Wav2Vec2BertForXVector]:
+    from w2vbert.heads import Wav2Vec2BertForXVector
+
+    return Wav2Vec2BertForXVector
+
+
+def _columns(options: Any, config: Wav2Vec2BertConfig) -> dict[str, pa.DataType]:
+    return embedding_columns(config.xvector_output_dim)
+
+
+TASK = Task(
+    name="embed",
+    does="embeds (x-vectors)",
+    about="Embed the voices of a speech corpus: audio shards in, a Parquet table of x-vectors out.",
+    makes="an x-vector",
+    model=_model,
+    columns=_columns,
+    column_names=frozenset(embedding_columns(1)),
+    head=EmbeddingHead,
+)

@@ -5,25 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+import pyarrow as pa
 
 from pipeline.features.windows import Window
-from pipeline.spec import Task
-from pipeline.tasks.base import Clip, Piece, Values, model_stride
-from pipeline.tasks.decoding.decoder import Decoder
-from w2vbert.decoding.greedy import Transcript, Word, best_path, read_path, seconds_per_frame
-from w2vbert.heads import Wav2Vec2BertForCTC
-from w2vbert.model import Encoding
-from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
+from pipeline.metrics.words import WordErrors
+from pipeline.node_files import CheckpointFiles
+from pipeline.storage import Storage
+from pipeline.tasks.base import Clip, HeadParts, PackedWindow, Task, TaskFiles, Values, model_stride
+from pipeline.tasks.decoding.options import TranscriptOptions
+
+if TYPE_CHECKING:
+    from w2vbert.decoding.greedy import Transcript, Word
+    from w2vbert.heads import Wav2Vec2BertForCTC
+    from w2vbert.model import Encoding
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-_ENOUGH = 10  # frames that agree on both sides of a seam: 0.2 s
+_ENOUGH_S = 0.2  # of frames that agree on both sides of a seam
 _IMPOSSIBLE = -100.0  # logit of all but the blank where no window looks
+
+WORD = pa.struct(
+    [("word", pa.string()), ("start_s", pa.float32()), ("end_s", pa.float32()), ("confidence", pa.float32())]
+)
+TRANSCRIPT_COLUMNS: dict[str, pa.DataType] = {
+    "text": pa.string(),
+    "text_confidence": pa.float32(),
+    "words": pa.list_(WORD),
+}
+NBEST_COLUMNS: dict[str, pa.DataType] = {
+    "nbest": pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())])),
+}
+ALIGNMENT_COLUMNS: dict[str, pa.DataType] = {
+    "aligned_words": pa.list_(WORD),
+    "alignment_score": pa.float32(),
+}
 
 
 @dataclass(frozen=True)
@@ -38,15 +57,21 @@ class _Path:
 class TranscriptHead:
     """Wav2Vec2BertForCTC with a decoder."""
 
-    def __init__(self, model: Wav2Vec2BertForCTC, tokenizer: Wav2Vec2CTCTokenizer, decoder: Decoder) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.decoder = decoder
-        self.stride = model_stride(model)
-        self.frame_s = seconds_per_frame(model.config)
-        self.delimiter = tokenizer.word_delimiter_token_id
+    def __init__(self, parts: HeadParts) -> None:
+        from pipeline.tasks.decoding.decoder import Decoder
+        from w2vbert.processor import Wav2Vec2BertProcessor
 
-    def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[_Path]:
+        self.model: Wav2Vec2BertForCTC = parts.model
+        self.tokenizer = Wav2Vec2BertProcessor.from_pretrained(parts.checkpoint.settings()).tokenizer
+        self.decoder = Decoder(parts.options, parts.files, self.tokenizer, parts.device)
+        self.stride = model_stride(self.model)
+        self.frame_s = parts.frame_s * self.stride
+        self.enough = round(_ENOUGH_S / parts.frame_s)
+        self.delimiter = self.tokenizer.word_delimiter_token_id
+
+    def outputs(self, encoding: Encoding, windows: Sequence[PackedWindow]) -> Sequence[_Path]:
+        from w2vbert.decoding.greedy import best_path
+
         logits = self.model.frame_logits(encoding)
         ids, posteriors = (tensor.cpu().numpy() for tensor in best_path(logits.frames))
         kept = logits.frames.float().cpu().numpy() if self.decoder.needs_logits else None
@@ -56,11 +81,11 @@ class TranscriptHead:
             for start, stop in pairwise(offsets)
         ]
 
-    def reading(self, clip: Clip) -> TranscriptReading:
-        return TranscriptReading(self, clip)
+    def accumulator(self, clip: Clip) -> TranscriptAccumulator:
+        return TranscriptAccumulator(self, clip)
 
 
-class TranscriptReading:
+class TranscriptAccumulator:
     """The path of a clip: that of its windows, with the blank where none of them looks."""
 
     def __init__(self, head: TranscriptHead, clip: Clip) -> None:
@@ -74,15 +99,17 @@ class TranscriptReading:
             self._logits[:, head.model.blank] = 0.0
         self._end = 0
 
-    def add(self, window: Window, outputs: Mapping[Task, Any]) -> None:
-        path: _Path = outputs[Task.TRANSCRIBE]
+    def add(self, window: Window, outputs: Mapping[str, Any]) -> None:
+        path: _Path = outputs[TASK.name]
         if not np.isfinite(path.posteriors).all():
             raise FloatingPointError("the model gave numbers that are not finite")
         start = window.start // self._head.stride
         stop = start + len(path.ids)
         first = start
         if start < self._end:
-            first += best_seam(self._ids[start : self._end], path.ids[: self._end - start])
+            first += best_seam(
+                self._ids[start : self._end], path.ids[: self._end - start], enough=self._head.enough
+            )
         elif start > self._end > 0:
             self._part_words(path.ids)
         self._ids[first:stop] = path.ids[first - start :]
@@ -105,6 +132,10 @@ class TranscriptReading:
                 self._logits[self._end, delimiter] = 0.0
 
     def finish(self) -> Values:
+        import torch
+
+        from w2vbert.decoding.greedy import read_path
+
         head = self._head
         if self._logits is None:
             return self._values(read_path(self._ids, self._posteriors, head.tokenizer))
@@ -138,7 +169,7 @@ def word_rows(words: Sequence[Word], frame_s: float) -> list[dict[str, Any]]:
     ]
 
 
-def best_seam(before: Ids, after: Ids) -> int:
+def best_seam(before: Ids, after: Ids, *, enough: int = 10) -> int:
     """Where to go over from one window's path to the next one's, which both cover these frames.
 
     Both windows hear the same words there, but each sees one side better and may emit a token some frames
@@ -147,6 +178,7 @@ def best_seam(before: Ids, after: Ids) -> int:
 
     Args:
         before, after: (n,) ids of the two paths.
+        enough: frames that agree on both sides of a seam; more are no better.
 
     Returns:
         0 to n: frames before it are the first path's.
@@ -161,5 +193,54 @@ def best_seam(before: Ids, after: Ids) -> int:
     seams = np.arange(n + 1)
     run_before = seams - breaks_before[seams]
     run_after = breaks_after[seams + 1] - (seams + 1)
-    agreement = np.minimum(np.minimum(run_before, run_after), _ENOUGH)
+    agreement = np.minimum(np.minimum(run_before, run_after), enough)
     return int(np.lexsort((np.abs(2 * seams - n), -agreement))[0])
+
+
+def _model() -> type[Wav2Vec2BertForCTC]:
+    from w2vbert.heads import Wav2Vec2BertForCTC
+
+    return Wav2Vec2BertForCTC
+
+
+def _columns(options: TranscriptOptions, config: Any) -> dict[str, pa.DataType]:
+    nbest = NBEST_COLUMNS if options.nbest > 1 else {}
+    return TRANSCRIPT_COLUMNS | nbest | (ALIGNMENT_COLUMNS if options.align else {})
+
+
+def _check(checkpoint: CheckpointFiles, model: Any) -> str | None:
+    from w2vbert.processor import Wav2Vec2BertProcessor
+
+    if "vocab.json" not in checkpoint.files:
+        return "no vocab.json there; transcribing needs a CTC checkpoint's vocabulary."
+    Wav2Vec2BertProcessor.from_pretrained(checkpoint.settings())  # raises where they do not fit together
+    return None
+
+
+def _read_files(options: TranscriptOptions, checkpoint: CheckpointFiles, storage: Storage) -> TaskFiles:
+    """Lexicon and language model."""
+    from pipeline.tasks.decoding.files import read_decoding_files
+    from w2vbert.processor import Wav2Vec2BertProcessor
+
+    tokenizer = Wav2Vec2BertProcessor.from_pretrained(checkpoint.settings()).tokenizer
+    return read_decoding_files(options, tokenizer, storage)
+
+
+def _metric(options: TranscriptOptions, storage: Storage) -> WordErrors:
+    return WordErrors()
+
+
+TASK = Task(
+    name="transcribe",
+    does="transcribes",
+    about="Transcribe a speech corpus: audio shards in, a Parquet table of transcripts out.",
+    makes="a transcript",
+    model=_model,
+    options=TranscriptOptions,
+    columns=_columns,
+    column_names=frozenset({*TRANSCRIPT_COLUMNS, *NBEST_COLUMNS, *ALIGNMENT_COLUMNS}),
+    check=_check,
+    read_files=_read_files,
+    head=TranscriptHead,
+    metric=_metric,
+)

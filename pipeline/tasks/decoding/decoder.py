@@ -1,4 +1,4 @@
-"""From the logits of a recording to readings of it, and to the times of a reference's words."""
+"""From the logits of a recording to hypotheses, and to the times of a reference's words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from pipeline.spec import TranscriptOptions
 from pipeline.tasks.decoding.files import DecodingFiles, beam_decoder
+from pipeline.tasks.decoding.options import TranscriptOptions
 from w2vbert.decoding import cuda_beam
 from w2vbert.decoding.alignment import AlignmentError, WordAlignment, align_words, tokens_of
 from w2vbert.decoding.beam import Hypothesis, as_hypothesis
@@ -23,7 +23,7 @@ MAX_ALIGNED_CELLS = 1 << 29
 
 
 class Search(Enum):
-    """How readings are found."""
+    """How hypotheses are found."""
 
     GREEDY = "greedy"
     BEAM = "beam"
@@ -40,7 +40,7 @@ def choose_search(options: TranscriptOptions, *, on_gpu: bool) -> Search:
 
 
 class Decoder:
-    """Reads logits as the options ask.
+    """Decodes logits as the options ask.
 
     Attributes:
         needs_logits: False where ids and posteriors of the best path (`w2vbert.decoding.greedy.best_path`)
@@ -69,7 +69,7 @@ class Decoder:
             self._search = beam_decoder(options, files, tokenizer)
 
     def read(self, logits: Tensor) -> list[Hypothesis]:
-        """The readings of one recording, best first: one, or `nbest` at most.
+        """The hypotheses of one recording, best first: one, or `nbest` at most.
 
         Args:
             logits: (frames, vocab), finite, one frame or more, on any device.

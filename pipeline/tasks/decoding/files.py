@@ -12,8 +12,8 @@ import numpy as np
 
 from pipeline.errors import JobError
 from pipeline.node_files import Files, digest_of, directory_of
-from pipeline.spec import TranscriptOptions
 from pipeline.storage import Storage
+from pipeline.tasks.decoding.options import TranscriptOptions
 from w2vbert.decoding.beam import BeamDecoder, LanguageModelError, LexiconError, load_ngrams, read_lexicon
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 

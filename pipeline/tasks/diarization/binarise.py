@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.spec import DiarizationOptions
+from pipeline.metrics.der import Segment
+from pipeline.tasks.diarization.options import DiarizationOptions
 
 MAX_SPEAKERS = 8  # the bits of `frame_activity`
 
 Probabilities = npt.NDArray[np.float32]
 Activity = npt.NDArray[np.bool_]
-
-
-class Segment(NamedTuple):
-    """One speaker's speech without a pause, in seconds from the start of the clip."""
-
-    speaker: str
-    start_s: float
-    end_s: float
 
 
 def binarise(probabilities: Probabilities, options: DiarizationOptions, frame_s: float) -> Activity:

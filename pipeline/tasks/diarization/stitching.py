@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from pipeline.tasks.diarization.binarise import Probabilities
 
 _SPEAKS = 0.5
-_ENOUGH_FRAMES = 25  # of speech in the overlap (half a second at 20 ms): it alone then decides
+ENOUGH_S = 0.5  # of speech in the overlap: it alone then decides
 _KEEP_ORDER = 1e-9  # between equals, slots stay in order
 
 Vector = npt.NDArray[np.floating]
@@ -26,18 +26,21 @@ class SpeakerStitcher:
 
     Disagreement is the mean |p - q| over the frames of the overlap with the window before in which either of
     the two slots speaks, or over all of it where neither does. There are n such frames of speech, and
-    weight = min(1, n / 25), or 1 without x-vectors. Cosine is that between the slot's x-vector and the mean
-    of those that the recording's speaker had so far, 0 where either has none. Between equals, slots stay in
-    order.
+    weight = min(1, n / enough), or 1 without x-vectors. Cosine is that between the slot's x-vector and the
+    mean of those that the recording's speaker had so far, 0 where either has none. Between equals, slots stay
+    in order.
 
     Where two windows overlap, the first half of the overlap comes from the earlier one.
+
+    Args:
+        enough: frames of speech in the overlap that alone decide; 25 are `ENOUGH_S` at 20 ms.
     """
 
-    def __init__(self, speakers: int) -> None:
+    def __init__(self, speakers: int, *, enough: int = 25) -> None:
         self._speakers = speakers
-        self._settled: list[
-            tuple[int, Probabilities]
-        ] = []  # (first frame, probabilities), up to the last seam
+        self._enough = enough
+        # (first frame, probabilities), up to the last seam
+        self._settled: list[tuple[int, Probabilities]] = []
         self._start = self._seam = 0  # of the last window: its first frame, and the first that counts
         self._last: Probabilities = np.zeros((0, speakers), np.float32)
         self._voices: npt.NDArray[np.float64] | None = None  # (speakers, width): sums of unit x-vectors
@@ -93,7 +96,7 @@ class SpeakerStitcher:
         cost = disagreement
         if voices is not None and self._voices is not None:
             cosine = _unit_vectors(self._voices) @ voices.T
-            weight = np.minimum(frames / _ENOUGH_FRAMES, 1)
+            weight = np.minimum(frames / self._enough, 1)
             cost = weight * disagreement + (1 - weight) * (1 - cosine) / 2
         moved = np.subtract.outer(np.arange(self._speakers), np.arange(self._speakers))
         cost = cost + _KEEP_ORDER * moved**2

@@ -1,15 +1,14 @@
-"""Command line, YAML file and environment of a job, from the one pydantic declaration of its spec."""
+"""Flags, YAML file and environment of a job, from the one pydantic declaration of its spec."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import os
-import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +22,34 @@ from pipeline.spec import JobSpec
 
 ENVIRONMENT_PREFIX = "W2VBERT_"
 Spec = TypeVar("Spec", bound=BaseModel)
-Done = TypeVar("Done")
 _Path = tuple[str, ...]
+# Groups of the help, in order; those of tasks that are not named here come where the dots are.
+_GROUPS = ("", "input", "output", "model", "decoding", "diarization", "…", "running", "cluster", "storage")
+
+
+@dataclass(frozen=True)
+class _Option:
+    """A field of a spec as the user gives it.
+
+    Attributes:
+        path: its name, in a nested declaration after that of the field which holds it.
+        group: of the help.
+        first: stands before the others of the group.
+    """
+
+    path: _Path
+    field: FieldInfo
+    group: str
+    first: bool
+
+    @property
+    def flag(self) -> str:
+        return _flag(self.path)
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Where it stands in the help."""
+        return _GROUPS.index(self.group if self.group in _GROUPS else "…"), 0 if self.first else 1
 
 
 def read_spec(
@@ -46,34 +71,45 @@ def read_spec(
         raise SystemExit(2)
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
-        flags = [_flag(path) for path, _ in _fields(declaration)]
+        flags = [option.flag for option in _options(declaration)]
         parser.error(f"unknown argument {unknown[0]}" + _nearest(unknown[0].split("=")[0], flags))
     flags_given = vars(known)
     config_file = flags_given.pop("config", None)
 
     values: dict[str, Any] = {}
-    for path, field in _fields(declaration):
-        name = ENVIRONMENT_PREFIX + "_".join(path).upper()
+    for option in _options(declaration):
+        name = ENVIRONMENT_PREFIX + "_".join(option.path).upper()
         if name in environment:
             text = environment[name]
-            _set(values, path, text.split() if _is_list(field) else text)
+            _set(values, option.path, text.split() if _is_list(option.field) else text)
     if config_file is not None:
         _merge(values, _read_yaml(config_file, declaration))
-    for path, _ in _fields(declaration):
-        if (value := flags_given.get(".".join(path))) is not None:
-            _set(values, path, value)
+    for option in _options(declaration):
+        if (value := flags_given.get(".".join(option.path))) is not None:
+            _set(values, option.path, value)
     try:
         return declaration.model_validate(values)
     except ValidationError as problem:
-        raise JobError(_explain(problem, program)) from None
+        raise JobError(_explain(problem, _parts(declaration), program)) from None
 
 
-def _fields(declaration: type[BaseModel], prefix: _Path = ()) -> Iterator[tuple[_Path, FieldInfo]]:
+def _parts(declaration: type[BaseModel]) -> Mapping[str, type[BaseModel]]:
+    """The fields of a job's spec whose own fields stand flat."""
+    return declaration.parts() if issubclass(declaration, JobSpec) else {}
+
+
+def _options(declaration: type[BaseModel], prefix: _Path = (), group: str = "") -> Iterator[_Option]:
     for name, field in declaration.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _fields(field.annotation, (*prefix, name))
+        kind = field.annotation
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        if name in _parts(declaration):
+            part = _parts(declaration)[name]
+            yield from _options(part, prefix, part.model_config.get("title") or group)
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _options(kind, (*prefix, name), name)
         else:
-            yield (*prefix, name), field
+            first = field.is_required() or bool(extra.get("first"))
+            yield _Option((*prefix, name), field, str(extra.get("group", group)), first)
 
 
 def _parser(declaration: type[BaseModel], program: str) -> argparse.ArgumentParser:
@@ -87,28 +123,31 @@ def _parser(declaration: type[BaseModel], program: str) -> argparse.ArgumentPars
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the fields below")
-    for path, field in sorted(_fields(declaration), key=partial(_rank, declaration)):
-        if SecretStr in _alternatives(field):
+    groups: dict[str, argparse._ActionsContainer] = {"": parser}
+    for option in sorted(_options(declaration), key=lambda option: option.rank):
+        if SecretStr in _alternatives(option.field):
             continue  # process lists and job logs show flags; secrets come from the environment or the file
-        kind, default = _describe(field)
-        options: dict[str, Any] = {"dest": ".".join(path), "help": f"{field.description} ({kind}; {default})"}
-        if bool in _alternatives(field):
-            options["action"] = argparse.BooleanOptionalAction
-        elif _is_list(field):
-            options |= {"action": "append", "metavar": kind.upper()}
-        elif choices := _choices(field):
-            options["choices"] = choices
-        else:
-            options["metavar"] = kind.upper()
-        options["help"] = options["help"].replace("%", "%%")
-        parser.add_argument(_flag(path), **options)
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        groups[option.group].add_argument(option.flag, **_arguments(option))
     return parser
 
 
-def _rank(declaration: type[BaseModel], named: tuple[_Path, FieldInfo]) -> int:
-    """What must be given comes first in the help, then what only this job has."""
-    (name, *_), field = named
-    return 0 if field.is_required() else 1 if name in declaration.__annotations__ else 2
+def _arguments(option: _Option) -> dict[str, Any]:
+    """What argparse is told of a flag."""
+    field = option.field
+    kind, default = _describe(field)
+    told: dict[str, Any] = {"dest": ".".join(option.path), "help": f"{field.description} ({kind}; {default})"}
+    if bool in _alternatives(field):
+        told["action"] = argparse.BooleanOptionalAction
+    elif _is_list(field):
+        told |= {"action": "append", "metavar": kind.upper()}
+    elif choices := _choices(field):
+        told["choices"] = choices
+    else:
+        told["metavar"] = kind.upper()
+    told["help"] = told["help"].replace("%", "%%")
+    return told
 
 
 def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
@@ -177,12 +216,14 @@ def _read_yaml(file: str, declaration: type[BaseModel]) -> dict[str, Any]:
 def _refuse_unknown(
     values: Mapping[str, Any], declaration: type[BaseModel], file: str, where: str = ""
 ) -> None:
+    parts = _parts(declaration)
+    fields = {name: field for name, field in declaration.model_fields.items() if name not in parts}
+    fields |= {name: field for part in parts.values() for name, field in part.model_fields.items()}
     for name, value in values.items():
-        field = declaration.model_fields.get(str(name))
+        field = fields.get(str(name))
         if field is None:
             raise JobError(
-                f"--config {file}: unknown field '{where}{name}'"
-                + _nearest(str(name), list(declaration.model_fields))
+                f"--config {file}: unknown field '{where}{name}'" + _nearest(str(name), list(fields))
             )
         nested = field.annotation
         if isinstance(value, Mapping) and isinstance(nested, type) and issubclass(nested, BaseModel):
@@ -194,10 +235,11 @@ def _nearest(name: str, names: list[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _explain(problem: ValidationError, program: str) -> str:
+def _explain(problem: ValidationError, parts: Container[str], program: str) -> str:
     lines = []
     for error in problem.errors(include_url=False, include_input=False):
-        name = "_".join(str(part) for part in error["loc"] if not isinstance(part, int))
+        place = [name for name in error["loc"] if isinstance(name, str) and name not in parts]
+        name = "_".join(place)
         if error["type"] == "missing":
             lines.append(f"{name} is missing: give {_flag((name,))}, or '{name}:' in the --config file")
         else:
@@ -205,57 +247,3 @@ def _explain(problem: ValidationError, program: str) -> str:
             # A rule on several fields names them itself.
             lines.append(f"{name}: {message}" if name else message)
     return "\n".join([*lines, f"(python {program} --help lists every field)"])
-
-
-def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, program: str) -> int:
-    """A job from its command line (None: this process's) to its exit status.
-
-    0: complete, or planned; 2: bad configuration; 3: more error rows than --max-error-rate.
-    """
-    try:
-        spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
-        # After the flags are read: --help and mistakes should not wait for torch.
-        if spec.plan:
-            from pipeline.reports import plan
-
-            print(plan.for_the_eye(plan.look_ahead(spec)))
-            return 0
-        from pipeline.job import run
-        from pipeline.reports.summary import for_the_eye
-
-        summary = run(spec)
-    except JobError as problem:
-        return _fail(program, problem)
-    print(for_the_eye(summary))
-    if summary["error_rate"] > spec.max_error_rate:
-        print(
-            f"{program}: {summary['error_rate']:.1%} of the clips are error rows, "
-            f"more than --max-error-rate {spec.max_error_rate:g}",
-            file=sys.stderr,
-        )
-        return 3
-    return 0
-
-
-def run_tool(
-    declaration: type[Spec],
-    work: Callable[[Spec], Done],
-    show: Callable[[Done], str],
-    arguments: Sequence[str] | None,
-    *,
-    program: str,
-) -> int:
-    """A tool on a finished table, from its command line to its exit status: 0 done, 2 bad configuration."""
-    try:
-        done = work(read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program))
-    except JobError as problem:
-        return _fail(program, problem)
-    print(show(done))
-    return 0
-
-
-def _fail(program: str, problem: JobError) -> int:
-    """Prints what stopped the job; the exit status for it."""
-    message = str(problem).replace("\n", "\n  ")
-    print(f"{program}: {message}", file=sys.stderr)
-    return 2

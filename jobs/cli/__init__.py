@@ -1,0 +1,84 @@
+"""The commands of jobs/: from a command line to an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from jobs.cli.flags import ENVIRONMENT_PREFIX, read_spec
+from pipeline.errors import JobError
+from pipeline.spec import JobSpec, annotate_spec, job_spec
+
+__all__ = ["ENVIRONMENT_PREFIX", "command", "read_spec", "run_job", "run_tool"]
+
+Spec = TypeVar("Spec", bound=BaseModel)
+Done = TypeVar("Done")
+
+
+def command(job: str) -> Callable[..., int]:
+    """The `main` of jobs/<job>.py: of a task's name the job that makes this annotation, of "annotate" any."""
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        """The exit status; see `run_job`."""
+        # Here and not at import, so that the job knows tasks that were registered since.
+        declaration = annotate_spec() if job == "annotate" else job_spec(job)
+        return run_job(declaration, arguments, program=f"jobs/{job}.py")
+
+    return main
+
+
+def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, program: str) -> int:
+    """A job from its command line (None: this process's) to its exit status.
+
+    0: complete, or planned; 2: bad configuration; 3: more error rows than --max-error-rate.
+    """
+    try:
+        spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
+        # After the flags are read: --help and mistakes should not wait for torch.
+        if spec.table.plan:
+            from pipeline.reports import plan
+
+            print(plan.for_the_eye(plan.look_ahead(spec)))
+            return 0
+        from pipeline.job import run
+        from pipeline.reports.summary import for_the_eye
+
+        summary = run(spec)
+    except JobError as problem:
+        return _fail(program, problem)
+    print(for_the_eye(summary))
+    if summary["error_rate"] > spec.table.max_error_rate:
+        print(
+            f"{program}: {summary['error_rate']:.1%} of the clips are error rows, "
+            f"more than --max-error-rate {spec.table.max_error_rate:g}",
+            file=sys.stderr,
+        )
+        return 3
+    return 0
+
+
+def run_tool(
+    declaration: type[Spec],
+    work: Callable[[Spec], Done],
+    show: Callable[[Done], str],
+    arguments: Sequence[str] | None,
+    *,
+    program: str,
+) -> int:
+    """A tool on a finished table, from its command line to its exit status: 0 done, 2 bad configuration."""
+    try:
+        done = work(read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program))
+    except JobError as problem:
+        return _fail(program, problem)
+    print(show(done))
+    return 0
+
+
+def _fail(program: str, problem: JobError) -> int:
+    """Prints what stopped the job; the exit status for it."""
+    message = str(problem).replace("\n", "\n  ")
+    print(f"{program}: {message}", file=sys.stderr)
+    return 2
