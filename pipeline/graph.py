@@ -23,7 +23,7 @@ from pipeline.table.schema import COST_COLUMNS, feature_schema, output_schema
 from pipeline.tasks.build import columns_of
 from pipeline.tasks.decoding.files import DecodingFiles
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.decoding.greedy import ENCODER_FRAME_SECONDS, total_stride
+from w2vbert.decoding.greedy import total_stride
 
 # torch keeps up to 1,024 compiled operations by the shapes of their operands, in oneDNN and in the layer
 # above it. Packs hardly ever have the same shape twice: they would pile up, and leave the heap full of holes.
@@ -109,9 +109,9 @@ def annotated(
 def window_plan(spec: JobSpec, backbones: Sequence[Backbone]) -> WindowPlan:
     """Windows in frames, starting where frames after an adapter start too."""
     align = max(total_stride(config) for config in configs(backbones).values())
-    return WindowPlan(
-        round(spec.window_s / ENCODER_FRAME_SECONDS), round(spec.overlap_s / ENCODER_FRAME_SECONDS), align
-    )
+    first = next(iter(backbones[0].checkpoints.values()))
+    frame_s = feature_extractor(first.settings()).frame_s
+    return WindowPlan(round(spec.window_s / frame_s), round(spec.overlap_s / frame_s), align)
 
 
 def configs(backbones: Sequence[Backbone]) -> dict[Task, Wav2Vec2BertConfig]:

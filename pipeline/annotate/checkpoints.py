@@ -31,8 +31,8 @@ from w2vbert.heads import (
     Wav2Vec2BertForXVector,
 )
 from w2vbert.heads.task import TaskModel
+from w2vbert.pretrained.digest import backbone_digest
 from w2vbert.pretrained.hub import CheckpointNotFoundError
-from w2vbert.pretrained.model import backbone_digest
 from w2vbert.pretrained.weights import CheckpointError, enumerate_names
 from w2vbert.processor import Wav2Vec2BertProcessor
 

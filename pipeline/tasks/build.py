@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import torch
 
-from pipeline.annotate.checkpoints import CheckpointFiles, load_models
+from pipeline.annotate.checkpoints import CheckpointFiles, feature_extractor, load_models
 from pipeline.spec import DiarizationOptions, JobSpec, LabelOptions, Task, TranscriptOptions, options
 from pipeline.table import schema
 from pipeline.tasks.base import Head
@@ -39,15 +39,16 @@ def build_heads(
     for task, model in models.items():
         match model:
             case Wav2Vec2BertForCTC():
-                tokenizer = Wav2Vec2BertProcessor.from_pretrained(checkpoints[task].settings()).tokenizer
-                decoder = Decoder(options(spec, TranscriptOptions), decoding, tokenizer, device)
-                heads[task] = TranscriptHead(model, tokenizer, decoder)
+                processor = Wav2Vec2BertProcessor.from_pretrained(checkpoints[task].settings())
+                decoder = Decoder(options(spec, TranscriptOptions), decoding, processor.tokenizer, device)
+                heads[task] = TranscriptHead(model, processor, decoder)
             case Wav2Vec2BertForSequenceClassification():
                 heads[task] = LabelHead(model, options(spec, LabelOptions))
             case Wav2Vec2BertForXVector():
                 heads[task] = EmbeddingHead(model)
             case Wav2Vec2BertForAudioFrameClassification():
-                heads[task] = DiarizationHead(model, options(spec, DiarizationOptions))
+                frame_s = feature_extractor(checkpoints[task].settings()).frame_s
+                heads[task] = DiarizationHead(model, options(spec, DiarizationOptions), frame_s)
     return heads
 
 

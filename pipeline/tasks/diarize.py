@@ -15,7 +15,6 @@ from pipeline.tasks.base import Clip, Piece, Values
 from pipeline.tasks.diarization.binarise import activity, binarise, segments
 from pipeline.tasks.diarization.stitching import SpeakerStitcher
 from pipeline.tasks.embed import EmbeddingHead
-from w2vbert.decoding.greedy import ENCODER_FRAME_SECONDS
 from w2vbert.heads import Wav2Vec2BertForAudioFrameClassification
 from w2vbert.model import Encoding
 
@@ -32,9 +31,11 @@ class DiarizationHead:
         self,
         model: Wav2Vec2BertForAudioFrameClassification,
         options: DiarizationOptions,
+        frame_s: float,
     ) -> None:
         self.model = model
         self.options = options
+        self.frame_s = frame_s
         self.voices: EmbeddingHead | None = None
 
     def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[Floats]:
@@ -84,8 +85,8 @@ class DiarizationReading:
             probabilities = self._stitcher.finish(clip.frames)
         else:
             probabilities = np.zeros((clip.frames, self._speakers), np.float32)
-        active = binarise(probabilities, options, ENCODER_FRAME_SECONDS)
-        found = segments(active, ENCODER_FRAME_SECONDS, clip.duration_s)
+        active = binarise(probabilities, options, self._head.frame_s)
+        found = segments(active, self._head.frame_s, clip.duration_s)
         return {
             "segments": [segment._asdict() for segment in found],
             "frame_activity": activity(active),

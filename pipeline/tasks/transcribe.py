@@ -15,10 +15,10 @@ from pipeline.features.windows import Window
 from pipeline.spec import Task
 from pipeline.tasks.base import Clip, Piece, Values, model_stride
 from pipeline.tasks.decoding.decoder import Decoder
-from w2vbert.decoding.greedy import Transcript, Word, best_path, read_path, seconds_per_frame
+from w2vbert.decoding.greedy import Transcript, Word, best_path, read_path, total_stride
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.model import Encoding
-from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
+from w2vbert.processor import Wav2Vec2BertProcessor
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -38,13 +38,13 @@ class _Path:
 class TranscriptHead:
     """Wav2Vec2BertForCTC with a decoder."""
 
-    def __init__(self, model: Wav2Vec2BertForCTC, tokenizer: Wav2Vec2CTCTokenizer, decoder: Decoder) -> None:
+    def __init__(self, model: Wav2Vec2BertForCTC, processor: Wav2Vec2BertProcessor, decoder: Decoder) -> None:
         self.model = model
-        self.tokenizer = tokenizer
+        self.tokenizer = processor.tokenizer
         self.decoder = decoder
         self.stride = model_stride(model)
-        self.frame_s = seconds_per_frame(model.config)
-        self.delimiter = tokenizer.word_delimiter_token_id
+        self.frame_s = processor.feature_extractor.frame_s * total_stride(model.config)
+        self.delimiter = self.tokenizer.word_delimiter_token_id
 
     def outputs(self, encoding: Encoding, pieces: Sequence[Piece]) -> Sequence[_Path]:
         logits = self.model.frame_logits(encoding)
