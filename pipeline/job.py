@@ -105,7 +105,6 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     source = AudioShards(work, storage, carried, census=ledger.census_uri(work.run_id))
     passes: Any = ray.remote(num_cpus=0)(Passes).remote()
     dataset = annotated(source, spec, shares, backbones, files, carried, storage, metadata, passes)
-    columns = columns_of(spec.tasks, options, configs_of(backbones))
     dataset.write_parquet(
         path_of(output),
         filesystem=storage.arrow_filesystem(output),

@@ -1,9 +1,9 @@
 """What a job is told. One declaration is the command line, the YAML file and the environment (see jobs/cli).
 
 A `JobSpec` is composed of parts: what to read, how to compute, what to write, and the options of each task.
-Wherever a user gives or sees their fields, these stand flat beside each other. `job_spec` makes the spec of one
-task's job, `annotate_spec` that of the job for any of them; both can also be imported from here by their names,
-`TranscribeSpec`, `AnnotateSpec` and so on.
+Wherever a user gives or sees their fields, these stand flat beside each other. `job_spec` makes the spec of
+one task's job, `annotate_spec` that of the job for any of them; both can also be imported from here by their
+names, `TranscribeSpec`, `AnnotateSpec` and so on.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CorpusSpec(BaseModel):
     )
     channel: str = Field(
         "mean",
-        description="channel of multichannel audio to use: 'mean' of all, 'left', 'right', or an index from 0",
+        description="channel of multichannel audio: 'mean' of all, 'left', 'right', or an index from 0",
         json_schema_extra=CHANGES_OUTPUT,
     )
     max_duration_s: float | None = Field(
@@ -65,8 +65,8 @@ class CorpusSpec(BaseModel):
     )
     vad: str | None = Field(
         None,
-        description="annotate speech only, as 'energy' finds it, or 'module:Class', a voice-activity detector "
-        "of your own; unset: annotate everything",
+        description="annotate speech only, as 'energy' finds it, or 'module:Class', a voice-activity "
+        "detector of your own; unset: annotate everything",
         json_schema_extra=CHANGES_OUTPUT,
     )
     storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="access to s3://")

@@ -7,18 +7,19 @@ side is read by the other. A field unknown to us is kept and written back.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from w2vbert.encoder.activations import ACTIVATIONS
-from w2vbert.pretrained.hub import checkpoint_file, read_json
+from w2vbert.encoder.positions import POSITION_SCHEMES
+from w2vbert.pretrained.hub import Source, read_json
 
 CONFIG_NAME = "config.json"
 
-PositionEmbeddingsType = Literal["relative_key", "relative", "rotary"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
 
@@ -42,9 +43,6 @@ class Wav2Vec2BertConfig:
     - `max_source_positions`: frames for which the published code tabulates the sinusoids of `relative` in
       advance. Its table grows when it must, and ours are computed for the frames at hand: it limits nothing.
     - `output_hidden_size`: width after the adapter; `None` means `hidden_size`.
-    - `adapter_reads_padding` (ours, default `False`): the published implementation lets the strided
-      convolutions of the adapter read whatever the encoder left in the padding after a clip, so a clip's
-      result depends on the batch it came in. `True` reproduces those numbers in `forward`, to the digit.
 
     Raises:
         ConfigError: a value that no model can have; names the field and the reason.
@@ -80,7 +78,7 @@ class Wav2Vec2BertConfig:
     mask_feature_min_masks: int = 0
 
     # Positions
-    position_embeddings_type: PositionEmbeddingsType | None = "relative_key"
+    position_embeddings_type: str | None = "relative_key"
     rotary_embedding_base: int = 10000
     max_source_positions: int = 5000
     left_max_position_embeddings: int = 64
@@ -98,7 +96,6 @@ class Wav2Vec2BertConfig:
     adapter_act: str = "relu"
     use_intermediate_ffn_before_adapter: bool = False
     output_hidden_size: int | None = None
-    adapter_reads_padding: bool = False
 
     # Heads
     ctc_loss_reduction: str = "sum"
@@ -222,36 +219,23 @@ class Wav2Vec2BertConfig:
         return config
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **overrides: Any,
-    ) -> Self:
-        """Read `config.json` of a local directory or of a repository on the hub; `overrides` win over it.
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], **kwargs: Any) -> Self:
+        """Read `config.json` of a checkpoint.
+
+        Args:
+            name_or_path: a directory, or an id on the Hugging Face hub.
+            kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); fields that win over the file's.
 
         Raises:
             CheckpointNotFoundError: there is no such file.
             ConfigError: as `from_dict`, or the file is no JSON object.
         """
-        path = checkpoint_file(
-            name_or_path,
-            CONFIG_NAME,
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        )
-        assert path is not None  # `required` is the default there
+        path = Source.take(name_or_path, kwargs).file(CONFIG_NAME)
         try:
             content = read_json(path)
         except ValueError as error:
             raise ConfigError(CONFIG_NAME, str(error)) from error
-        return cls.from_dict(content, **overrides)
+        return cls.from_dict(content, **kwargs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Wav2Vec2BertConfig) and self.to_dict() == other.to_dict()
@@ -271,7 +255,7 @@ class Wav2Vec2BertConfig:
         _check_real("layer_norm_eps", self.layer_norm_eps, lowest=0.0)
         _check_real("initializer_range", self.initializer_range, lowest=0.0)
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
+            if getattr(self, name) not in tuple(choices):  # a value may be unhashable
                 known = ", ".join(repr(choice) for choice in choices)
                 raise ConfigError(name, f"must be one of {known}, is {getattr(self, name)!r}")
         if self.vocab_size is not None:
@@ -290,16 +274,10 @@ class Wav2Vec2BertConfig:
             raise ConfigError(
                 "output_hidden_size", f"{self.encoded_size} does not divide into {heads} attention heads"
             )
-        if self.position_embeddings_type == "rotary" and self.head_size % 2:
-            raise ConfigError(
-                "position_embeddings_type",
-                f"'rotary' turns pairs of values, so the head size must be even, is {self.head_size}",
-            )
-        if self.position_embeddings_type == "relative" and self.hidden_size % 2:
-            raise ConfigError(
-                "position_embeddings_type",
-                f"'relative' pairs sines with cosines, so hidden_size must be even, is {self.hidden_size}",
-            )
+        try:
+            POSITION_SCHEMES[self.position_embeddings_type].check(self)
+        except ValueError as error:
+            raise ConfigError("position_embeddings_type", str(error)) from None
         if self.conv_depthwise_kernel_size % 2 == 0:
             raise ConfigError(
                 "conv_depthwise_kernel_size", f"must be odd, is {self.conv_depthwise_kernel_size}"
@@ -361,10 +339,10 @@ _PROBABILITIES = (
     "mask_time_prob",
     "mask_feature_prob",
 )
-_CHOICES: dict[str, tuple[object, ...]] = {
-    "hidden_act": tuple(ACTIVATIONS),
-    "adapter_act": tuple(ACTIVATIONS),
-    "position_embeddings_type": ("relative_key", "relative", "rotary", None),
+_CHOICES: dict[str, Collection[object]] = {
+    "hidden_act": ACTIVATIONS,
+    "adapter_act": ACTIVATIONS,
+    "position_embeddings_type": POSITION_SCHEMES,
     "ctc_loss_reduction": ("sum", "mean", "none"),
     "problem_type": ("regression", "single_label_classification", "multi_label_classification", None),
 }

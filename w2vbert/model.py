@@ -20,7 +20,7 @@ from w2vbert.encoder.conformer import Encoder, FeatureProjection, FeedForward
 from w2vbert.encoder.layout import Layout
 from w2vbert.encoder.masking import span_mask
 from w2vbert.outputs import Wav2Vec2BertBaseModelOutput
-from w2vbert.packing import Packed, lengths_of_mask
+from w2vbert.packing import Packed
 from w2vbert.pretrained.model import PreTrainedModel
 
 
@@ -33,8 +33,8 @@ class Encoding:
         extract_features: the layer-normalised input features.
         hidden_states: input of the first encoder layer and output of each, before any adapter:
             `num_hidden_layers + 1` of them; `None` if not asked for.
-        attentions: (batch, heads, max_length, max_length) of each encoder layer, zero in padding, without the
-            frames that are not attended to; `None` if not asked for.
+        attentions: (batch, heads, max_length, max_length) of each encoder layer, zero in padding, without
+            partly filled last frames; `None` if not asked for.
     """
 
     last_hidden_state: Packed
@@ -69,9 +69,8 @@ class Wav2Vec2BertModel(PreTrainedModel):
             bound = module.projection.in_features**-0.5
             nn.init.uniform_(module.projection.weight, -bound, bound)
             nn.init.uniform_(module.projection.bias, -bound, bound)
-        elif isinstance(module, SelfAttention) and module.position_embeddings_type == "relative":
-            nn.init.xavier_uniform_(module.pos_bias_u)
-            nn.init.xavier_uniform_(module.pos_bias_v)
+        elif isinstance(module, SelfAttention):
+            module.scheme.init_parameters(module)
         elif isinstance(module, Wav2Vec2BertModel) and hasattr(module, "masked_spec_embed"):
             nn.init.uniform_(module.masked_spec_embed)
 
@@ -132,15 +131,16 @@ class Wav2Vec2BertModel(PreTrainedModel):
         The published extractor's mask leaves out a last frame that the audio fills only in part; the
         published model computes that frame all the same and the published decoding reads it. To have it,
         keep it in the features (`extract(keep_partial=True)`) and leave it out of `num_valid`: it looks at
-        the clip, and no attended frame looks at it. Each clip then gets what the published model gives it
+        the clip, and no valid frame looks at it. Each clip then gets what the published model gives it
         alone, whatever the batch.
 
         Args:
             features: (total, feature_projection_input_dim).
-            num_valid: how many first frames of each clip attention and convolution may see; all of them when
-                omitted. States come back for every frame of `features`. An adapter convolves over every
-                frame too and masks its own attention as published, so its frames are
-                `output_lengths(features.lengths)`, and the last of a clip may have read the partial one.
+            num_valid: how many frames of each clip the audio fills wholly; all of them when omitted.
+                Attention and convolution look at no others. States come back for every frame of `features`.
+                An adapter convolves over every frame too and masks its own attention as published, so its
+                frames are `output_lengths(features.lengths)`, and the last of a clip may have read the
+                partial one.
             mask_time_indices: (batch, max_length), as in `forward`.
             generator: source of the random masks of training; torch's default one when omitted.
 
@@ -149,8 +149,23 @@ class Wav2Vec2BertModel(PreTrainedModel):
             ValueError: `num_valid` is not one number per clip, from 1 to the clip's frames.
         """
         layout = Layout(features.lengths, features.frames.device, num_valid=num_valid)
-        return self._encode(
-            features.frames, layout, mask_time_indices, output_hidden_states, output_attentions, generator
+        frames, extracted = self.feature_projection(features.frames)
+        frames = self._spec_augment(frames, layout, mask_time_indices, generator)
+        encoded = self.encoder(
+            frames, layout, hidden_states=output_hidden_states, attentions=output_attentions
+        )
+        frames, states = encoded.frames, encoded.hidden_states
+        lengths = layout.lengths
+        if self.intermediate_ffn is not None:
+            frames = frames + 0.5 * self.intermediate_ffn(frames)
+        if self.adapter is not None:
+            frames, after = self.adapter(frames, layout)
+            lengths = after.lengths
+        return Encoding(
+            last_hidden_state=Packed(frames, lengths),
+            extract_features=features.with_frames(extracted),
+            hidden_states=None if states is None else tuple(map(features.with_frames, states)),
+            attentions=encoded.attentions,
         )
 
     def encode_padded(
@@ -168,55 +183,12 @@ class Wav2Vec2BertModel(PreTrainedModel):
         Raises:
             MaskError, ClipTooShortError: as `forward`.
         """
-        if self.config.add_adapter and self.config.adapter_reads_padding and attention_mask is not None:
-            batch, longest = input_features.shape[:2]
-            num_valid = lengths_of_mask(attention_mask, shape=(batch, longest))
-            frames = input_features.flatten(0, 1)
-            layout = Layout((longest,) * batch, frames.device, num_valid=num_valid)
-        else:
-            packed = Packed.from_padded(input_features, attention_mask)
-            frames, layout = packed.frames, Layout(packed.lengths, packed.frames.device)
-        return self._encode(
-            frames,
-            layout,
-            mask_time_indices,
-            output_hidden_states,
-            output_attentions,
-            generator,
-            keep_unattended=False,
-        )
-
-    def _encode(
-        self,
-        features: Tensor,
-        layout: Layout,
-        mask_time_indices: Tensor | None,
-        output_hidden_states: bool,
-        output_attentions: bool,
-        generator: torch.Generator | None,
-        *,
-        keep_unattended: bool = True,
-    ) -> Encoding:
-        def packed(frames: Tensor, layout: Layout) -> Packed:
-            if keep_unattended:
-                return Packed(frames, layout.lengths)
-            return Packed(layout.without_padding(frames), layout.num_valid)
-
-        frames, extracted = self.feature_projection(features)
-        frames = self._spec_augment(frames, layout, mask_time_indices, generator)
-        encoded = self.encoder(
-            frames, layout, hidden_states=output_hidden_states, attentions=output_attentions
-        )
-        frames, states, after = encoded.frames, encoded.hidden_states, layout
-        if self.intermediate_ffn is not None:
-            frames = frames + 0.5 * self.intermediate_ffn(frames)
-        if self.adapter is not None:
-            frames, after = self.adapter(frames, layout)
-        return Encoding(
-            last_hidden_state=packed(frames, after),
-            extract_features=packed(extracted, layout),
-            hidden_states=None if states is None else tuple(packed(state, layout) for state in states),
-            attentions=encoded.attentions,
+        return self.encode(
+            Packed.from_padded(input_features, attention_mask),
+            mask_time_indices=mask_time_indices,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            generator=generator,
         )
 
     def _spec_augment(

@@ -12,7 +12,7 @@ from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.decoding.greedy import total_stride
 from w2vbert.features.batch import BatchFeature
 from w2vbert.features.extractor import PROCESSOR_FILE, SeamlessM4TFeatureExtractor
-from w2vbert.pretrained.hub import checkpoint_file, read_json
+from w2vbert.pretrained.hub import Source, read_json
 from w2vbert.tokenizer.collapse import TokenIds, Wav2Vec2CTCTokenizerOutput
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
@@ -118,7 +118,7 @@ class Wav2Vec2BertProcessor:
 
     @property
     def seconds_per_frame(self) -> float:
-        """How far apart logit frames are."""
+        """Seconds from one logit frame to the next."""
         return self._seconds(1)
 
     def word_times(self, token_ids: TokenIds) -> list[dict[str, Any]]:
@@ -137,40 +137,27 @@ class Wav2Vec2BertProcessor:
         ]
 
     def _seconds(self, frames: int) -> float:
-        extractor = self.feature_extractor
-        samples = frames * self.frame_stride * extractor.stride * extractor.fbank.frame_shift
-        return samples / extractor.sampling_rate
+        return self.feature_extractor.seconds(frames * self.frame_stride)
 
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
-        *,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        **overrides: Any,
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> Wav2Vec2BertProcessor:
         """The processor of a checkpoint, as transformers 4 or 5 lays it out.
 
         Args:
             pretrained_model_name_or_path: a directory or a hub id.
-            overrides: arguments of the tokenizer, such as `target_lang`.
+            kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); arguments of the tokenizer, such
+                as `target_lang`.
 
         Raises:
             CheckpointNotFoundError: no such checkpoint, no features or no vocabulary in it.
             ValueError: a file that cannot be, or arguments that cannot.
         """
-        hub: dict[str, Any] = {
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only,
-            "token": token,
-            "revision": revision,
-        }
+        name, source = pretrained_model_name_or_path, Source.take(pretrained_model_name_or_path, kwargs)
 
         def content(filename: str) -> dict[str, Any] | None:
-            path = checkpoint_file(pretrained_model_name_or_path, filename, **hub, required=False)
+            path = source.find(filename)
             return read_json(path) if path else None
 
         model = content("config.json")
@@ -179,8 +166,8 @@ class Wav2Vec2BertProcessor:
             key: value for key, value in parts.items() if key not in ("feature_extractor", "processor_class")
         }
         return cls(
-            SeamlessM4TFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **hub),
-            Wav2Vec2CTCTokenizer.from_pretrained(pretrained_model_name_or_path, **hub, **overrides),
+            SeamlessM4TFeatureExtractor.from_pretrained(name, **source.options),
+            Wav2Vec2CTCTokenizer.from_pretrained(name, **source.options, **kwargs),
             frame_stride=total_stride(Wav2Vec2BertConfig.from_dict(model)) if model else 1,
             extra=own,
         )

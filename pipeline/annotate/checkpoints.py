@@ -24,7 +24,8 @@ from pipeline.storage import Storage, is_remote, path_of
 from pipeline.tasks.base import Task, TaskFiles
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
-from w2vbert.pretrained.model import PreTrainedModel, backbone_digest
+from w2vbert.pretrained.digest import backbone_digest
+from w2vbert.pretrained.model import PreTrainedModel
 from w2vbert.pretrained.weights import CheckpointError, enumerate_names
 
 _NEEDED = (".json", ".safetensors", ".bin")

@@ -24,7 +24,7 @@ from w2vbert import (
     Wav2Vec2BertForSequenceClassification,
     Wav2Vec2BertForXVector,
 )
-from w2vbert.pretrained.model import backbone_digest
+from w2vbert.pretrained.digest import backbone_digest
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 MEETING = DEMO / "meeting"

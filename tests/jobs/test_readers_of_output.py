@@ -19,7 +19,7 @@ from pipeline.annotate.checkpoints import read_checkpoint
 from pipeline.schema import TRANSCRIPT_COLUMNS, output_schema
 from pipeline.storage import Storage, StorageOptions
 from w2vbert.heads import Wav2Vec2BertForCTC
-from w2vbert.pretrained.model import backbone_digest
+from w2vbert.pretrained.digest import backbone_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS, MODEL = ROOT / "demo" / "corpus", ROOT / "demo" / "checkpoint"

@@ -17,7 +17,7 @@ from tests.parity.test_heads import TASKS, main_output, task_config
 from w2vbert.heads import Wav2Vec2BertForCTC, Wav2Vec2BertForSequenceClassification
 from w2vbert.heads.task import TaskModel
 from w2vbert.model import Wav2Vec2BertModel
-from w2vbert.pretrained.model import backbone_digest
+from w2vbert.pretrained.digest import backbone_digest
 
 PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 

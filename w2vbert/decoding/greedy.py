@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from w2vbert.config import Wav2Vec2BertConfig
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
-ENCODER_FRAME_SECONDS = 0.02  # two fbank frames, each 10 ms after the last
-
 
 @dataclass(frozen=True)
 class Word:
@@ -50,11 +48,6 @@ class Transcript:
 def total_stride(config: Wav2Vec2BertConfig) -> int:
     """Encoder frames in one logit frame: 1 without an adapter."""
     return int(config.adapter_stride**config.num_adapter_layers) if config.add_adapter else 1
-
-
-def seconds_per_frame(config: Wav2Vec2BertConfig) -> float:
-    """How far apart logit frames are: 20 ms times the strides of the adapter."""
-    return ENCODER_FRAME_SECONDS * total_stride(config)
 
 
 def best_path(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,10 +94,10 @@ class AdapterLayer(nn.Module):
 
     def _shorten(self, layout: Layout) -> Layout:
         lengths = adapter_lengths(self.config, layout.lengths)
-        if layout.padding is None:
+        if layout.invalid is None:
             return Layout(lengths, layout.device)
-        # Frames outside the mask are computed to match the published numbers, so the mask is the published
-        # one as well. A sequence without such frames is as it would be alone: all of it is attended to.
+        # The convolution reads a partly filled frame as the published one does, and which of its own frames
+        # are valid follows the published mask. Of a sequence without such a frame, all are.
         kernel, stride = self.config.adapter_kernel_size, self.config.adapter_stride
         num_valid = [
             length if seen == before else min(length, (seen + 2 * (kernel // 2) - kernel) // stride + 1)

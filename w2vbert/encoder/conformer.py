@@ -19,7 +19,7 @@ from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.encoder.activations import ACTIVATIONS
 from w2vbert.encoder.attention import SelfAttention
 from w2vbert.encoder.layout import Layout
-from w2vbert.encoder.positions import rotation, sinusoids
+from w2vbert.encoder.positions import position_scheme
 
 
 class FeatureProjection(nn.Module):
@@ -98,7 +98,7 @@ class ConvolutionModule(nn.Module):
         self.dropout = nn.Dropout(config.conformer_conv_dropout)
 
     def forward(self, frames: Tensor, layout: Layout) -> Tensor:
-        frames = layout.zero_padding(self.layer_norm(frames))
+        frames = layout.zero_invalid(self.layer_norm(frames))
         frames = F.glu(self.pointwise_conv1(frames), dim=-1)
         frames = self.activation(self.depthwise_layer_norm(self.depthwise_conv(frames, layout)))
         output: Tensor = self.dropout(self.pointwise_conv2(frames))
@@ -154,6 +154,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
         super().__init__()
         self.config = config
+        self.scheme = position_scheme(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.gradient_checkpointing = False
@@ -162,8 +163,8 @@ class Encoder(nn.Module):
         self, frames: Tensor, layout: Layout, *, hidden_states: bool = False, attentions: bool = False
     ) -> EncoderOutput:
         """(total, hidden_size) -> the same; `hidden_states` and `attentions` say what to record."""
-        frames = self.dropout(layout.zero_padding(frames))
-        positions = self._positions(frames, layout)
+        frames = self.dropout(layout.zero_invalid(frames))
+        positions = self.scheme.shared(frames, layout)
         states, weights = [frames], []
         for layer in self.layers:
             if not self._skipped():
@@ -185,19 +186,3 @@ class Encoder(nn.Module):
         # LayerDrop, Fan et al. 2019 (arXiv:1909.11556)
         layerdrop = self.config.layerdrop
         return self.training and layerdrop > 0.0 and torch.rand(()).item() < layerdrop
-
-    def _positions(self, frames: Tensor, layout: Layout) -> Tensor | None:
-        """What all layers share of the position scheme."""
-        config = self.config
-        if config.position_embeddings_type == "rotary":
-            return rotation(
-                layout.positions, config.head_size, base=config.rotary_embedding_base, dtype=frames.dtype
-            )
-        if config.position_embeddings_type == "relative":
-            return sinusoids(
-                max(layout.lengths),
-                config.hidden_size,
-                device=frames.device,
-                dtype=frames.dtype,
-            )
-        return None

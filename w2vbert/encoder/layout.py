@@ -14,9 +14,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-# Sequences share an attention call if none is shorter than this part of the longest. A GPU is paid for by
-# the launch and fed by large calls; on a CPU a call costs little and each computed padding frame costs its
-# full price.
+# Sequences share an attention call if none is shorter than this part of the longest. On GPUs launches
+# dominate, so up to 20 % padding is tolerated; on CPUs padding dominates, so only equal
+# lengths are grouped.
 _SIMILAR_ON_CPU = 1.0
 _SIMILAR_ON_GPU = 0.8
 
@@ -27,12 +27,11 @@ class Layout:
 
     Attributes:
         lengths: frames of each sequence.
-        num_valid: how many first frames of each sequence others may look at. Fewer than `lengths` only where
-            frames that a mask leaves out are computed on purpose: `adapter_reads_padding`, and the partial
-            last frame of `Wav2Vec2BertModel.encode`.
+        num_valid: how many first frames of each sequence are valid: no frame looks at the others. Fewer than
+            `lengths` only where a last frame that the audio fills in part is kept.
 
     Raises:
-        ValueError: a sequence with no frame to attend to, or more of them than it has.
+        ValueError: a sequence without a valid frame, or with more of them than frames.
     """
 
     def __init__(
@@ -56,8 +55,8 @@ class Layout:
         for row, (valid, length) in enumerate(zip(self.num_valid, self.lengths, strict=True)):
             if not 1 <= valid <= length:
                 raise ValueError(
-                    f"num_valid: sequence {row} has {length} frames, so from 1 to {length} can be attended "
-                    f"to, not {valid}"
+                    f"num_valid: sequence {row} has {length} frames, so from 1 to {length} of them can be "
+                    f"valid, not {valid}"
                 )
 
     def _per_sequence(self, values: Sequence[int]) -> Tensor:
@@ -75,19 +74,15 @@ class Layout:
         return torch.arange(self.total, device=self.device) - self._per_sequence(self._offsets)[self.rows]
 
     @cached_property
-    def padding(self) -> Tensor | None:
-        """(total, 1) bool: frames that are padding; `None` if there are none, which is the rule."""
+    def invalid(self) -> Tensor | None:
+        """(total, 1) bool: frames that are not valid; `None` if all are, which is the rule."""
         if self.num_valid == self.lengths:
             return None
         return (self.positions >= self._per_sequence(self.num_valid)[self.rows]).unsqueeze(1)
 
-    def without_padding(self, frames: Tensor) -> Tensor:
-        """(total, ...) -> the frames that are not padding."""
-        return frames if self.padding is None else frames[~self.padding[:, 0]]
-
-    def zero_padding(self, frames: Tensor) -> Tensor:
-        """(total, width) with zeros in the frames that are padding."""
-        return frames if self.padding is None else frames.masked_fill(self.padding, 0.0)
+    def zero_invalid(self, frames: Tensor) -> Tensor:
+        """(total, width) with zeros in the frames that are not valid."""
+        return frames if self.invalid is None else frames.masked_fill(self.invalid, 0.0)
 
     def places_after_gaps(self, gap: int) -> Tensor:
         """(total,): where each frame lies once `gap` frames are put before every sequence."""
@@ -170,9 +165,9 @@ class Group:
     Attributes:
         rows: their numbers in the pack.
         length: frames of the longest; the others are filled up to it.
-        keys: how many first frames can be attended to.
+        keys: how many first frames can be looked at.
         tokens: packed index of their frames, batch * length of them.
-        mask: (batch, 1, 1, keys) bool, true where a key is a frame; `None` if all are.
+        mask: (batch, 1, 1, keys) bool, true where a key is a valid frame; `None` if all are.
     """
 
     rows: tuple[int, ...]

@@ -15,7 +15,7 @@ from w2vbert.features.batch import BatchFeature, TensorType, to_tensor
 from w2vbert.features.fbank import Array, Fbank, FbankStream, normalize
 from w2vbert.features.padding import Padding, columns, pad_to, padded_length, round_up
 from w2vbert.features.waveform import Channel, Samples, as_clips, as_samples, finite, mono
-from w2vbert.pretrained.hub import CheckpointNotFoundError, checkpoint_file, read_json
+from w2vbert.pretrained.hub import CheckpointNotFoundError, Source, read_json
 
 CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
 PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested
@@ -84,8 +84,17 @@ class SeamlessM4TFeatureExtractor:
         """The shortest clip with features: one stacked frame, and two frames to take a variance of."""
         return self.fbank.num_samples(max(self.stride, 2))
 
+    @property
+    def frame_s(self) -> float:
+        """Seconds from one stacked frame to the next."""
+        return self.seconds(1)
+
+    def seconds(self, frames: int) -> float:
+        """Seconds from the start of one stacked frame to that of the one `frames` later."""
+        return frames * self.stride * self.fbank.frame_shift / self.sampling_rate
+
     def num_frames(self, num_samples: int) -> int:
-        """Stacked frames of a clip of so many samples."""
+        """Stacked frames that a clip of so many samples fills wholly."""
         return self.fbank.num_frames(num_samples) // self.stride
 
     def __call__(
@@ -252,41 +261,24 @@ class SeamlessM4TFeatureExtractor:
 
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
-        *,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        **overrides: Any,
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> SeamlessM4TFeatureExtractor:
         """The extractor of a checkpoint, as transformers 5 (`processor_config.json`) or 4 lays it out.
 
         Args:
             pretrained_model_name_or_path: a directory or a hub id.
-            overrides: fields to set otherwise than the checkpoint does.
+            kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); fields to set otherwise than the
+                checkpoint does.
 
         Raises:
             CheckpointNotFoundError: no such checkpoint, or neither file in it.
             ValueError: an impossible value, or another kind of feature extractor.
         """
-
-        def find(filename: str) -> Path | None:
-            return checkpoint_file(
-                pretrained_model_name_or_path,
-                filename,
-                revision=revision,
-                cache_dir=cache_dir,
-                token=token,
-                local_files_only=local_files_only,
-                required=False,
-            )
-
+        source = Source.take(pretrained_model_name_or_path, kwargs)
         config: dict[str, Any] | None = None
-        if path := find(PROCESSOR_FILE):
+        if path := source.find(PROCESSOR_FILE):
             config = read_json(path).get("feature_extractor")
-        if config is None and (path := find(CONFIG_FILE)):
+        if config is None and (path := source.find(CONFIG_FILE)):
             config = read_json(path)
         if config is None or path is None:
             raise CheckpointNotFoundError(
@@ -296,7 +288,7 @@ class SeamlessM4TFeatureExtractor:
         kind = config.get("feature_extractor_type", cls.__name__)
         if kind != cls.__name__:
             raise ValueError(f"{path}: feature_extractor_type is {kind}, which Wav2Vec2-BERT does not use")
-        return cls.from_dict({**config, **overrides})
+        return cls.from_dict({**config, **kwargs})
 
     @classmethod
     def from_dict(cls, feature_extractor_dict: Mapping[str, Any]) -> SeamlessM4TFeatureExtractor:

@@ -15,9 +15,8 @@ from w2vbert.heads.task import TaskModel
 from w2vbert.model import Encoding
 from w2vbert.outputs import CausalLMOutput
 from w2vbert.packing import Packed
-from w2vbert.pretrained.hub import CheckpointNotFoundError
-from w2vbert.pretrained.model import CheckpointError, Source
-from w2vbert.pretrained.weights import StoredTensor, enumerate_names, open_safetensors
+from w2vbert.pretrained.hub import CheckpointNotFoundError, Source
+from w2vbert.pretrained.weights import CheckpointError, StoredTensor, enumerate_names, open_safetensors
 
 # Logit of the blank on frames of padding, the other tokens being at 0: a probability of 1 in any precision.
 _CERTAIN = 100.0
@@ -66,7 +65,7 @@ class Wav2Vec2BertForCTC(TaskModel):
         return blank
 
     def frame_logits(self, encoding: Encoding) -> Packed:
-        """Logits of every frame of the encoding, attended to or not: (total_frames, vocab_size)."""
+        """Logits of every frame of the encoding, partly filled ones too: (total_frames, vocab_size)."""
         frames = encoding.last_hidden_state
         return frames.with_frames(self.lm_head(self.dropout(frames.frames)))
 
@@ -138,13 +137,11 @@ class Wav2Vec2BertForCTC(TaskModel):
 
         A `vocab_size` that `config.json` leaves open is taken from the stored head, else from the tokenizer.
         """
-        loaded: Any = super().from_pretrained(
-            pretrained_model_name_or_path, output_loading_info=True, **kwargs
-        )
+        name = pretrained_model_name_or_path
+        loaded: Any = super().from_pretrained(name, output_loading_info=True, **kwargs)
         model, info = loaded
         if target_lang is not None:
-            hub_options = ("revision", "cache_dir", "token", "local_files_only")
-            model.load_adapter(target_lang, **{key: kwargs[key] for key in hub_options if key in kwargs})
+            model.load_adapter(target_lang, **Source.take(name, kwargs).options)
         return (model, info) if output_loading_info else model  # type: ignore[return-value]
 
     @classmethod
@@ -157,35 +154,31 @@ class Wav2Vec2BertForCTC(TaskModel):
         vocab_size = _tokenizer_size(source) if head is None else head.shape[0]
         return Wav2Vec2BertConfig.from_dict(config.to_dict(), vocab_size=vocab_size)
 
-    def load_adapter(
-        self,
-        target_lang: str,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-    ) -> None:
+    def load_adapter(self, target_lang: str, **hub_options: Any) -> None:
         """Replace weights by those of a language: `adapter.<target_lang>.safetensors` beside the checkpoint.
 
         The file holds the head (`lm_head.weight`, `lm_head.bias`), which may have a vocabulary of its own,
         and any other weights of the model that differ for the language.
 
+        Args:
+            target_lang: code of the language, as in the file's name.
+            hub_options: see `w2vbert.pretrained.hub.Source`.
+
         Raises:
             CheckpointNotFoundError: the checkpoint has no such file.
             CheckpointError: the file does not fit the model; the model is left as it was.
         """
+        source = Source.take(self.name_or_path, hub_options)
+        if hub_options:
+            raise TypeError(f"load_adapter() got an unexpected keyword argument {next(iter(hub_options))!r}")
         filename = f"adapter.{target_lang}.safetensors"
-        path = Source(self.name_or_path, revision, cache_dir, token, local_files_only).file(filename)
+        path = source.find(filename)
         if path is None:
             raise CheckpointNotFoundError(
                 f"{self.name_or_path} has no {filename}, so target_lang={target_lang!r} cannot be loaded"
             )
         stored = open_safetensors(path, self.device)
-        head = self.lm_head
-        if "lm_head.weight" in stored and stored["lm_head.weight"].shape != tuple(head.weight.shape):
-            vocab_size = stored["lm_head.weight"].shape[0]
-            head = nn.Linear(head.in_features, vocab_size, device=self.device, dtype=self.dtype)
+        head = self._head_for(stored)
         fresh = {f"lm_head.{name}": tensor for name, tensor in head.state_dict().items()}
         expected = {**self.state_dict(), **fresh}
         misfits = [
@@ -206,20 +199,19 @@ class Wav2Vec2BertForCTC(TaskModel):
         self.load_state_dict({name: tensor.read() for name, tensor in stored.items()}, strict=False)
         self.target_lang = target_lang
 
+    def _head_for(self, stored: Mapping[str, StoredTensor]) -> nn.Linear:
+        """The model's head, or a new one where a file has another vocabulary."""
+        weight = stored.get("lm_head.weight")
+        if weight is None or weight.shape == tuple(self.lm_head.weight.shape):
+            return self.lm_head
+        return nn.Linear(self.lm_head.in_features, weight.shape[0], device=self.device, dtype=self.dtype)
+
 
 def _tokenizer_size(source: Source) -> int | None:
     """Tokens of the tokenizer beside the checkpoint, `None` where there is none."""
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer  # late: few checkpoints need it
 
     try:
-        return len(
-            Wav2Vec2CTCTokenizer.from_pretrained(
-                source.name_or_path,
-                revision=source.revision,
-                cache_dir=source.cache_dir,
-                token=source.token,
-                local_files_only=source.local_files_only,
-            )
-        )
+        return len(Wav2Vec2CTCTokenizer.from_pretrained(source.name_or_path, **source.options))
     except CheckpointNotFoundError:
         return None

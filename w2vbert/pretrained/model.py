@@ -1,37 +1,30 @@
 """Models as checkpoints: a directory, or a repository of the hub, with `config.json` and weights.
 
 State-dict keys are the published ones. A task class keeps the encoder under `wav2vec2_bert.`, the bare model
-has no prefix; this file is the only place that knows how the two fit together. (The family has no older
+has no prefix; `loading` is the only file that knows how the two fit together. (The family has no older
 spellings of its keys: no weight normalisation, and its position tables were never saved.)
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.pretrained import hub
-from w2vbert.pretrained.weights import (
-    CheckpointError,
-    StoredTensor,
-    digest,
-    enumerate_names,
-    open_weights,
-    save_weights,
+from w2vbert.pretrained.hub import Source
+from w2vbert.pretrained.loading import (
+    NoDrawsWithoutMemory,
+    Target,
+    float_dtype,
+    load_weights,
+    target_device,
 )
-
-__all__ = ["CheckpointError", "PreTrainedModel", "backbone_digest", "weights_digest"]
-
-logger = logging.getLogger(__name__)
+from w2vbert.pretrained.weights import StoredTensor, open_weights, save_weights
 
 # What callers of the published `from_pretrained` pass and what changes nothing here: weights are always
 # mapped, and there is one attention, whose backend the encoder chooses.
@@ -43,55 +36,6 @@ _WITHOUT_EFFECT = {
     "resume_download",
     "trust_remote_code",
 }
-
-# The fields of a configuration that change what the encoder computes from given weights, beyond their shapes.
-_BACKBONE_FIELDS = (
-    "hidden_act",
-    "num_attention_heads",
-    "layer_norm_eps",
-    "position_embeddings_type",
-    "rotary_embedding_base",
-    "left_max_position_embeddings",
-    "right_max_position_embeddings",
-    "add_adapter",
-    "adapter_act",
-    "adapter_stride",
-    "adapter_reads_padding",
-)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a checkpoint comes from: a directory or a hub id, and how to ask the hub."""
-
-    name_or_path: str | Path
-    revision: str | None = None
-    cache_dir: str | Path | None = None
-    token: str | bool | None = field(default=None, repr=False)
-    local_files_only: bool = False
-
-    def file(self, filename: str) -> Path | None:
-        """The local path of a file of the checkpoint, `None` where it has none."""
-        return hub.checkpoint_file(
-            self.name_or_path,
-            filename,
-            revision=self.revision,
-            cache_dir=self.cache_dir,
-            token=self.token,
-            local_files_only=self.local_files_only,
-            required=False,
-        )
-
-    def config(self, overrides: Mapping[str, Any]) -> Wav2Vec2BertConfig:
-        """The checkpoint's configuration with some of its fields replaced."""
-        return Wav2Vec2BertConfig.from_pretrained(
-            self.name_or_path,
-            revision=self.revision,
-            cache_dir=self.cache_dir,
-            token=self.token,
-            local_files_only=self.local_files_only,
-            **overrides,
-        )
 
 
 class PreTrainedModel(nn.Module):
@@ -210,10 +154,6 @@ class PreTrainedModel(nn.Module):
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         backbone: PreTrainedModel | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         use_safetensors: bool | None = None,
@@ -234,13 +174,13 @@ class PreTrainedModel(nn.Module):
             device: where the weights go; the CPU when omitted.
             backbone: a loaded encoder that a task model takes as its own: of the checkpoint only the head is
                 read. Models with equal `backbone_digest` may share one.
-            revision, cache_dir, token, local_files_only: as in `huggingface_hub`.
             ignore_mismatched_sizes: initialise weights of another shape anew instead of raising.
             output_loading_info: also return a dictionary of the names that were missing, unexpected or
                 mismatched (with the stored and the expected shape).
             use_safetensors: admit only safetensors (`True`) or only `pytorch_model.bin` (`False`).
-            kwargs: fields of the configuration to replace, such as `vocab_size=32`; also the published
-                `torch_dtype` (for `dtype`) and `device_map` (one device).
+            kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); fields of the configuration to
+                replace, such as `vocab_size=32`; also the published `torch_dtype` (for `dtype`) and
+                `device_map` (one device).
 
         Returns:
             The model; with `output_loading_info` the model and the dictionary.
@@ -255,24 +195,25 @@ class PreTrainedModel(nn.Module):
                 "pickled weights are only read with weights_only=True: anything else can run code"
             )
         torch_dtype, device_map = kwargs.pop("torch_dtype", None), kwargs.pop("device_map", None)
-        target = _device(device_map if device is None else device)
+        on = target_device(device_map if device is None else device)
+        source = Source.take(pretrained_model_name_or_path, kwargs)
         overrides = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
-        source = Source(pretrained_model_name_or_path, revision, cache_dir, token, local_files_only)
         if isinstance(config, Wav2Vec2BertConfig):
             config = Wav2Vec2BertConfig.from_dict(config.to_dict(), **overrides)
         else:
-            config = (source if config is None else replace(source, name_or_path=config)).config(overrides)
-        stored = open_weights(source.file, device=target, use_safetensors=use_safetensors)
+            place = source.name_or_path if config is None else config
+            config = Wav2Vec2BertConfig.from_pretrained(place, **source.options, **overrides)
+        stored = open_weights(source.find, device=on, use_safetensors=use_safetensors)
         config = cls._complete_config(config, source, stored)
-        floats = _float_dtype(torch_dtype if dtype is None else dtype, config, stored)
-        with torch.device("meta"), _NoDrawsWithoutMemory():
+        target = Target(on, float_dtype(torch_dtype if dtype is None else dtype, config, stored))
+        with torch.device("meta"), NoDrawsWithoutMemory():
             model = cls(config)
         model.name_or_path = str(pretrained_model_name_or_path)
-        info = model._load(
-            stored, target, floats, ignore_mismatched_sizes=ignore_mismatched_sizes, backbone=backbone
+        match = load_weights(
+            model, stored, target, backbone=backbone, ignore_mismatched_sizes=ignore_mismatched_sizes
         )
         model.eval()
-        return (model, info) if output_loading_info else model  # type: ignore[return-value]
+        return (model, match.info()) if output_loading_info else model  # type: ignore[return-value]
 
     @classmethod
     def _complete_config(
@@ -280,105 +221,6 @@ class PreTrainedModel(nn.Module):
     ) -> Wav2Vec2BertConfig:
         """Fill in what the class needs and the configuration leaves open."""
         return config
-
-    def _load(
-        self,
-        stored: Mapping[str, StoredTensor],
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        ignore_mismatched_sizes: bool,
-        backbone: PreTrainedModel | None,
-    ) -> dict[str, Any]:
-        """Give a model without memory its weights."""
-        expected = self.state_dict()
-        if backbone is None:
-            stored = self._rename(stored, expected)
-        else:
-            prefix = self.base_model_prefix + "."
-            expected = {name: tensor for name, tensor in expected.items() if not name.startswith(prefix)}
-            stored = {name: tensor for name, tensor in stored.items() if not name.startswith(prefix)}
-        found = stored.keys() & expected.keys()
-        if not found:
-            raise CheckpointError(
-                f"{self.name_or_path}: none of its weights belongs to {type(self).__name__}; it holds "
-                f"{enumerate_names(list(stored), limit=5)}"
-            )
-        mismatched = {
-            (name, stored[name].shape, tuple(expected[name].shape))
-            for name in found
-            if stored[name].shape != expected[name].shape
-        }
-        if mismatched and not ignore_mismatched_sizes:
-            shapes = "; ".join(
-                f"{name} is {stored_shape}, should be {shape}"
-                for name, stored_shape, shape in sorted(mismatched)
-            )
-            raise CheckpointError(
-                f"{self.name_or_path} does not fit the configuration of {type(self).__name__}: {shapes}. "
-                "Correct the configuration, or pass ignore_mismatched_sizes=True to initialise these anew."
-            )
-        taken = found - {name for name, _, _ in mismatched}
-        missing = expected.keys() - found
-        unexpected = stored.keys() - found
-
-        # Drawn first: initialising a tensor that is still without memory does nothing and costs nothing.
-        _materialise(self, set(expected) - taken, device, dtype)
-        with _NoDrawsWithoutMemory():
-            self.init_weights()
-        weights = {name: _cast(stored[name].read().to(device), dtype) for name in sorted(taken)}
-        self.load_state_dict(weights, strict=False, assign=True)
-        if backbone is not None:
-            setattr(self, self.base_model_prefix, backbone)
-        self._report(missing, unexpected, mismatched)
-        return {
-            "missing_keys": set(missing),
-            "unexpected_keys": set(unexpected),
-            "mismatched_keys": mismatched,
-            "error_msgs": [],
-        }
-
-    def _rename(
-        self, stored: Mapping[str, StoredTensor], expected: Mapping[str, Tensor]
-    ) -> Mapping[str, StoredTensor]:
-        """Names of a bare encoder for a task model, and the other way round."""
-        prefix = self.base_model_prefix + "."
-        has_prefix = any(name.startswith(prefix) for name in stored)
-        wants_prefix = any(name.startswith(prefix) for name in expected)
-        if has_prefix and not wants_prefix:
-            return {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
-        if wants_prefix and not has_prefix:
-            return {name if name in expected else prefix + name: tensor for name, tensor in stored.items()}
-        return stored
-
-    def _report(
-        self,
-        missing: set[str],
-        unexpected: set[str],
-        mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]],
-    ) -> None:
-        kind = type(self).__name__
-        if missing:
-            logger.warning(
-                "%s has no weights for %s of %s: newly initialised, train them before use.",
-                self.name_or_path,
-                enumerate_names(list(missing)),
-                kind,
-            )
-        if mismatched:
-            logger.warning(
-                "%s has weights of other shapes for %s of %s: newly initialised, train them before use.",
-                self.name_or_path,
-                enumerate_names([name for name, _, _ in mismatched]),
-                kind,
-            )
-        if unexpected:
-            logger.warning(
-                "%s holds weights that %s has no use for: %s.",
-                self.name_or_path,
-                kind,
-                enumerate_names(list(unexpected)),
-            )
 
     def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "50GB") -> None:
         """Write `config.json` and the weights as safetensors, in the published layout.
@@ -393,83 +235,3 @@ class PreTrainedModel(nn.Module):
         config.dtype = str(self.dtype).removeprefix("torch.")
         config.save_pretrained(save_directory)
         save_weights(self.state_dict(), save_directory, max_shard_size=max_shard_size)
-
-
-def weights_digest(weights: Mapping[str, Tensor] | nn.Module) -> str:
-    """SHA-256 (hexadecimal) of a model's weights: their names, types, shapes and values."""
-    return digest(weights.state_dict() if isinstance(weights, nn.Module) else weights)
-
-
-def backbone_digest(model: PreTrainedModel) -> str:
-    """SHA-256 (hexadecimal) of an encoder: models with equal digests compute equal hidden states.
-
-    The same for a bare encoder and for any task model around it. It covers the weights and the fields of the
-    configuration that change the computation, but not the vector that stands for masked frames, which
-    only training reads.
-    """
-    base = model.base_model
-    fields = {name: getattr(model.config, name) for name in _BACKBONE_FIELDS}
-    weights = {name: tensor for name, tensor in base.state_dict().items() if name != "masked_spec_embed"}
-    return digest(weights, salt=repr(fields))
-
-
-class _NoDrawsWithoutMemory(TorchFunctionMode):
-    """Skips normal draws into tensors without memory, for which torch would import its compiler (seconds)."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in (Tensor.normal_, nn.init.normal_):
-            tensor = args[0] if args else kwargs["tensor"]
-            if tensor.is_meta:
-                return tensor
-        return func(*args, **kwargs)
-
-
-def _device(device: Any) -> torch.device:
-    if isinstance(device, Mapping):
-        if list(device) != [""]:
-            raise ValueError(f"device_map should name one device for the whole model, got {dict(device)}")
-        device = device[""]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device("cpu" if device is None else device)
-
-
-def _float_dtype(
-    dtype: torch.dtype | str | None, config: Wav2Vec2BertConfig, stored: Mapping[str, StoredTensor]
-) -> torch.dtype:
-    if dtype is None or dtype == "auto":
-        dtype = config.dtype
-    if dtype is None:
-        return next((t.dtype for t in stored.values() if t.dtype.is_floating_point), torch.float32)
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype should be a floating type such as 'float32' or 'bfloat16', got {dtype!r}")
-    return found
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-def _materialise(model: nn.Module, names: set[str], device: torch.device, dtype: torch.dtype) -> None:
-    """Give memory to the named parameters and to all buffers that no checkpoint holds."""
-
-    def allocate(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point():
-            return torch.zeros_like(tensor, device=device)
-        # NaN shows at once where an initialisation is forgotten.
-        return torch.full_like(tensor, torch.nan, device=device, dtype=dtype)
-
-    for prefix, module in model.named_modules():
-        dot = prefix + "." if prefix else ""
-        for name, parameter in module.named_parameters(recurse=False):
-            if dot + name in names:
-                setattr(
-                    module, name, nn.Parameter(allocate(parameter), requires_grad=parameter.requires_grad)
-                )
-        for name, buffer in module.named_buffers(recurse=False):
-            if dot + name in names or name in module._non_persistent_buffers_set:
-                setattr(module, name, allocate(buffer))

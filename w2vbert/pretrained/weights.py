@@ -1,8 +1,7 @@
-"""Named tensors on disk: safetensors and `pytorch_model.bin`, whole or in shards, and digests of them."""
+"""Named tensors on disk: safetensors and `pytorch_model.bin`, whole or in shards."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -223,24 +222,7 @@ def _bytes(size: int | str) -> int:
     return number
 
 
-def digest(weights: Mapping[str, Tensor], salt: str = "") -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of tensors, in the order of their names.
-
-    Args:
-        weights: tensors by name, on any device.
-        salt: text that belongs to the identity too.
-
-    Returns:
-        64 hexadecimal digits, the same on every machine of one byte order.
-    """
-    sha256 = hashlib.sha256(salt.encode())
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        sha256.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return sha256.hexdigest()
-
-
 def enumerate_names(names: list[str], limit: int = 20) -> str:
+    """The first names in order, and how many more there are: for messages."""
     shown = ", ".join(sorted(names)[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

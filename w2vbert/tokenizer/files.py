@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from w2vbert.pretrained.hub import checkpoint_file, read_json
+from w2vbert.pretrained.hub import Source, read_json
 from w2vbert.tokenizer.vocabulary import AddedToken
 
 VOCAB_FILE = "vocab.json"
@@ -21,19 +20,14 @@ SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 _FILE_KEYS = ("tokenizer_class", "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file")
 
 
-def read_arguments(name_or_path: str | os.PathLike[str], **hub: Any) -> dict[str, Any]:
-    """The arguments of a checkpoint's tokenizer; of its files only `vocab.json` must exist.
-
-    Args:
-        name_or_path: a directory or a hub id.
-        hub: options of `checkpoint_file`.
-    """
+def read_arguments(source: Source) -> dict[str, Any]:
+    """The arguments of a checkpoint's tokenizer; of its files only `vocab.json` must exist."""
 
     def content(filename: str) -> dict[str, Any]:
-        path = checkpoint_file(name_or_path, filename, **hub, required=False)
+        path = source.find(filename)
         return read_json(path) if path else {}
 
-    vocab_file = checkpoint_file(name_or_path, VOCAB_FILE, **hub)
+    vocab_file = source.file(VOCAB_FILE)
     config = _arguments(content(CONFIG_FILE))
     named = _arguments(content(SPECIAL_TOKENS_FILE))
     if "added_tokens_decoder" in config:

@@ -12,7 +12,7 @@ import torch
 
 from w2vbert.features.batch import BatchEncoding, TensorType, to_tensor
 from w2vbert.features.padding import NO_LIMIT, Padding, columns, pad_to, padded_length, truncated_length
-from w2vbert.pretrained.hub import read_json
+from w2vbert.pretrained.hub import Source, read_json
 from w2vbert.tokenizer.collapse import (
     CollapsedPath,
     PathCollapser,
@@ -455,34 +455,21 @@ class Wav2Vec2CTCTokenizer:
 
     @classmethod
     def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike[str],
-        *,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        revision: str | None = None,
-        **overrides: Any,
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> Wav2Vec2CTCTokenizer:
         """The tokenizer of a checkpoint, as transformers 4 or 5 lays it out.
 
         Args:
             pretrained_model_name_or_path: a directory or a hub id; of its files only `vocab.json` must exist.
-            overrides: arguments to set otherwise than the checkpoint does, `target_lang` above all.
+            kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); arguments to set otherwise than
+                the checkpoint does, `target_lang` above all.
 
         Raises:
             CheckpointNotFoundError: no such checkpoint, or no vocabulary in it.
             ValueError: as the class.
         """
-
-        arguments = read_arguments(
-            pretrained_model_name_or_path,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
-            revision=revision,
-        )
-        return cls(**{**arguments, **overrides})
+        source = Source.take(pretrained_model_name_or_path, kwargs)
+        return cls(**{**read_arguments(source), **kwargs})
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> tuple[str, ...]:
         """Write the files that transformers 4 and 5 load; the paths are returned."""

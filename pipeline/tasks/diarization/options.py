@@ -45,8 +45,8 @@ class DiarizationOptions(BaseModel):
     )
     reference_rttm: str | None = Field(
         None,
-        description="RTTM file with the true speakers of clips, named by clip_id, key or file name; the summary "
-        "then reports the diarization error rate",
+        description="RTTM file with the true speakers of clips, named by clip_id, key or file name; the "
+        "summary then reports the diarization error rate",
     )
 
     @model_validator(mode="after")

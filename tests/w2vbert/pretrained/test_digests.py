@@ -9,7 +9,7 @@ import torch
 from tests.w2vbert.heads.test_heads import build
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.model import Wav2Vec2BertModel
-from w2vbert.pretrained.model import backbone_digest, weights_digest
+from w2vbert.pretrained.digest import backbone_digest, weights_digest
 
 
 def test_weights_digest() -> None:

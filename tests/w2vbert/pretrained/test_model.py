@@ -19,8 +19,9 @@ from tests.w2vbert.heads.test_heads import build, config, features
 from w2vbert.config import ConfigError, Wav2Vec2BertConfig
 from w2vbert.heads import Wav2Vec2BertForAudioFrameClassification, Wav2Vec2BertForCTC, Wav2Vec2BertForXVector
 from w2vbert.model import Wav2Vec2BertModel
+from w2vbert.pretrained.digest import backbone_digest
 from w2vbert.pretrained.hub import CheckpointNotFoundError
-from w2vbert.pretrained.model import CheckpointError, backbone_digest
+from w2vbert.pretrained.weights import CheckpointError
 
 HEAD = {"lm_head.weight", "lm_head.bias"}
 

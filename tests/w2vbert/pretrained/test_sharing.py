@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.w2vbert.heads.test_heads import build, features
 from w2vbert.heads import Wav2Vec2BertForCTC, Wav2Vec2BertForXVector
 from w2vbert.heads.moments import Moments, segment_mean_std
-from w2vbert.pretrained.model import backbone_digest
+from w2vbert.pretrained.digest import backbone_digest
 
 
 @pytest.fixture(scope="module")
