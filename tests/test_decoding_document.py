@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.schema import ALIGNMENT_COLUMNS, CLIP_COLUMNS, TRANSCRIPT_COLUMNS
+from pipeline.schema import CLIP_COLUMNS
+from pipeline.tasks.transcribe import ALIGNMENT_COLUMNS, TRANSCRIPT_COLUMNS
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "decoding.md").read_text(encoding="utf-8")
 QUERIES = re.findall(r"^```sql\n(.+?)```$", PAGE, re.MULTILINE | re.DOTALL)

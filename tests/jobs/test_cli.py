@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
+import pydantic
 import pytest
+from pydantic import ValidationError
 
-from jobs.cli import read_spec
+import pipeline
+from jobs.cli import command, read_spec
+from pipeline import package_version
 from pipeline.errors import JobError
 from pipeline.spec import AnnotateSpec, TranscribeSpec
 from pipeline.storage import StorageOptions
+from tests.conftest import ROOT
 
 LEAST = ["--input", "in", "--output", "out", "--model", "m"]
 
@@ -39,26 +49,29 @@ def test_flags_over_yaml_over_environment(yaml: Path) -> None:
     spec = read(
         "--config", str(yaml), "--input", "in", "--model", "m", "--output", "f", environment=environment
     )
-    assert (spec.output, spec.dtype, spec.channel) == ("f", "bfloat16", "left")
-    assert (spec.storage.region, spec.storage.endpoint_url) == ("yaml", "http://env")
-    assert read(*LEAST, "--storage-region", "flag", environment=environment).storage.region == "flag"
+    assert (spec.table.output, spec.compute.dtype, spec.corpus.channel) == ("f", "bfloat16", "left")
+    assert (spec.corpus.storage.region, spec.corpus.storage.endpoint_url) == ("yaml", "http://env")
+    assert read(*LEAST, "--storage-region", "flag", environment=environment).corpus.storage.region == "flag"
 
 
 def test_booleans_can_be_taken_back(yaml: Path) -> None:
     yaml.write_text("overwrite: true\n")
-    assert read("--config", str(yaml), *LEAST).overwrite is True
-    assert read("--config", str(yaml), "--no-overwrite", *LEAST).overwrite is False
-    assert read(*LEAST, environment={"W2VBERT_OVERWRITE": "true"}).overwrite is True
+    assert read("--config", str(yaml), *LEAST).table.overwrite is True
+    assert read("--config", str(yaml), "--no-overwrite", *LEAST).table.overwrite is False
+    assert read(*LEAST, environment={"W2VBERT_OVERWRITE": "true"}).table.overwrite is True
 
 
 def test_lists_stay_whole(yaml: Path) -> None:
     odd = "s3://b/a,b[0-9]{1,2}.tar"
-    assert read(*LEAST, "--input", odd).input == ["in", odd]
+    assert read(*LEAST, "--input", odd).corpus.input == ["in", odd]
     yaml.write_text(f"input: '{odd}'\noutput: o\nmodel: m\n")
-    assert read("--config", str(yaml)).input == [odd]
+    assert read("--config", str(yaml)).corpus.input == [odd]
     yaml.write_text(f"input: ['{odd}', other]\noutput: o\nmodel: m\n")
-    assert read("--config", str(yaml)).input == [odd, "other"]
-    assert read("--output=o", "--model=m", environment={"W2VBERT_INPUT": f"{odd} b"}).input == [odd, "b"]
+    assert read("--config", str(yaml)).corpus.input == [odd, "other"]
+    assert read("--output=o", "--model=m", environment={"W2VBERT_INPUT": f"{odd} b"}).corpus.input == [
+        odd,
+        "b",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -126,32 +139,51 @@ def test_a_rule_on_several_fields_is_said_as_it_is() -> None:
     ],
 )
 def test_times_from_flag_and_file(yaml: Path, text: str, time: datetime) -> None:
-    assert read(*LEAST, "--since", text).since == time
+    assert read(*LEAST, "--since", text).corpus.since == time
     yaml.write_text(f"since: {text}\n")  # YAML reads most of these as times by itself
-    assert read("--config", str(yaml), *LEAST).since == time
+    assert read("--config", str(yaml), *LEAST).corpus.since == time
 
 
 def test_an_age_counts_back_from_now() -> None:
     before = datetime.now(UTC)
-    since = read(*LEAST, "--since", "36h").since
+    since = read(*LEAST, "--since", "36h").corpus.since
     assert since is not None
     assert timedelta(0) <= since + timedelta(hours=36) - before <= datetime.now(UTC) - before
 
 
-def test_help_begins_with_what_must_be_given_and_what_the_job_has_alone(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for declaration, flags in (
-        (TranscribeSpec, ["--input", "--output", "--model", "--dtype"]),
+@pytest.mark.parametrize(
+    ("job", "groups", "models"),
+    [
+        ("transcribe", ["decoding"], ["model"]),
+        ("classify", ["classification"], ["model"]),
+        ("diarize", ["diarization"], ["model"]),
+        ("embed", [], ["model"]),
         (
-            AnnotateSpec,
-            ["--input", "--output", "--transcribe", "--classify", "--diarize", "--embed", "--dtype"],
+            "annotate",
+            ["decoding", "diarization", "classification"],
+            ["transcribe", "classify", "diarize", "embed"],
         ),
-    ):
-        with pytest.raises(SystemExit):
-            read_spec(declaration, ["--help"], program="jobs/x.py", environment={})
-        options = capsys.readouterr().out.split("--config FILE         ")[1]
-        assert re.findall(r"^  (--[\w-]+)", options, re.MULTILINE)[: len(flags)] == flags
+    ],
+)
+def test_help_comes_in_groups(
+    capsys: pytest.CaptureFixture[str], job: str, groups: list[str], models: list[str]
+) -> None:
+    """What the job has of its own before what all have; in each group first what must be given."""
+    with pytest.raises(SystemExit):
+        command(job)(["--help"])
+    text = capsys.readouterr().out
+    found = re.findall(r"^(\w+):\n((?:  .*\n|\n)+)", text, re.MULTILINE)
+    assert [title for title, _ in found] == [
+        *("options", "input", "output", "model"),
+        *groups,
+        *("running", "cluster", "storage"),
+    ]
+    flags = {title: re.findall(r"^  --([\w-]+)", body, re.MULTILINE) for title, body in found}
+    assert flags["input"][0] == "input"
+    assert flags["output"][0] == "output"
+    assert flags["model"] == [*models, "dtype", "window-s", "overlap-s", "token-budget"]
+    assert flags["running"] == ["retry-errors", "plan", "max-error-rate"]
+    assert flags["storage"] == ["storage-endpoint-url", "storage-region", "storage-anonymous"]
 
 
 def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,7 +192,10 @@ def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.Cap
     assert caught.value.code == 0
     # argparse breaks lines where it likes.
     text = "".join(capsys.readouterr().out.split())
-    fields = {name: field for name, field in TranscribeSpec.model_fields.items() if name != "storage"}
+    parts = TranscribeSpec.parts()
+    fields = {name: field for name, field in TranscribeSpec.model_fields.items() if name not in parts}
+    fields |= {name: field for part in parts.values() for name, field in part.model_fields.items()}
+    del fields["storage"]
     fields |= {f"storage_{name}": StorageOptions.model_fields[name] for name in ("endpoint_url", "region")}
     fields["storage_anonymous"] = StorageOptions.model_fields["anonymous"]
     for name, field in fields.items():
@@ -191,8 +226,8 @@ def test_no_flag_takes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
 def test_secrets_are_read_and_never_public() -> None:
     environment = {f"W2VBERT_STORAGE_{name}": f"hidden-{name}" for name in ("KEY", "SECRET", "TOKEN")}
     spec = read(*LEAST, "--storage-region", "mars", environment=environment)
-    assert spec.storage.secret is not None
-    assert spec.storage.secret.get_secret_value() == "hidden-SECRET"
+    assert spec.corpus.storage.secret is not None
+    assert spec.corpus.storage.secret.get_secret_value() == "hidden-SECRET"
     public = spec.public()
     assert public["storage"] == {"endpoint_url": None, "region": "mars", "anonymous": False}
     assert "hidden" not in json.dumps(public) + repr(spec)
@@ -212,3 +247,48 @@ def test_settings_of_the_output_leave_out_place_and_speed() -> None:
         "nbest": 1,
         "align": False,
     }
+
+
+def test_a_spec_is_flat_and_has_parts() -> None:
+    spec = TranscribeSpec(input="in", output="out", model="m", nbest=3, where="true", dtype="float16")
+    assert (spec.corpus.input, spec.corpus.where) == (["in"], "true")
+    assert (spec.table.output, spec.compute.dtype) == ("out", "float16")
+    assert spec.options("transcribe").nbest == 3
+    assert spec.models == {"transcribe": "m"}
+    assert spec.model_flags == {"transcribe": "--model"}
+    assert TranscribeSpec(**spec.public()) == spec
+    assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_a_spec_of_any_tasks_has_those_that_are_asked_for() -> None:
+    spec = AnnotateSpec(input=["in"], output="out", embed="e", classify="c")
+    assert list(spec.models.items()) == [("classify", "c"), ("embed", "e")]
+    assert list(spec.tasks) == ["classify", "embed"]
+    assert spec.model_flags["embed"] == "--embed"
+    assert spec.options("classify").top_k == 5
+
+
+@pytest.mark.parametrize("given", [{"nonsense": 1}, {"corpus": {"output": "o"}}, {"top_k": 3}])
+def test_a_spec_refuses_what_it_does_not_know(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        TranscribeSpec(input=["in"], output="out", model="m", **given)
+
+
+def test_help_and_mistakes_do_not_wait_for_torch() -> None:
+    script = (
+        "import sys\nfrom jobs.cli import command\n"
+        "try: command('annotate')(['--help'])\n"
+        "except SystemExit: print({'torch', 'ray', 'w2vbert', 'scipy', 'jiwer'} & {*sys.modules})"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "set()"
+
+
+def test_versions_are_known_where_the_project_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    assert package_version("pydantic") == pydantic.VERSION
+    monkeypatch.setattr(pipeline, "version", version)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", package_version("w2vbert"))
+    assert package_version("pydantic") == "unknown"

@@ -15,7 +15,9 @@ from jobs.export import main
 from pipeline.errors import JobError
 from pipeline.export.job import export
 from pipeline.export.spec import ExportSpec
-from pipeline.schema import DIARIZATION_COLUMNS, TRANSCRIPT_COLUMNS, output_schema
+from pipeline.schema import output_schema
+from pipeline.tasks.diarize import DIARIZATION_COLUMNS
+from pipeline.tasks.transcribe import TRANSCRIPT_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 CTM = "b.tar#{n} 1 0.500 0.250 yes 0.750\n"

@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.transcribe import main
-from pipeline.annotate.checkpoints import read_checkpoint
-from pipeline.schema import TRANSCRIPT_COLUMNS, output_schema
+from pipeline.annotate.checkpoints import read_backbones
+from pipeline.schema import output_schema
 from pipeline.storage import Storage, StorageOptions
+from pipeline.tasks import TASKS
+from pipeline.tasks.transcribe import TRANSCRIPT_COLUMNS
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.pretrained.digest import backbone_digest
 
@@ -73,7 +75,9 @@ def test_every_file_has_the_declared_schema(output: Path) -> None:
 
 
 def test_metadata_names_model_and_settings(output: Path, summary: dict[str, Any]) -> None:
-    digest = read_checkpoint(str(MODEL), Storage(StorageOptions())).digest
+    storage = Storage(StorageOptions())
+    (read,) = read_backbones({"transcribe": str(MODEL)}, {"transcribe": "--model"}, TASKS, storage)
+    digest = read.checkpoints["transcribe"].digest
     backbone = backbone_digest(Wav2Vec2BertForCTC.from_pretrained(MODEL))
     for file in output.glob("*.parquet"):
         metadata = pq.read_metadata(file).metadata

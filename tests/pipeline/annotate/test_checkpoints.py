@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from pipeline.annotate.checkpoints import load_models, read_backbones, read_checkpoint
+from pipeline.annotate.checkpoints import Backbone, read_backbones
+from pipeline.annotate.heads import load_models
 from pipeline.errors import JobError
-from pipeline.spec import AnnotateSpec, EmbedSpec, Task, TranscribeSpec
+from pipeline.node_files import CheckpointFiles
 from pipeline.storage import Storage, StorageOptions
+from pipeline.tasks import TASKS
 from tests.jobs.peers import build, save
 from w2vbert.config import Wav2Vec2BertConfig
 
@@ -28,47 +29,51 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(shutil.copytree(DEMO, tmp_path / "model"))
 
 
-def transcriber(model: Path) -> Any:
-    return read_backbones(TranscribeSpec(input=["in"], output="out", model=str(model)), STORAGE)
+def transcriber(model: Path | str) -> list[Backbone]:
+    return read_backbones({"transcribe": str(model)}, {"transcribe": "--model"}, TASKS, STORAGE)
 
 
-def annotator(**models: Path) -> Any:
+def annotator(**models: Path) -> list[Backbone]:
     places = {task: str(model) for task, model in models.items()}
-    return read_backbones(AnnotateSpec(input=["in"], output="out", **places), STORAGE)
+    return read_backbones(places, {task: f"--{task}" for task in models}, TASKS, STORAGE)
+
+
+def read(model: Path) -> CheckpointFiles:
+    return transcriber(model)[0].checkpoints["transcribe"]
 
 
 def test_directory_holds_the_same_bytes(model: Path) -> None:
-    read = read_checkpoint(str(model), STORAGE)
-    made = read.directory()
+    files = read(model)
+    made = files.directory()
     assert made != model
     assert {file.name: file.read_bytes() for file in made.iterdir()} == {
         file.name: file.read_bytes() for file in model.iterdir()
     }
-    assert read.directory() == made
-    assert [entry.name for entry in made.parent.iterdir()] == [made.name]
+    assert files.directory() == made
+    assert {entry.name for entry in made.parent.iterdir()} == {made.name, files.settings().name}
 
 
 def test_the_driver_copies_no_weights_of_a_local_checkpoint(model: Path) -> None:
     (backbone,) = transcriber(model)
-    checkpoint = backbone.checkpoints[Task.TRANSCRIBE]
+    checkpoint = backbone.checkpoints["transcribe"]
     assert checkpoint.config.to_dict() == Wav2Vec2BertConfig.from_pretrained(model).to_dict()
     copied = [file.name for file in Path(tempfile.gettempdir()).rglob("*") if file.is_file()]
     assert sorted(copied) == sorted(file.name for file in model.glob("*.json"))
 
 
 def test_digest_follows_the_bytes_not_the_place(model: Path) -> None:
-    first = read_checkpoint(str(model), STORAGE).digest
-    assert first == read_checkpoint(str(DEMO), STORAGE).digest
+    first = read(model).digest
+    assert first == read(DEMO).digest
     vocabulary = model / "vocab.json"
     vocabulary.write_bytes(vocabulary.read_bytes() + b"\n")
-    assert read_checkpoint(str(model), STORAGE).digest != first
+    assert read(model).digest != first
 
 
 def test_pickled_weights_are_left_where_safe_ones_are(model: Path) -> None:
-    first = read_checkpoint(str(model), STORAGE)
+    first = read(model)
     (model / "pytorch_model.bin").write_bytes(b"weights")
     (model / "README.md").write_text("no part of it")
-    assert read_checkpoint(str(model), STORAGE).digest == first.digest
+    assert read(model).digest == first.digest
 
 
 @pytest.mark.parametrize(
@@ -89,14 +94,14 @@ def test_an_incomplete_directory_is_refused(model: Path, absent: str, said: str)
 @pytest.mark.parametrize("given", ["/no/such/place", "./nothing/here", "nothing"])
 def test_a_missing_directory_is_named(given: str) -> None:
     with pytest.raises(JobError, match="no such directory") as caught:
-        read_checkpoint(given, STORAGE)
+        transcriber(given)
     assert given in str(caught.value)
 
 
 def test_a_hub_id_without_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(JobError, match="nobody/nothing: neither a directory here nor to be had"):
-        read_checkpoint("nobody/nothing", STORAGE)
+        transcriber("nobody/nothing")
 
 
 @pytest.mark.parametrize("file", ["config.json", "vocab.json", "model.safetensors"])
@@ -120,13 +125,13 @@ def test_checkpoints_of_one_backbone_share_it(family: dict[str, Path]) -> None:
     (backbone,) = annotator(
         transcribe=family["transcribe"], classify=family["classify"], embed=family["embed"]
     )
-    assert list(backbone.checkpoints) == [Task.TRANSCRIBE, Task.CLASSIFY, Task.EMBED]
+    assert list(backbone.checkpoints) == ["transcribe", "classify", "embed"]
     sizes = {task: len(files.files["model.safetensors"]) for task, files in backbone.checkpoints.items()}
-    assert sizes[Task.CLASSIFY] < sizes[Task.TRANSCRIBE] / 4  # its head alone
-    models = load_models(backbone.checkpoints, torch.float32, torch.device("cpu"))
+    assert sizes["classify"] < sizes["transcribe"] / 4  # its head alone
+    models = load_models(backbone.checkpoints, TASKS, torch.float32, torch.device("cpu"))
     encoders = {id(model.wav2vec2_bert) for model in models.values()}
     assert len(encoders) == 1
-    whole = {task: build(task.value) for task in models}
+    whole = {task: build(task) for task in models}
     for task, model in models.items():
         expected = whole[task].state_dict()
         for name, tensor in model.state_dict().items():
@@ -135,21 +140,21 @@ def test_checkpoints_of_one_backbone_share_it(family: dict[str, Path]) -> None:
         parameter.numel()
         for task, model in whole.items()
         for name, parameter in model.named_parameters()
-        if task is Task.TRANSCRIBE or not name.startswith("wav2vec2_bert.")
+        if task == "transcribe" or not name.startswith("wav2vec2_bert.")
     )
 
 
 def test_another_backbone_is_another_pass(family: dict[str, Path]) -> None:
     found = annotator(transcribe=family["transcribe"], classify=family["classify"], embed=family["other"])
     assert [list(backbone.checkpoints) for backbone in found] == [
-        [Task.TRANSCRIBE, Task.CLASSIFY],
-        [Task.EMBED],
+        ["transcribe", "classify"],
+        ["embed"],
     ]
 
 
 def test_a_checkpoint_without_the_head_is_refused(family: dict[str, Path]) -> None:
     with pytest.raises(JobError) as caught:
-        read_backbones(EmbedSpec(input=["in"], output="out", model=str(family["transcribe"])), STORAGE)
+        read_backbones({"embed": str(family["transcribe"])}, {"embed": "--model"}, TASKS, STORAGE)
     said = str(caught.value)
     assert f"--model {family['transcribe']}: has no weights for" in said
     assert "it was saved from Wav2Vec2BertForCTC, and to embed needs Wav2Vec2BertForXVector" in said
@@ -173,4 +178,4 @@ def test_a_model_saved_alone_has_the_published_features(family: dict[str, Path],
     alone = Path(shutil.copytree(family["classify"], tmp_path / "alone"))
     (alone / "preprocessor_config.json").unlink()
     (backbone,) = annotator(classify=alone)
-    assert list(backbone.checkpoints) == [Task.CLASSIFY]
+    assert list(backbone.checkpoints) == ["classify"]

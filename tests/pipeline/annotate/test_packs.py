@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.annotate.stage import WindowFeatures, packs
+from pipeline.annotate.packs import WindowFeatures, packs
 from pipeline.features.windows import Window
-from pipeline.tasks.base import Clip, Piece
+from pipeline.tasks.base import Clip, PackedWindow
 
 
 def windows_of(clips: list[list[int]]) -> list[WindowFeatures]:
@@ -22,7 +22,7 @@ def windows_of(clips: list[list[int]]) -> list[WindowFeatures]:
         windows = tuple(Window(start, length, start) for start, length in zip(starts, lengths, strict=False))
         clip = Clip(starts[-1], starts[-1], windows, starts[-1] * 0.02)
         found += [
-            WindowFeatures(row, Piece(clip, window), np.zeros((window.frames, 160), np.float16))
+            WindowFeatures(row, PackedWindow(clip, window), np.zeros((window.frames, 160), np.float16))
             for window in windows
         ]
     return found
@@ -62,5 +62,5 @@ def test_the_windows_of_a_clip_come_in_their_order(clips: list[list[int]], budge
     for pack in packs(windows_of(clips), budget):
         assert len(pack) == 1 or sum(len(window.features) for window in pack) <= budget
         for window in pack:
-            come.setdefault(window.row, []).append(window.piece.window.start)
+            come.setdefault(window.row, []).append(window.packed.window.start)
     assert come == {row: np.cumsum([0, *found[:-1]]).tolist() for row, found in enumerate(clips)}

@@ -12,7 +12,9 @@ import pytest
 
 from pipeline.export.job import DOCUMENTS, export
 from pipeline.export.spec import ExportSpec
-from pipeline.schema import DIARIZATION_COLUMNS, TRANSCRIPT_COLUMNS, output_schema
+from pipeline.schema import output_schema
+from pipeline.tasks.diarize import DIARIZATION_COLUMNS
+from pipeline.tasks.transcribe import TRANSCRIPT_COLUMNS
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "export.md").read_text(encoding="utf-8")
 SHARD = "webdataset/shard-000000.tar"

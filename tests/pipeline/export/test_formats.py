@@ -21,15 +21,11 @@ from pyannote.database.util import load_rttm
 from pipeline.errors import JobError
 from pipeline.export.job import Exported, export, for_the_eye
 from pipeline.export.spec import ExportSpec
-from pipeline.schema import (
-    ALIGNMENT_COLUMNS,
-    DIARIZATION_COLUMNS,
-    LABEL_COLUMNS,
-    PROBABILITY_COLUMNS,
-    TRANSCRIPT_COLUMNS,
-    embedding_columns,
-    output_schema,
-)
+from pipeline.schema import output_schema
+from pipeline.tasks.classify import LABEL_COLUMNS
+from pipeline.tasks.diarize import DIARIZATION_COLUMNS, PROBABILITY_COLUMNS
+from pipeline.tasks.embed import embedding_columns
+from pipeline.tasks.transcribe import ALIGNMENT_COLUMNS, TRANSCRIPT_COLUMNS
 
 CARRIED = pa.schema([("ref_text", pa.string()), ("language", pa.string()), ("duration", pa.float64())])
 ALL = (

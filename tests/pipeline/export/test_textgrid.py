@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.export.job import export
 from pipeline.export.spec import ExportSpec
-from pipeline.schema import DIARIZATION_COLUMNS, TRANSCRIPT_COLUMNS, output_schema
+from pipeline.schema import output_schema
+from pipeline.tasks.diarize import DIARIZATION_COLUMNS
+from pipeline.tasks.transcribe import TRANSCRIPT_COLUMNS
 
 Tier = tuple[str, list[tuple[float, float, str]]]
 

@@ -61,7 +61,7 @@ def test_features_are_the_extractors(half: bool) -> None:
     wanted = EXTRACTOR.extract(samples, keep_partial=True)
     features = np.frombuffer(row["features"], np.float16 if half else np.float32).reshape(row["frames"], 160)
     np.testing.assert_array_equal(features, wanted.astype(features.dtype))
-    assert (row["frames"], row["attended"]) == (50, 49)
+    assert (row["frames"], row["num_valid"]) == (50, 49)
     assert (row["duration_s"], row["sample_rate"], row["channels"]) == (1.01, 16000, 1)
     assert (row["clip_id"], row["speaker"], row["extra"]) == ("s#0", "p0", '{"a": 1}')
     assert row["windows"] == [{"start": 0, "frames": 50, "at": 0}]
@@ -106,7 +106,7 @@ def test_silence_has_frames_but_no_features() -> None:
     (row,) = rows_of({"audio": wav(np.zeros(16160, np.float32))})
     assert row["windows"] == []
     assert row["features"] is None
-    assert (row["frames"], row["attended"], row["error"]) == (50, 49, None)
+    assert (row["frames"], row["num_valid"], row["error"]) == (50, 49, None)
     (short,) = rows_of({"audio": wav(np.zeros(100, np.float32))})
     assert short["error"]["code"] == Code.TOO_SHORT
 
@@ -167,7 +167,7 @@ def test_a_long_recording_is_the_extractors_too(rate: int) -> None:
     (row,) = rows_of({"audio": wav(samples, rate)})
     wanted = EXTRACTOR.extract(decode(wav(samples, rate)).samples, keep_partial=True)
     np.testing.assert_allclose(features_of(row), wanted, atol=1e-4)
-    assert (row["frames"], row["attended"]) == (4999, 4999)
+    assert (row["frames"], row["num_valid"]) == (4999, 4999)
     assert row["duration_s"] == len(samples) / rate
     assert row["windows"] == [
         {"start": 0, "frames": 2600, "at": 0},
@@ -306,7 +306,7 @@ def test_a_detector_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"{__name__}:Bookend"
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     (row,) = rows_of({"audio": wav(noise(80160))}, vad=name)  # 5.01 s: 250 frames, the last one half-filled
-    assert (row["frames"], row["attended"]) == (250, 249)
+    assert (row["frames"], row["num_valid"]) == (250, 249)
     assert row["windows"] == [{"start": 0, "frames": 25, "at": 0}, {"start": 225, "frames": 25, "at": 25}]
     monkeypatch.setattr(Bookend, "answer", [(3.0, 2.0)])
     bad, short = rows_of({"audio": wav(noise(80000))}, {"audio": wav(noise(100))}, vad=name)

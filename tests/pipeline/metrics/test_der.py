@@ -6,7 +6,6 @@ import pickle
 import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,14 +18,19 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 
 from pipeline.clip_names import names_of
 from pipeline.errors import JobError
-from pipeline.metrics.der import References, ScoredRecordings, SpeakerErrors, score
-from pipeline.reports.summary import Tally, as_json, for_the_eye, tally_file
-from pipeline.schema import DIARIZATION_COLUMNS, output_schema
+from pipeline.metrics.der import (
+    DiarizationErrors,
+    References,
+    ScoredRecordings,
+    Segment,
+    SpeakerErrors,
+    score,
+)
+from pipeline.schema import output_schema
 from pipeline.storage import Storage, StorageOptions
-from pipeline.tasks.diarization.binarise import Segment
+from pipeline.tasks.diarize import DIARIZATION_COLUMNS
 
 STORAGE = Storage(StorageOptions())
-RUN = {"shards_read": 1, "shards_skipped": 0, "wall_s": 1.0, "output": "out"}
 
 
 @st.composite
@@ -198,27 +202,38 @@ def table(tmp_path: Path) -> str:
     return uri
 
 
+def errors_of(table: str, references: References | None) -> DiarizationErrors:
+    metric = DiarizationErrors(references)
+    columns = ["error", *metric.columns]
+    rows = pq.read_table(table, columns=columns).to_pylist()
+    metric.add_rows([row for row in rows if row["error"] is None])
+    return metric
+
+
 def test_the_summary_of_a_table(table: str, tmp_path: Path) -> None:
     records = "".join(f"SPEAKER {name} 1 0 2 <NA> <NA> me <NA> <NA>\n" for name in "abde")
-    tally = tally_file(table, STORAGE, rttm(tmp_path, records))
-    summary = as_json(tally, RUN)
-    assert summary["clips"] == 6
-    assert summary["der"] == pytest.approx(0.75)
-    assert summary["der_components"] == {"total": 4, "missed": 2, "false_alarm": 1, "confusion": 0}
-    assert (summary["der_clips"], summary["der_ambiguous"]) == (2, ["d"])
-    seen = for_the_eye(summary)
-    assert (
-        "DER         75.00% over 2 clips with a reference (50.00% missed, 25.00% false alarm, 0.00%" in seen
-    )
-    assert "several clips answer to d of the reference" in seen
-    assert "WER" not in seen
-    more = Tally()
-    more.add(tally)
-    assert as_json(more, RUN)["der"] == summary["der"]
+    metric = errors_of(table, rttm(tmp_path, records))
+    assert metric.facts() == {
+        "der": pytest.approx(0.75),
+        "der_components": {"total": 4, "missed": 2, "false_alarm": 1, "confusion": 0},
+        "der_clips": 2,
+        "der_ambiguous": ["d"],
+    }
+    assert metric.lines() == [
+        ("DER", "75.00% over 2 clips with a reference (50.00% missed, 25.00% false alarm, 0.00% confusion)"),
+        ("", "not scored: several clips answer to d of the reference"),
+    ]
+    more = pickle.loads(pickle.dumps(DiarizationErrors(metric.references)))
+    more.add(metric)
+    assert more.facts() == metric.facts()
 
 
 def test_without_a_reference_there_is_no_rate(table: str) -> None:
-    summary = as_json(tally_file(table, STORAGE), RUN)
-    assert (summary["der"], summary["der_clips"]) == (None, 0)
-    assert "DER" not in for_the_eye(summary)
-    assert np.isclose(summary["hours"], 20 / 3600)
+    metric = errors_of(table, None)
+    assert (metric.columns, metric.lines()) == ((), [])
+    assert metric.facts() == {
+        "der": None,
+        "der_components": {"total": 0, "missed": 0, "false_alarm": 0, "confusion": 0},
+        "der_clips": 0,
+        "der_ambiguous": [],
+    }

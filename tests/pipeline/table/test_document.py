@@ -1,4 +1,4 @@
-"""docs/table.md names the columns that pipeline/schema.py declares, in its order and with its types."""
+"""docs/table.md names the columns that pipeline/schema.py and the tasks declare, in order and with types."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline import schema
+from pipeline.tasks.classify import LABEL_COLUMNS
+from pipeline.tasks.diarize import DIARIZATION_COLUMNS, PROBABILITY_COLUMNS
+from pipeline.tasks.embed import embedding_columns
+from pipeline.tasks.transcribe import ALIGNMENT_COLUMNS, NBEST_COLUMNS, TRANSCRIPT_COLUMNS
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "table.md").read_text(encoding="utf-8")
 
@@ -23,13 +27,13 @@ def word_for(kind: pa.DataType) -> str:
 def test_columns_and_types_as_declared() -> None:
     declared = []
     annotations = {
-        **schema.TRANSCRIPT_COLUMNS,
-        **schema.NBEST_COLUMNS,
-        **schema.ALIGNMENT_COLUMNS,
-        **schema.LABEL_COLUMNS,
-        **schema.DIARIZATION_COLUMNS,
-        **schema.PROBABILITY_COLUMNS,
-        **schema.embedding_columns(4),
+        **TRANSCRIPT_COLUMNS,
+        **NBEST_COLUMNS,
+        **ALIGNMENT_COLUMNS,
+        **LABEL_COLUMNS,
+        **DIARIZATION_COLUMNS,
+        **PROBABILITY_COLUMNS,
+        **embedding_columns(4),
     }
     for field in schema.output_schema(pa.schema([]), annotations):
         declared.append((field.name, word_for(field.type)))

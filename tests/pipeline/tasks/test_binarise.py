@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.spec import DiarizationOptions
-from pipeline.tasks.diarization.binarise import MAX_SPEAKERS, Segment, activity, binarise, segments
+from pipeline.metrics.der import Segment
+from pipeline.tasks.diarization.binarise import MAX_SPEAKERS, activity, binarise, segments
+from pipeline.tasks.diarization.options import DiarizationOptions
 
 FRAME_S = 0.02
 

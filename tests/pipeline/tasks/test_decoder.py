@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.spec import TranscriptOptions
 from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks.decoding import decoder as decoding
 from pipeline.tasks.decoding.decoder import Decoder, Search, choose_search
 from pipeline.tasks.decoding.files import DecodingFiles, read_decoding_files
+from pipeline.tasks.decoding.options import TranscriptOptions
 from tests.ngrams import DIGITS, arpa, lexicon
 from w2vbert import Wav2Vec2CTCTokenizer
 from w2vbert.decoding.greedy import decode_greedy

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import JobError
-from pipeline.spec import TranscriptOptions
 from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks.decoding.files import LANGUAGE_MODEL, LEXICON, DecodingFiles, _load, read_decoding_files
+from pipeline.tasks.decoding.options import TranscriptOptions
 from tests.ngrams import arpa, lexicon
 from w2vbert import Wav2Vec2CTCTokenizer
 
