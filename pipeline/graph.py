@@ -14,8 +14,8 @@ from ray.data.datasource import FilenameProvider
 from pipeline.annotate.checkpoints import Backbone, feature_extractor
 from pipeline.annotate.stage import Annotator
 from pipeline.cluster import Shares
-from pipeline.corpus.datasource import AudioShards
-from pipeline.features.stage import Featurizer
+from pipeline.engine.datasource import AudioShards
+from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.spec import JobSpec, Task
 from pipeline.storage import Storage
@@ -62,14 +62,13 @@ def annotated(
         clips = clips.limit(spec.limit)
     features = clips.map_batches(
         Featurizer,
-        fn_constructor_args=(feature_extractor(first.settings()), storage, carried),
-        fn_constructor_kwargs={
-            "channel": spec.channel,
-            "max_duration_s": spec.max_duration_s,
-            "half": spec.dtype != "float32",
-            "plan": window_plan(spec, backbones),
-            "vad": spec.vad,
-        },
+        fn_constructor_args=(
+            feature_extractor(first.settings()),
+            storage,
+            carried,
+            window_plan(spec, backbones),
+            FeatureOptions(spec.channel, spec.max_duration_s, spec.dtype != "float32", spec.vad),
+        ),
         batch_size=None,
         batch_format="pyarrow",
         compute=shares.featurize_pool,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -16,14 +17,16 @@ from ray.data.checkpoint import CheckpointConfig
 from pipeline.annotate.checkpoints import Backbone, read_backbones
 from pipeline.audio.vad import load_detector
 from pipeline.cluster import connect, share_out
-from pipeline.corpus.datasource import AudioShards
-from pipeline.corpus.listing import Format, Shard
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.parts import Part
+from pipeline.corpus.readers import READERS
+from pipeline.engine.datasource import AudioShards
 from pipeline.graph import Ledgered, Passes, RunFiles, annotated, configs
 from pipeline.metrics.der import References
 from pipeline.reports.summary import Tally, as_json, tally_file, tally_files
 from pipeline.spec import AnnotateSpec, DiarizeSpec, JobSpec, Task, TranscriptOptions, options
 from pipeline.storage import Storage, path_of
-from pipeline.table.ledger import Work
+from pipeline.table.ledger import Work, write_census
 from pipeline.table.retry import drop_rows
 from pipeline.table.scan import blaming_output, choose_table, packed_schema, survey
 from pipeline.table.schema import output_schema
@@ -59,7 +62,7 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
         )
     output = ledger.output
     found = survey(spec, ledger, identity, elder)
-    work, carried = found.work, found.carried
+    work, carried = found.work, found.passthrough.schema
     for line in found.for_the_log():
         say(line)
     for run_id in work.unclosed:
@@ -101,7 +104,14 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
         delete_checkpoint_on_success=False,
         checkpoint_manager_cls=Ledgered,
     )
-    source = AudioShards(work, storage, carried, census=ledger.census_uri(work.run_id))
+    source = AudioShards(
+        work.shards,
+        storage,
+        found.passthrough,
+        where=work.where,
+        done=work.done,
+        finished=Census(storage, ledger.census_uri(work.run_id), work.own),
+    )
     passes: Any = ray.remote(num_cpus=0)(Passes).remote()
     dataset = annotated(source, spec, shares, backbones, decoding, carried, storage, metadata, passes)
     dataset.write_parquet(
@@ -129,6 +139,22 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     return summary
 
 
+@dataclass(frozen=True)
+class Census:
+    """Writes how many clips a part of a shard holds; `own`: rows of shards from the run before a kill."""
+
+    storage: Storage
+    home: str
+    own: Mapping[str, int]
+
+    def __call__(self, part: Part, clips: int, matched: int) -> None:
+        if not part.reader.one_clip:
+            done = self.own.get(part.shard.uri, 0)
+            write_census(
+                self.storage, self.home, part.shard, part.number, part.of_parts, clips, matched, done
+            )
+
+
 def _decoding_files(spec: JobSpec, backbones: Sequence[Backbone], storage: Storage) -> DecodingFiles:
     for backbone in backbones:
         if checkpoint := backbone.checkpoints.get(Task.TRANSCRIBE):
@@ -144,11 +170,10 @@ def _references(spec: JobSpec, storage: Storage) -> References | None:
 
 def _rows_per_file(shards: list[Shard]) -> int:
     """About 200 files a run: small enough to lose little when killed, large enough to read well."""
+    readers = [READERS[shard.format] for shard in shards]
     clips = sum(
-        1
-        if shard.format is Format.AUDIO
-        else shard.size // (300 if shard.format is Format.MANIFEST else 100_000)
-        for shard in shards
+        1 if reader.one_clip else shard.size // reader.clip_bytes
+        for shard, reader in zip(shards, readers, strict=True)
     )
     return min(max(clips // 200, 100), 20_000)
 

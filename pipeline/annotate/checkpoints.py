@@ -20,7 +20,7 @@ from safetensors.torch import save
 from pipeline.annotate.node_files import Files, digest_of, directory_of
 from pipeline.errors import JobError
 from pipeline.spec import JobSpec, Task
-from pipeline.storage import Storage, path_of
+from pipeline.storage import Storage, is_remote, path_of
 from pipeline.tasks.diarization.binarise import MAX_SPEAKERS
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
@@ -140,7 +140,7 @@ def _read_checkpoint(place: str, name: str, flag: str, storage: Storage) -> Chec
     try:
         paths = [path for path in storage.list_files(place) if path.endswith(_NEEDED)]
         files = {path.rsplit("/", 1)[-1]: _read(path, storage) for path in paths}
-    except Exception as problem:
+    except OSError as problem:  # of storage, or of a local file that is mapped
         raise JobError(f"{flag} {storage.explain(name, problem)}.") from problem
     if "config.json" not in files:
         raise JobError(f"{flag} {name}: no config.json there; a checkpoint directory holds one.")
@@ -182,7 +182,7 @@ def _open(flag: str, name: str, task: Task, storage: Storage) -> _Opened:
         raise JobError(
             f"{flag} {name}: no vocab.json there; transcribing needs a CTC checkpoint's vocabulary."
         )
-    directory = checkpoint.directory() if "://" in place else Path(place)
+    directory = checkpoint.directory() if is_remote(place) else Path(place)
     wanted = MODEL_CLASSES[task]
     try:
         if task is Task.TRANSCRIBE:
@@ -233,7 +233,7 @@ def _without_encoder(checkpoint: CheckpointFiles, model: TaskModel) -> Files:
 
 
 def _read(uri: str, storage: Storage) -> npt.NDArray[np.uint8]:
-    if "://" in uri:
+    if is_remote(uri):
         return np.frombuffer(storage.read_bytes(uri), np.uint8)
     path = Path(path_of(uri))
     # Mapped: the driver needs no memory for weights that it only hands on.
@@ -241,7 +241,7 @@ def _read(uri: str, storage: Storage) -> npt.NDArray[np.uint8]:
 
 
 def _place(name: str, flag: str, storage: Storage) -> str:
-    if "://" in name or Path(name).expanduser().is_dir():
+    if is_remote(name) or Path(name).expanduser().is_dir():
         return storage.normalise(name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         from huggingface_hub import snapshot_download

@@ -110,7 +110,7 @@ class Annotator:
     def _clips(self, table: pa.Table) -> dict[int, _Progress]:
         """What is to be annotated, by row; of silence there is nothing to compute."""
         clips = {}
-        names = ("frames", "attended", "windows", "duration_s", "error")
+        names = ("frames", "num_valid", "windows", "duration_s", "error")
         references = table["ref_text"] if "ref_text" in table.schema.names else pa.nulls(len(table))
         for row, (frames, attended, windows, duration_s, error) in enumerate(
             zip(*(table[name].to_pylist() for name in names), strict=True)

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.corpus.clip_names import names_of
+from pipeline.clip_names import names_of
 from pipeline.errors import JobError
 from pipeline.export.names import field as field_of
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError
 from pipeline.tasks.diarization.binarise import Segment
 
 # Record types of RTTM (NIST RT-09 evaluation plan, appendix A) that say nothing of who speaks.
@@ -88,8 +88,8 @@ class References:
             text = storage.read_bytes(uri).decode("utf-8")
         except UnicodeDecodeError as problem:
             raise JobError(f"--reference-rttm {uri} is not a text file: {problem}") from problem
-        except Exception as problem:  # every protocol has exceptions of its own
-            raise JobError(f"--reference-rttm: {storage.explain(uri, problem)}.") from problem
+        except StorageError as problem:
+            raise JobError(f"--reference-rttm: {problem}.") from problem
         # Not pyannote.database's load_rttm: it drops speakers called NA or None, and knows no line numbers.
         segments: defaultdict[str, list[Segment]] = defaultdict(list)
         for number, line in enumerate(text.splitlines(), 1):

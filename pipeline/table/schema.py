@@ -24,7 +24,7 @@ READ_COLUMNS: dict[str, pa.DataType] = {
 WINDOW = pa.struct([("start", pa.int32()), ("frames", pa.int32()), ("at", pa.int32())])
 # What the featurize stage puts in the place of the audio. `features`: (n, 160) of the frames that windows
 # look at, laid end to end; `frames`: of the whole recording, its half-filled last one among them, which
-# `attended` leaves out; `windows`: see `pipeline.features.windows.Window`; none where nothing is to be heard.
+# `num_valid` leaves out; `windows`: see `pipeline.features.windows.Window`; none where nothing is heard.
 FEATURE_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),
     "shard": pa.string(),
@@ -33,7 +33,7 @@ FEATURE_COLUMNS: dict[str, pa.DataType] = {
     "channels": pa.int32(),
     "features": pa.large_binary(),
     "frames": pa.int32(),
-    "attended": pa.int32(),
+    "num_valid": pa.int32(),
     "windows": pa.list_(WINDOW),
     "error": ERROR,
 }

@@ -16,9 +16,11 @@ import soundfile
 from ray.data import DataContext
 from ray.data.checkpoint import CheckpointConfig
 
-from pipeline.corpus.datasource import AudioShards
+from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.listing import discover
+from pipeline.engine.datasource import AudioShards
 from pipeline.graph import Ledgered, RunFiles
+from pipeline.job import Census
 from pipeline.storage import Storage, StorageOptions, path_of
 from pipeline.table.ledger import Ledger, Work
 
@@ -42,7 +44,13 @@ def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
         delete_checkpoint_on_success=False,
         checkpoint_manager_cls=Ledgered,
     )
-    source = AudioShards(work, STORAGE, pa.schema([]), census=ledger.census_uri(work.run_id))
+    source = AudioShards(
+        work.shards,
+        STORAGE,
+        Passthrough(pa.schema([])),
+        done=work.done,
+        finished=Census(STORAGE, ledger.census_uri(work.run_id), work.own),
+    )
     clips = ray.data.read_datasource(source, num_cpus=0.25)
     if limit is not None:
         clips = clips.limit(limit)

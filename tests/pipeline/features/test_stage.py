@@ -11,17 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.audio.recording import decode
 from pipeline.errors import Code, JobError, Stage
 from pipeline.features import stage as featurize
-from pipeline.features.stage import Featurizer
+from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table import schema
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
-CARRIED = pa.schema([("speaker", pa.string())])
+PASSTHROUGH = pa.schema([("speaker", pa.string())])
 EXTRACTOR = SeamlessM4TFeatureExtractor()
 
 
@@ -37,20 +38,21 @@ def wav(samples: np.ndarray, rate: int = 16000) -> bytes:
 
 def read_table(*rows: dict[str, Any]) -> pa.Table:
     filled = [{"clip_id": f"s#{n}", "shard": "s", "speaker": f"p{n}", **row} for n, row in enumerate(rows)]
-    return pa.Table.from_pylist(filled, schema=schema.read_schema(CARRIED))
+    return pa.Table.from_pylist(filled, schema=schema.read_schema(PASSTHROUGH))
 
 
 PLAN = WindowPlan(frames=3000, overlap=200)  # a minute
 
 
 def featurizer(**options: Any) -> Featurizer:
-    settings = {"channel": "mean", "max_duration_s": 120.0, "half": False, "plan": PLAN, "vad": None}
-    return Featurizer(EXTRACTOR, Storage(StorageOptions()), CARRIED, **{**settings, **options})
+    plan = options.pop("plan", PLAN)
+    settings = FeatureOptions(**{"max_duration_s": 120.0, **options})
+    return Featurizer(EXTRACTOR, Storage(StorageOptions()), PASSTHROUGH, plan, settings)
 
 
 def rows_of(*rows: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
     tables = list(featurizer(**options)(read_table(*rows)))
-    assert all(table.schema == schema.feature_schema(CARRIED) for table in tables)
+    assert all(table.schema == schema.feature_schema(PASSTHROUGH) for table in tables)
     return pa.concat_tables(tables).to_pylist()
 
 
@@ -61,7 +63,7 @@ def test_features_are_the_extractors(half: bool) -> None:
     wanted = EXTRACTOR.extract(samples, keep_partial=True)
     features = np.frombuffer(row["features"], np.float16 if half else np.float32).reshape(row["frames"], 160)
     np.testing.assert_array_equal(features, wanted.astype(features.dtype))
-    assert (row["frames"], row["attended"]) == (50, 49)
+    assert (row["frames"], row["num_valid"]) == (50, 49)
     assert (row["duration_s"], row["sample_rate"], row["channels"]) == (1.01, 16000, 1)
     assert (row["clip_id"], row["speaker"], row["extra"]) == ("s#0", "p0", '{"a": 1}')
     assert row["windows"] == [{"start": 0, "frames": 50, "at": 0}]
@@ -106,7 +108,7 @@ def test_silence_has_frames_but_no_features() -> None:
     (row,) = rows_of({"audio": wav(np.zeros(16160, np.float32))})
     assert row["windows"] == []
     assert row["features"] is None
-    assert (row["frames"], row["attended"], row["error"]) == (50, 49, None)
+    assert (row["frames"], row["num_valid"], row["error"]) == (50, 49, None)
     (short,) = rows_of({"audio": wav(np.zeros(100, np.float32))})
     assert short["error"]["code"] == Code.TOO_SHORT
 
@@ -167,7 +169,7 @@ def test_a_long_recording_is_the_extractors_too(rate: int) -> None:
     (row,) = rows_of({"audio": wav(samples, rate)})
     wanted = EXTRACTOR.extract(decode(wav(samples, rate)).samples, keep_partial=True)
     np.testing.assert_allclose(features_of(row), wanted, atol=1e-4)
-    assert (row["frames"], row["attended"]) == (4999, 4999)
+    assert (row["frames"], row["num_valid"]) == (4999, 4999)
     assert row["duration_s"] == len(samples) / rate
     assert row["windows"] == [
         {"start": 0, "frames": 2600, "at": 0},
@@ -227,7 +229,7 @@ def test_a_source_that_breaks_in_mid_stream_is_unreadable(
                 raise RuntimeError("connection lost")
             return super().read(size)
 
-    monkeypatch.setattr(Storage, "open", lambda self, uri, **_: Breaking(path))
+    monkeypatch.setattr(LocalFileSystem, "open", lambda *_, **__: Breaking(path))
     (row,) = rows_of({"source": str(path)})
     assert (row["error"]["stage"], row["error"]["code"]) == (Stage.READ, Code.UNREADABLE)
     assert "connection lost" in row["error"]["message"]
@@ -306,7 +308,7 @@ def test_a_detector_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"{__name__}:Bookend"
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     (row,) = rows_of({"audio": wav(noise(80160))}, vad=name)  # 5.01 s: 250 frames, the last one half-filled
-    assert (row["frames"], row["attended"]) == (250, 249)
+    assert (row["frames"], row["num_valid"]) == (250, 249)
     assert row["windows"] == [{"start": 0, "frames": 25, "at": 0}, {"start": 225, "frames": 25, "at": 25}]
     monkeypatch.setattr(Bookend, "answer", [(3.0, 2.0)])
     bad, short = rows_of({"audio": wav(noise(80000))}, {"audio": wav(noise(100))}, vad=name)

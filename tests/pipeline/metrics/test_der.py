@@ -17,7 +17,7 @@ from pyannote.core import Segment as Extent
 from pyannote.database.util import load_rttm
 from pyannote.metrics.diarization import DiarizationErrorRate
 
-from pipeline.corpus.clip_names import names_of
+from pipeline.clip_names import names_of
 from pipeline.errors import JobError
 from pipeline.metrics.der import References, ScoredRecordings, SpeakerErrors, score
 from pipeline.reports.summary import Tally, as_json, for_the_eye, tally_file
