@@ -20,7 +20,7 @@ from safetensors.torch import save
 from pipeline.audio.recording import SAMPLE_RATE
 from pipeline.errors import JobError
 from pipeline.node_files import CheckpointFiles, Files, digest_of, read_extractor
-from pipeline.storage import Storage, is_remote, path_of
+from pipeline.storage import Storage, StorageError, is_remote, path_of
 from pipeline.tasks.base import Task, TaskFiles
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
@@ -134,8 +134,8 @@ def _read_files(place: str, name: str, flag: str, storage: Storage) -> Checkpoin
     try:
         paths = [path for path in storage.list_files(place) if path.endswith(_NEEDED)]
         files = {path.rsplit("/", 1)[-1]: _read(path, storage) for path in paths}
-    except Exception as problem:
-        raise JobError(f"{flag} {storage.explain(name, problem)}.") from problem
+    except StorageError as problem:
+        raise JobError(f"{flag} {problem}.") from problem
     if "config.json" not in files:
         raise JobError(f"{flag} {name}: no config.json there; a checkpoint directory holds one.")
     if not any(file.endswith((".safetensors", ".bin")) for file in files):

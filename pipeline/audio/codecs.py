@@ -1,4 +1,4 @@
-"""Decoders: libsndfile and FFmpeg behind one face, and what headers tell about audio that is incomplete."""
+"""One interface over libsndfile and FFmpeg, and what headers tell about audio that is incomplete."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Stream:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.failure: Exception | None = None
+        self.failure: OSError | None = None
         self._overlay: tuple[int, bytes] | None = None
         self.size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -55,7 +55,7 @@ class Stream:
         try:
             start = self._file.tell()
             data = self._file.read(size)
-        except Exception as problem:
+        except OSError as problem:
             self.failure = problem
             return b""
         if self._overlay is not None:
@@ -83,11 +83,9 @@ class Stream:
         return data
 
     def check(self) -> None:
-        """Raises what made a read fail, as an OSError whatever the storage library calls it."""
-        if isinstance(self.failure, OSError):
-            raise self.failure
+        """Raises what made a read fail."""
         if self.failure is not None:
-            raise OSError(f"{type(self.failure).__name__}: {self.failure}") from self.failure
+            raise self.failure
 
 
 class SoundFile:

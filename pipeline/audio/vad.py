@@ -1,4 +1,4 @@
-"""Voice-activity detection: which stretches of a recording are worth annotating."""
+"""Voice-activity detection: which segments of a recording are worth annotating."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CONTEXT = 5  # frames on each side that a frame's decision looks at
 # Seconds.
 _SHORTEST_PAUSE, _SHORTEST_SPEECH, _PADDING = 0.5, 0.1, 0.2
 
-Stretch = tuple[float, float]
+Segment = tuple[float, float]  # start and stop in seconds
 
 
 class Detector(Protocol):
@@ -32,7 +32,7 @@ class Detector(Protocol):
     def add(self, samples: Samples) -> None:
         """Take the next samples: (n,) float32 in [-1, 1], one channel at 16 kHz, any n."""
 
-    def finish(self) -> Iterable[Stretch]:
+    def finish(self) -> Iterable[Segment]:
         """(start, stop) of the speech in all samples taken, in seconds."""
 
 
@@ -67,7 +67,7 @@ class EnergyDetector:
         if whole:
             self._energies.append(_decibels(samples[:whole].reshape(-1, _FRAME)))
 
-    def finish(self) -> list[Stretch]:
+    def finish(self) -> list[Segment]:
         if len(self._pending):
             self._energies.append(_decibels(self._pending[None]))
             self._pending = self._pending[:0]
@@ -81,7 +81,9 @@ class EnergyDetector:
         if level - floor >= _STEADY_DB:
             heard &= energies > floor + min((level - floor) / 3, _MOST_ABOVE_FLOOR_DB)
         duration_s = self._samples / SAMPLE_RATE
-        speech = [(start / 100, stop / 100) for start, stop in _runs(_majority(heard))]
+        # Where runs of True start and stop.
+        edges = np.flatnonzero(np.diff(_majority(heard), prepend=False, append=False)).tolist()
+        speech = [(start / 100, stop / 100) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
         speech = [
             (max(0.0, start - _PADDING), min(stop + _PADDING, duration_s))
             for start, stop in merged(speech, _SHORTEST_PAUSE)
@@ -124,7 +126,7 @@ def load_detector(name: str) -> type[Detector]:
     return cast(type[Detector], found)
 
 
-def speech_of(detector: Detector, duration_s: float) -> list[Stretch]:
+def speech_of(detector: Detector, duration_s: float) -> list[Segment]:
     """What `detector` found, in order, without overlaps, inside the recording.
 
     Raises:
@@ -145,27 +147,27 @@ def speech_of(detector: Detector, duration_s: float) -> list[Stretch]:
 
 
 def kept_frames(
-    speech: Iterable[Stretch], hop: int, *, frames: int, attended: int, align: int
+    speech: Iterable[Segment], hop: int, *, frames: int, num_valid: int, align: int
 ) -> list[tuple[int, int]]:
-    """Stretches of seconds as (start, stop) in frames, rounded outward to multiples of `align`.
+    """Segments in seconds as (start, stop) in frames, rounded outward to multiples of `align`.
 
     Args:
         speech: in order, without overlaps.
         hop: samples from one frame to the next.
-        frames, attended: of the recording; a stretch holds at least one that is attended.
+        frames, num_valid: of the recording; a segment holds at least one of the valid frames.
     """
-    stretches = []
+    segments = []
     for start_s, stop_s in speech:
-        start = min(int(start_s * SAMPLE_RATE) // hop, attended - 1) // align * align
+        start = min(int(start_s * SAMPLE_RATE) // hop, num_valid - 1) // align * align
         stop = -(-round(stop_s * SAMPLE_RATE) // (hop * align)) * align
-        stretches.append((start, min(max(stop, start + align), frames)))
-    return merged(stretches)
+        segments.append((start, min(max(stop, start + align), frames)))
+    return merged(segments)
 
 
-def merged(stretches: Sequence[tuple[Any, Any]], pause: float = 0) -> list[tuple[Any, Any]]:
-    """Stretches in order, those that overlap, touch or are less than `pause` apart made one."""
+def merged(segments: Sequence[tuple[Any, Any]], pause: float = 0) -> list[tuple[Any, Any]]:
+    """Segments in order, those that overlap, touch or are less than `pause` apart made one."""
     result: list[tuple[Any, Any]] = []
-    for start, stop in stretches:
+    for start, stop in segments:
         if result and (start <= result[-1][1] or start - result[-1][1] < pause):
             result[-1] = (result[-1][0], max(result[-1][1], stop))
         else:
@@ -187,9 +189,3 @@ def _majority(heard: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     width = 2 * _CONTEXT + 1
     result: npt.NDArray[np.bool_] = 2 * (sums[width:] - sums[:-width]) > width
     return result
-
-
-def _runs(heard: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """(start, stop) of the stretches of True."""
-    edges = np.flatnonzero(np.diff(heard.astype(np.int8), prepend=0, append=0))
-    return [(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]

@@ -1,4 +1,4 @@
-"""Clips as the readers find them, and as rows of the table that the read stage hands on."""
+"""Shards and clips as the readers know them, and clips as rows of the table that the read stage hands on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,31 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.corpus.columns import conform
+from pipeline.corpus.columns import Passthrough, conform
 from pipeline.errors import ClipError
 from pipeline.schema import EXTRA, read_schema
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of the input.
+
+    Attributes:
+        name: its path relative to the input, and the first half of its clips' ids.
+        format: the name of the reader.
+        version: changes when the file does (ETag, or size and modification time).
+        modified: that time in seconds since 1970 (UTC); None where storage tells none.
+    """
+
+    uri: str
+    name: str
+    format: str
+    size: int
+    version: str
+    modified: float | None = None
+
+    def clip_id(self, key: object) -> str:
+        return f"{self.name}#{key}"
 
 
 @dataclass(frozen=True)
@@ -32,11 +54,11 @@ class Clip:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_table(clips: Iterable[Clip], carried: pa.Schema) -> pa.Table:
-    """Clips as a table of `read_schema(carried)`; values that fit no carried column go to `extra`."""
+def read_table(clips: Iterable[Clip], passthrough: Passthrough) -> pa.Table:
+    """Clips as a table of `read_schema`; values that fit no passthrough column go to `extra`."""
     rows = []
     for clip in clips:
-        values, extra = conform(clip.values, carried, clip.extra)
+        values, extra = conform(clip.values, passthrough, clip.extra)
         rows.append(
             {
                 "clip_id": clip.clip_id,
@@ -50,4 +72,4 @@ def read_table(clips: Iterable[Clip], carried: pa.Schema) -> pa.Table:
                 **values,
             }
         )
-    return pa.Table.from_pylist(rows, schema=read_schema(carried))
+    return pa.Table.from_pylist(rows, schema=read_schema(passthrough.schema))

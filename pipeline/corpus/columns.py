@@ -6,17 +6,40 @@ import base64
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.schema import column_name
+from pipeline.schema import reserved_names
 
 _MISFIT = object()
 
 
+@dataclass(frozen=True)
+class Passthrough:
+    """The input's own columns in the run's table. It travels to the workers, which know fewer tasks.
+
+    Attributes:
+        schema: their types, under the output's names.
+        reserved: names that the output uses itself: an input column of such a name gets another.
+    """
+
+    schema: pa.Schema
+    reserved: frozenset[str] = field(default_factory=reserved_names)
+
+    def name(self, name: str) -> str:
+        """The output's name of an input column."""
+        return output_name(name, self.reserved)
+
+
+def output_name(name: str, reserved: frozenset[str]) -> str:
+    """`text` is the transcript, so the input's is `ref_text`."""
+    return f"ref_{name}" if name in reserved else name
+
+
 def infer(samples: Iterable[Mapping[str, Any]]) -> pa.Schema:
-    """The carried columns of JSON-like samples, under their output names.
+    """The columns of JSON-like samples, under the names that they have there.
 
     bool, int64, double and string; lists and objects become strings that hold JSON. Integers next to
     fractions become double; any other disagreement, and a column without a single value, string.
@@ -24,9 +47,11 @@ def infer(samples: Iterable[Mapping[str, Any]]) -> pa.Schema:
     return _schema((key, _type_of(value)) for sample in samples for key, value in sample.items())
 
 
-def merge(schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """One set of carried columns for all shards, under output names; where shards disagree, string."""
-    return _schema((column.name, column.type) for schema in schemas for column in schema)
+def merge(schemas: Iterable[pa.Schema], reserved: frozenset[str]) -> pa.Schema:
+    """The passthrough columns of all shards, under the output's names; where shards disagree, string."""
+    return _schema(
+        (output_name(column.name, reserved), column.type) for schema in schemas for column in schema
+    )
 
 
 def plain(type: pa.DataType) -> pa.DataType:
@@ -47,16 +72,16 @@ def plain(type: pa.DataType) -> pa.DataType:
 
 
 def conform(
-    values: Mapping[str, Any], carried: pa.Schema, misfits: Mapping[str, Any] | None = None
+    values: Mapping[str, Any], passthrough: Passthrough, misfits: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], str | None]:
     """One record's values by output column, and `misfits` and those that fit no column as JSON (or None)."""
-    types = _types(carried)
+    types = _types(passthrough.schema)
     fitting: dict[str, Any] = {}
     extra: dict[str, Any] = dict(misfits or {})
     for name, value in values.items():
         if value is None:
             continue
-        output = column_name(name)
+        output = passthrough.name(name)
         fits = output in types and output not in fitting
         fitted = _fit(value, types[output]) if fits else _MISFIT
         if fitted is _MISFIT:
@@ -67,18 +92,18 @@ def conform(
 
 
 def conform_columns(
-    columns: Sequence[tuple[str, pa.Array]], rows: int, carried: pa.Schema
+    columns: Sequence[tuple[str, pa.Array]], rows: int, passthrough: Passthrough
 ) -> tuple[list[pa.Array], pa.Array]:
-    """`conform` for whole columns: the carried arrays in the schema's order, and the `extra` array.
+    """`conform` for whole columns: the passthrough arrays in the schema's order, and the `extra` array.
 
-    Only columns whose type differs from the carried one, and damaged ones, are walked value by value. What a
+    Only columns whose type differs from the one wanted, and damaged ones, are walked value by value. What a
     damaged file holds in a column of text need not be text: it goes to `extra`, as base64.
     """
-    types = _types(carried)
+    types = _types(passthrough.schema)
     fitting: dict[str, pa.Array] = {}
     extra: list[dict[str, Any]] = [{} for _ in range(rows)]
     for name, column in columns:
-        output = column_name(name)
+        output = passthrough.name(name)
         target = types.get(output) if output not in fitting else None
         if target is not None and plain(column.type) == target:
             try:
@@ -95,7 +120,7 @@ def conform_columns(
             fitted.append(None if fits is _MISFIT else fits)
         if target is not None:
             fitting[output] = pa.array(fitted, target)
-    arrays = [fitting.get(column.name, pa.nulls(rows, column.type)) for column in carried]
+    arrays = [fitting.get(column.name, pa.nulls(rows, column.type)) for column in passthrough.schema]
     return arrays, pa.array([json_text(values) if values else None for values in extra], pa.string())
 
 
@@ -140,8 +165,7 @@ def _schema(columns: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
     types: dict[str, pa.DataType] = {}
     for name, type in columns:
         if _encodable(name):  # else its values go to `extra`: Arrow's names are UTF-8
-            output = column_name(name)
-            types[output] = _common(types.get(output, pa.null()), type)
+            types[name] = _common(types.get(name, pa.null()), type)
     return pa.schema(
         [(name, pa.string() if pa.types.is_null(type) else type) for name, type in types.items()]
     )

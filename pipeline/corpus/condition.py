@@ -12,7 +12,7 @@ _IDENTITY = ("clip_id", "shard")
 
 
 class Where:
-    """A condition over `clip_id`, `shard` and the carried columns under their output names.
+    """A condition over `clip_id`, `shard` and the passthrough columns under their output names.
 
     A value that it cannot be computed for (a cast that fails) makes it NULL, as a missing value does.
 
@@ -20,12 +20,12 @@ class Where:
         JobError: it does not parse, names a column that is not there, or is no condition.
     """
 
-    def __init__(self, expression: str, carried: pa.Schema) -> None:
+    def __init__(self, expression: str, passthrough: pa.Schema) -> None:
         self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
         # TRY admits only what one row decides: no aggregate, window, subquery or random number.
         self._expression = f"TRY((\n{expression}\n))"
         clips = pa.schema([(name, pa.string()) for name in _IDENTITY]).empty_table()
-        for column in carried:
+        for column in passthrough:
             if self._can_read(column):
                 clips = clips.append_column(column, pa.array([], column.type))
         self.columns: list[str] = clips.column_names

@@ -1,79 +1,24 @@
-"""Which shards an input holds: listing, recognising the layout, naming."""
+"""Which shards an input holds: listing, naming, and those that are left aside."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Any
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 
+import pyarrow as pa
+
+from pipeline.corpus.clips import Shard as Shard
+from pipeline.corpus.clips import read_table
+from pipeline.corpus.columns import Passthrough
+from pipeline.corpus.condition import Where
+from pipeline.corpus.readers import READERS, recognise
+from pipeline.corpus.readers.base import loose_clip
 from pipeline.errors import JobError
-from pipeline.storage import Storage, path_of, uri_of
-
-_SOUNDFILE = (
-    "wav",
-    "flac",
-    "mp3",
-    "ogg",
-    "oga",
-    "opus",
-    "aiff",
-    "aif",
-    "aifc",
-    "au",
-    "caf",
-    "w64",
-    "rf64",
-    "sph",
-)
-_FFMPEG = "m4a", "mp4", "aac", "webm", "mka", "wma", "amr", "3gp", "ac3"
-AUDIO_EXTENSIONS = frozenset({*_SOUNDFILE, *_FFMPEG})
-_MANIFEST = (".jsonl", ".ndjson", ".jsonlines")
-_TAR = (".tar", ".tar.gz", ".tgz")
-
-
-class Format(StrEnum):
-    """The four layouts of input."""
-
-    PARQUET = "parquet"
-    TAR = "tar"
-    MANIFEST = "manifest"
-    AUDIO = "audio"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file of the input.
-
-    `name` is its path relative to the input, and the first half of its clips' ids; `version` changes when the
-    file does (ETag, or size and modification time). `modified` is that time in seconds since 1970 (UTC); None
-    where storage tells none.
-    """
-
-    uri: str
-    name: str
-    format: Format
-    size: int
-    version: str
-    modified: float | None = None
-
-
-def recognise(path: str) -> Format | None:
-    """The layout that a file's name promises; None where it promises no audio."""
-    name = path.rsplit("/", 1)[-1].lower()
-    if name.startswith((".", "_")):
-        return None
-    if name.endswith(".parquet"):
-        return Format.PARQUET
-    if name.endswith(_TAR):
-        return Format.TAR
-    if name.endswith(_MANIFEST):
-        return Format.MANIFEST
-    _, dot, extension = name.rpartition(".")
-    return Format.AUDIO if dot and extension in AUDIO_EXTENSIONS else None
+from pipeline.storage import FileInfo, Storage, StorageError, path_of
 
 
 def discover(
@@ -94,83 +39,50 @@ def discover(
     """
     shards: dict[str, Shard] = {}
     for given in inputs:
-        uri = storage.normalise(given)
-        found = _discover_one(uri, given, storage)
+        try:
+            found = _discover_one(storage.normalise(given), given, storage)
+        except StorageError as problem:
+            raise JobError(f"--input {given}: {problem}.") from problem
         inside = tuple(output.rstrip("/") + "/" for output in outputs)
         found = [shard for shard in found if not shard.uri.startswith(inside)]
         if not found:
-            raise JobError(
-                f"--input {given}: no audio shard there. Recognised are *.parquet, *.tar(.gz), "
-                f"*.jsonl manifests and audio files ({', '.join(sorted(AUDIO_EXTENSIONS)[:8])}, …)."
-            )
+            raise JobError(f"--input {given}: no audio shard there. Recognised are {_known_formats()}.")
         for shard in found:
             shards.setdefault(shard.uri, shard)
     return _with_unique_names(list(shards.values()), known_names or {})
 
 
 def _discover_one(uri: str, given: str, storage: Storage) -> list[Shard]:
-    filesystem, path = storage.filesystem(uri), path_of(uri)
-    try:
-        if any(sign in path for sign in "*?[") and not filesystem.exists(path):
-            found = filesystem.glob(path, detail=True)
-            # Names are relative to the part of the path before the first wildcard.
-            root = re.split(r"[*?\[]", path, maxsplit=1)[0].rsplit("/", 1)[0]
-            if any(info["type"] == "directory" for info in found.values()):
-                for name, info in list(found.items()):
-                    if info["type"] == "directory":
-                        found |= filesystem.find(name, detail=True)
-        elif filesystem.isdir(path):
-            found, root = filesystem.find(path, detail=True), path.rstrip("/")
-        elif filesystem.exists(path):
-            found, root = {path: filesystem.info(path)}, path.rsplit("/", 1)[0]
-            if recognise(path) is None:
-                raise JobError(
-                    f"--input {given}: not a kind of file that holds audio here "
-                    "(*.parquet, *.tar, *.tar.gz, *.jsonl or an audio file)."
-                )
-        else:
-            raise JobError(f"--input {given}: does not exist.")
-    except JobError:
-        raise
-    except Exception as problem:  # every protocol has exceptions of its own
-        raise JobError(f"--input {given}: {storage.explain(given, problem)}.") from problem
-    return list(_as_shards(found, root, uri))
+    path = path_of(uri)
+    if storage.is_glob(uri):
+        # Names are relative to the part of the path before the first wildcard.
+        root = re.split(r"[*?\[]", path, maxsplit=1)[0].rsplit("/", 1)[0]
+        return _shards(storage.glob(uri, below=True), root)
+    if storage.is_dir(uri):
+        return _shards(storage.find(uri), path.rstrip("/"))
+    if not storage.exists(uri):
+        raise JobError(f"--input {given}: does not exist.")
+    if recognise(path) is None:
+        raise JobError(f"--input {given}: not a kind of file that holds audio here ({_known_formats()}).")
+    return _shards([storage.info(uri)], path.rsplit("/", 1)[0])
 
 
-def _as_shards(found: Mapping[str, Mapping[str, Any]], root: str, uri: str) -> Iterable[Shard]:
+def _known_formats() -> str:
+    *others, last = (reader.about for reader in READERS.values())
+    return f"{', '.join(others)} and {last}"
+
+
+def _shards(files: Iterable[FileInfo], root: str) -> list[Shard]:
     root = root.rstrip("/")
-    for path in sorted(found):
-        info = found[path]
+    shards = []
+    for file in files:
+        path = path_of(file.uri)
         name = path[len(root) :].lstrip("/") if path.startswith(root) else path
         hidden = any(part.startswith((".", "_")) for part in name.split("/"))
-        kind = recognise(path)
-        if info["type"] == "file" and kind is not None and not hidden:
-            size = int(info.get("size") or 0)
-            yield Shard(uri_of(uri, path), name, kind, size, _version(info, size), _modified(info))
-
-
-def _version(info: Mapping[str, Any], size: int) -> str:
-    tag = info.get("ETag") or info.get("etag")
-    if tag:
-        return str(tag).strip('"')
-    return f"{size}-{_changed(info) or ''}"
-
-
-def _changed(info: Mapping[str, Any]) -> Any:
-    return info.get("mtime") or info.get("LastModified") or info.get("last_modified")
-
-
-def _modified(info: Mapping[str, Any]) -> float | None:
-    """Filesystems tell times as seconds, as `datetime` or as ISO 8601; without a zone they mean UTC."""
-    changed = _changed(info)
-    if isinstance(changed, str):
-        try:
-            changed = datetime.fromisoformat(changed)
-        except ValueError:
-            return None
-    if isinstance(changed, datetime):
-        return (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).timestamp()
-    return float(changed) if isinstance(changed, int | float) else None
+        reader = recognise(path)
+        if reader is not None and not hidden:
+            shards.append(Shard(file.uri, name, reader.name, file.size, file.version, file.modified))
+    return shards
 
 
 def changed_since(shards: Iterable[Shard], since: datetime | None) -> list[Shard]:
@@ -199,3 +111,34 @@ def _with_unique_names(shards: list[Shard], known: Mapping[str, str]) -> list[Sh
 def _one_part_more(path: str, name: str) -> str:
     before = path[: len(path) - len(name)].rstrip("/")
     return f"{before.rsplit('/', 1)[-1]}/{name}" if before else name
+
+
+def drop_listed_files(shards: list[Shard], storage: Storage) -> list[Shard]:
+    """Drops loose files that a manifest of the same input names: the manifest's row is the clip."""
+    manifests = [shard for shard in shards if READERS[shard.format].lists_files]
+    if not manifests or len(manifests) == len(shards):
+        return shards
+    listed: set[str] = set()
+    nothing = Passthrough(pa.schema([]), frozenset())
+    for manifest in manifests:
+        for table in READERS[manifest.format].tables(manifest, storage, nothing):
+            for source in table["source"].to_pylist():
+                # What is no place at all is the clip's error, not the job's.
+                with suppress(JobError, ValueError):
+                    if source:
+                        listed.add(storage.normalise(source))
+    return [shard for shard in shards if not _is_loose(shard) or shard.uri not in listed]
+
+
+def filter_files(shards: Sequence[Shard], where: Where, passthrough: Passthrough) -> list[Shard]:
+    """Drops loose files that the condition does not hold for; a file's name decides, none is opened."""
+    loose = [shard for shard in shards if _is_loose(shard)]
+    if not loose:
+        return list(shards)
+    clips = read_table([loose_clip(shard) for shard in loose], passthrough)
+    wanted = set(where.filter(clips)["shard"].to_pylist())
+    return [shard for shard in shards if not _is_loose(shard) or shard.uri in wanted]
+
+
+def _is_loose(shard: Shard) -> bool:
+    return READERS[shard.format].one_clip

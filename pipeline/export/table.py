@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
-from pipeline.storage import Storage, path_of, uri_of
+from pipeline.storage import Storage
 
 Row = Mapping[str, Any]
 # Lists of these columns hold structs with at least these fields, whoever wrote the Parquet file.
@@ -47,7 +47,7 @@ class Table:
         for uri in self.files:
             try:
                 yield from _rows(uri, columns, self.storage)
-            except Exception as problem:  # every protocol, and Arrow, has exceptions of its own
+            except (OSError, pa.ArrowException, ValueError) as problem:
                 raise JobError(f"--table {_explain(uri, problem, self.storage)}.") from problem
 
 
@@ -60,7 +60,7 @@ def open_table(given: str, storage: Storage) -> Table:
     uri = storage.normalise(given)
     try:
         files = _files(uri, storage)
-    except Exception as problem:
+    except OSError as problem:
         raise JobError(f"--table {storage.explain(given, problem)}.") from problem
     if not files:
         raise JobError(f"--table {given}: no Parquet file there.")
@@ -68,9 +68,9 @@ def open_table(given: str, storage: Storage) -> Table:
     rows = 0
     for file in files:
         try:
-            with _open(file, storage) as parquet:
+            with storage.open(file) as opened, pq.ParquetFile(opened) as parquet:
                 schema, rows = parquet.schema_arrow, rows + parquet.metadata.num_rows
-        except Exception as problem:
+        except (OSError, pa.ArrowException, ValueError) as problem:
             raise JobError(f"--table {_explain(file, problem, storage)}.") from problem
         _check(schema, file)
         columns |= dict.fromkeys(schema.names)
@@ -80,25 +80,19 @@ def open_table(given: str, storage: Storage) -> Table:
 
 
 def _files(uri: str, storage: Storage) -> list[str]:
-    filesystem, path = storage.filesystem(uri), path_of(uri)
-    if any(sign in path for sign in "*?[") and not filesystem.exists(path):
-        matches = filesystem.glob(path, detail=True).items()
-        found = [file for file, info in matches if info["type"] == "file" and "/_run/" not in file]
-    elif filesystem.isdir(path):
-        found = [path_of(file) for file in storage.list_files(uri)]
-    elif filesystem.exists(path):
+    if storage.is_glob(uri):
+        found = [file.uri for file in storage.glob(uri) if "/_run/" not in file.uri]
+    elif storage.is_dir(uri):
+        found = storage.list_files(uri)
+    elif storage.exists(uri):
         return [uri]
     else:
         raise FileNotFoundError(uri)
     return [
-        uri_of(uri, file)
-        for file in sorted(found)
+        file
+        for file in found
         if file.endswith(".parquet") and not file.rsplit("/", 1)[-1].startswith((".", "_"))
     ]
-
-
-def _open(uri: str, storage: Storage) -> pq.ParquetFile:
-    return pq.ParquetFile(path_of(uri), filesystem=storage.arrow_filesystem(uri), buffer_size=1 << 20)
 
 
 def _check(schema: pa.Schema, uri: str) -> None:
@@ -120,7 +114,7 @@ def _check(schema: pa.Schema, uri: str) -> None:
 
 
 def _rows(uri: str, columns: Mapping[str, str], storage: Storage) -> Iterator[Row]:
-    with _open(uri, storage) as file:
+    with storage.open(uri) as opened, pq.ParquetFile(opened, buffer_size=1 << 20) as file:
         kinds = {field.name: field.type for field in file.schema_arrow}
         held = {name: column for name, column in columns.items() if column in kinds}
         shorten = {column: _shortening(kinds[column]) for column in held.values()}

@@ -50,7 +50,7 @@ class FeatureSpool:
         self._file.close()
 
     @property
-    def attended(self) -> int:
+    def num_valid(self) -> int:
         """Stacked frames that the audio so far fills."""
         return self._stream.frames // self._extractor.stride
 
@@ -63,8 +63,8 @@ class FeatureSpool:
         """Take the next samples, (n,) float32 at the extractor's rate, of any n."""
         self._write(self._stream.add(samples).T)
 
-    def finish(self, stretches: Sequence[tuple[int, int]]) -> pa.Buffer:
-        """The features of these stretches, (start, stop) in stacked frames, in order and apart, end to end.
+    def finish(self, segments: Sequence[tuple[int, int]]) -> pa.Buffer:
+        """The features of these segments, (start, stop) in stacked frames, in order and apart, end to end.
 
         They are normalised by their own statistics. The buffer holds (frames, width) in C order; its memory
         is that of the file. Nothing can be added after this.
@@ -73,7 +73,7 @@ class FeatureSpool:
             ClipFailedError: features that are not finite numbers.
         """
         rows, stride = self._stream.frames, self._extractor.stride
-        kept = [(start * stride, min(stop * stride, rows)) for start, stop in stretches]
+        kept = [(start * stride, min(stop * stride, rows)) for start, stop in segments]
         missing = -kept[-1][1] % stride
         # Room for the rows that fill the last stacked frame.
         self._write(np.zeros((missing, self._extractor.num_mel_bins), np.float32))
@@ -87,7 +87,7 @@ class FeatureSpool:
         bins = self._extractor.num_mel_bins
         mapped = mmap.mmap(self._file.fileno(), 0)
         energies: npt.NDArray[np.float32] = np.frombuffer(mapped, np.float32).reshape(-1, bins)
-        # Never ahead of where energies are read: features are no larger, and stretches only move forward.
+        # Never ahead of where energies are read: features are no larger, and segments only move forward.
         features: npt.NDArray[Any] = np.frombuffer(mapped, self._dtype).reshape(-1, bins)
         statistics = self._statistics(energies, kept)
         done = 0
@@ -122,7 +122,7 @@ class FeatureSpool:
             ) from problem
 
 
-def _blocks(stretches: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _blocks(segments: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [
-        (first, min(first + _ROWS, stop)) for start, stop in stretches for first in range(start, stop, _ROWS)
+        (first, min(first + _ROWS, stop)) for start, stop in segments for first in range(start, stop, _ROWS)
     ]

@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline import schema
 from pipeline.audio.recording import SAMPLE_RATE, Recording, Samples
 from pipeline.audio.vad import Detector, kept_frames, load_detector, speech_of
 from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
 from pipeline.features.spool import FeatureSpool
 from pipeline.features.windows import WindowPlan
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError, StorageFile, is_remote
+from pipeline import schema
 from w2vbert.features.extractor import AudioTooShortError, SeamlessM4TFeatureExtractor
 
 _TABLE_BYTES = 8 << 20  # of features
@@ -57,12 +57,28 @@ class _Opened:
 
     recording: Recording
     long: bool
-    source: str | None
     files: ExitStack
 
 
+@dataclass(frozen=True)
+class FeatureOptions:
+    """What of a recording is taken, and how its features are kept.
+
+    Attributes:
+        channel, max_duration_s: as in `audio.Recording`; None: any length.
+        half: features in float16, not float32.
+        vad: keep speech only: the name of a detector, as `vad.load_detector` takes it. The features are then
+            normalised over what is kept.
+    """
+
+    channel: str = "mean"
+    max_duration_s: float | None = None
+    half: bool = False
+    vad: str | None = None
+
+
 class Featurizer:
-    """Tables of `schema.read_schema(carried)` to tables of `schema.feature_schema(carried)`.
+    """Tables of `schema.read_schema(passthrough)` to tables of `schema.feature_schema(passthrough)`.
 
     A clip that fails becomes a row with an error, and a clip that has one keeps it. Digital silence, and a
     clip without speech where a detector looks for it, has no features, only their number.
@@ -74,12 +90,9 @@ class Featurizer:
         extractor: makes the features: (frames, width) of a clip, C order; a last frame that the audio fills
             only in part is kept, and `num_valid` counts the frames before it.
         storage: opens the clips' sources.
-        carried: the input's own columns.
-        channel, max_duration_s: as in `audio.Recording`; None: any length.
-        half: features in float16, not float32.
+        passthrough: the input's own columns.
         plan: how recordings are cut into windows.
-        vad: keep speech only: the name of a detector, as `vad.load_detector` takes it. The features are then
-            normalised over what is kept.
+        options: what of a recording is taken, and how its features are kept.
 
     Raises:
         JobError: there is no such detector.
@@ -89,27 +102,23 @@ class Featurizer:
         self,
         extractor: SeamlessM4TFeatureExtractor,
         storage: Storage,
-        carried: pa.Schema,
-        *,
-        channel: str,
-        max_duration_s: float | None,
-        half: bool,
+        passthrough: pa.Schema,
         plan: WindowPlan,
-        vad: str | None,
+        options: FeatureOptions,
     ) -> None:
         # One actor for a core: more threads would only fight for it.
         torch.set_num_threads(1)
         self._extractor = extractor
         self._storage = storage
-        self._schema = schema.feature_schema(carried)
-        self._kept = ["clip_id", "shard", *carried.names, schema.EXTRA]
-        self._channel = channel
-        self._max_duration_s = float("inf") if max_duration_s is None else max_duration_s
-        self._dtype = np.dtype(np.float16 if half else np.float32)
+        self._schema = schema.feature_schema(passthrough)
+        self._kept = ["clip_id", "shard", *passthrough.names, schema.EXTRA]
+        self._channel = options.channel
+        self._max_duration_s = float("inf") if options.max_duration_s is None else options.max_duration_s
+        self._dtype = np.dtype(np.float16 if options.half else np.float32)
         self._plan = plan
-        self._vad = vad
-        self._detector = None if vad is None else load_detector(vad)
-        self._hop = extractor.fbank.frame_shift * extractor.stride  # samples
+        self._vad = options.vad
+        self._detector = None if options.vad is None else load_detector(options.vad)
+        self._hop = round(frame_s(extractor) * SAMPLE_RATE)  # samples
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
@@ -140,7 +149,7 @@ class Featurizer:
 
     def _opener(self, table: pa.Table, index: int) -> Callable[[], _Opened]:
         source = table["source"][index].as_py()
-        if source is not None and "://" in source:
+        if source is not None and is_remote(source):
             arrival: Future[_Opened] = self._fetchers.submit(self._open, table, index)
             return arrival.result
         return lambda: self._open(table, index)
@@ -153,10 +162,9 @@ class Featurizer:
         part = {name: clip[name] for name in ("start_s", "length_s")}
         with ExitStack() as files:
             if audio.is_valid:
-                source = None
                 data: Any = pa.BufferReader(audio.as_buffer())  # the bytes stay where Arrow has them
             elif source is not None:
-                with self._explained(source, opening=True):
+                with _read_errors():
                     data = files.enter_context(self._storage.open(source, block_size=_FETCH_BYTES))
                     if part == {"start_s": None, "length_s": None}:
                         data = _small_in_one_go(data)
@@ -164,27 +172,12 @@ class Featurizer:
                 raise ClipFailedError(
                     Stage.READ, Code.NO_AUDIO, "the record holds no audio and names no file of it"
                 )
-            with self._explained(source):
+            with _read_errors():
                 recording = files.enter_context(
                     Recording(data, channel=self._channel, max_duration_s=self._max_duration_s, **part)
                 )
                 long = recording.longer_than(self._plan.frames * self._hop / SAMPLE_RATE)
-            return _Opened(recording, long, source, files.pop_all())
-
-    @contextmanager
-    def _explained(self, source: str | None, *, opening: bool = False) -> Iterator[None]:
-        """Turns what storage and decoders raise into the clip's error."""
-        try:
-            yield
-        except ClipFailedError:
-            raise
-        except Exception as problem:  # storage libraries raise errors of their own, not only OSError
-            if source is None or not (opening or isinstance(problem, OSError)):
-                raise ClipFailedError(Stage.DECODE, Code.UNDECODABLE, _describe(problem)) from problem
-            code = Code.NOT_FOUND if isinstance(problem, FileNotFoundError) else Code.UNREADABLE
-            known = isinstance(problem, JobError)
-            text = str(problem) if known else self._storage.explain(source, problem)
-            raise ClipFailedError(Stage.READ, code, text) from problem
+            return _Opened(recording, long, files.pop_all())
 
     def _featurize(self, open_clip: Callable[[], _Opened]) -> _Row:
         row = _Row()
@@ -225,7 +218,7 @@ class Featurizer:
         row.windows = self._windows([(0, row.frames)])
 
     def _blocks(self, opened: _Opened) -> Iterator[Samples]:
-        with self._explained(opened.source):
+        with _read_errors():
             yield from opened.recording.blocks()
 
     def _spool(self, row: _Row, opened: _Opened, blocks: Iterator[Samples]) -> None:
@@ -237,21 +230,21 @@ class Featurizer:
                     with self._detecting():
                         detector.add(block)
             row.take(opened.recording)
-            row.frames, row.num_valid, row.windows = spool.frames, spool.attended, []
+            row.frames, row.num_valid, row.windows = spool.frames, spool.num_valid, []
             if opened.recording.silent:
                 return
-            stretches = [(0, spool.frames)] if detector is None else self._speech(detector, spool, opened)
-            if stretches:
-                features = spool.finish(stretches)
+            segments = [(0, spool.frames)] if detector is None else self._speech(detector, spool, opened)
+            if segments:
+                features = spool.finish(segments)
                 row.features = features if opened.long else features.to_pybytes()
-                row.windows = self._windows(stretches)
+                row.windows = self._windows(segments)
 
     def _speech(self, detector: Detector, spool: FeatureSpool, opened: _Opened) -> list[tuple[int, int]]:
         """What the detector leaves of a recording, as (start, stop) in frames."""
         with self._detecting():
             speech = speech_of(detector, opened.recording.duration_s)
         return kept_frames(
-            speech, self._hop, frames=spool.frames, attended=spool.attended, align=self._plan.align
+            speech, self._hop, frames=spool.frames, num_valid=spool.num_valid, align=self._plan.align
         )
 
     def _new_detector(self) -> Detector | None:
@@ -272,8 +265,8 @@ class Featurizer:
                 f"the voice-activity detector {self._vad} failed: {_describe(problem)}",
             ) from problem
 
-    def _windows(self, stretches: list[tuple[int, int]]) -> list[dict[str, int]]:
-        return [asdict(window) for window in self._plan.over(stretches)]
+    def _windows(self, segments: list[tuple[int, int]]) -> list[dict[str, int]]:
+        return [asdict(window) for window in self._plan.over(segments)]
 
     def _table(self, clips: pa.Table, rows: list[_Row]) -> pa.Table:
         columns = {name: clips[name] for name in self._kept}
@@ -286,12 +279,31 @@ class Featurizer:
         return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
 
 
-def _small_in_one_go(file: Any) -> BinaryIO:
+def frame_s(extractor: SeamlessM4TFeatureExtractor) -> float:
+    """Seconds from one frame of features to the next."""
+    return extractor.stride * extractor.fbank.frame_shift / extractor.sampling_rate
+
+
+@contextmanager
+def _read_errors() -> Iterator[None]:
+    """Turns what storage and decoders raise into the clip's error."""
+    try:
+        yield
+    except ClipFailedError:
+        raise
+    except StorageError as problem:
+        code = Code.NOT_FOUND if problem.missing else Code.UNREADABLE
+        raise ClipFailedError(Stage.READ, code, str(problem)) from problem
+    except JobError as problem:  # no filesystem for the source
+        raise ClipFailedError(Stage.READ, Code.UNREADABLE, str(problem)) from problem
+    except Exception as problem:  # decoders of damaged bytes raise what they like
+        raise ClipFailedError(Stage.DECODE, Code.UNDECODABLE, _describe(problem)) from problem
+
+
+def _small_in_one_go(file: StorageFile) -> BinaryIO:
     """A small file's bytes: one request where many would do. So is what does not say how large it is."""
-    size = getattr(file, "size", None)
-    if size is not None and size > _WHOLE_BYTES:
-        whole: BinaryIO = file
-        return whole
+    if file.size is not None and file.size > _WHOLE_BYTES:
+        return cast(BinaryIO, file)
     with file:
         return io.BytesIO(file.read())
 

@@ -1,4 +1,4 @@
-"""Long recordings as windows: where the encoder looks, in frames of 20 ms."""
+"""Long recordings as windows: where the encoder looks, in frames of the feature extractor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a recording that the encoder sees at once.
+    """The part of a recording that the encoder sees at once.
 
     Attributes:
         start: its first frame in the recording.
@@ -31,7 +31,7 @@ class WindowPlan:
 
     Attributes:
         frames: most frames of a window.
-        overlap: fewest frames that neighbouring windows of one stretch share.
+        overlap: fewest frames that neighbouring windows of one segment share.
         align: windows start at multiples of this: the encoder frames in one frame after the adapter.
     """
 
@@ -55,11 +55,11 @@ class WindowPlan:
         stops = [*(first + overlap for first in firsts[1:]), stop]
         return list(zip(firsts, stops, strict=True))
 
-    def over(self, stretches: Iterable[tuple[int, int]]) -> list[Window]:
-        """The windows over stretches of a recording whose features are kept, and nothing between them."""
+    def over(self, segments: Iterable[tuple[int, int]]) -> list[Window]:
+        """The windows over segments of a recording whose features are kept, and nothing between them."""
         windows = []
         kept = 0
-        for start, stop in stretches:
+        for start, stop in segments:
             windows += [
                 Window(first, last - first, kept + first - start) for first, last in self.cut(start, stop)
             ]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pipeline.clip_names import field as as_field
 from pipeline.clip_names import names_of
 from pipeline.errors import JobError
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError
 
 # Record types of RTTM (NIST RT-09 evaluation plan, appendix A) that say nothing of who speaks.
 _OTHER_RECORDS = frozenset(
@@ -96,8 +96,8 @@ class References:
             text = storage.read_bytes(uri).decode("utf-8")
         except UnicodeDecodeError as problem:
             raise JobError(f"--reference-rttm {uri} is not a text file: {problem}") from problem
-        except Exception as problem:  # every protocol has exceptions of its own
-            raise JobError(f"--reference-rttm: {storage.explain(uri, problem)}.") from problem
+        except StorageError as problem:
+            raise JobError(f"--reference-rttm: {problem}.") from problem
         # Not pyannote.database's load_rttm: it drops speakers called NA or None, and knows no line numbers.
         segments: defaultdict[str, list[Segment]] = defaultdict(list)
         for number, line in enumerate(text.splitlines(), 1):

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import soundfile
 
-from pipeline.corpus.datasource import Part
-from pipeline.corpus.listing import Format, Shard
-from pipeline.corpus.readers.manifest import read_manifest
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.columns import Passthrough
+from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
 from pipeline.reports.cost import earlier_speed, estimated_speed
 from pipeline.spec import JobSpec
-from pipeline.storage import Storage, join
+from pipeline.storage import Storage, is_remote, join
 from pipeline.table.ledger import Ledger, Work
 from pipeline.table.scan import choose_table, survey
 from w2vbert.config import CONFIG_NAME, Wav2Vec2BertConfig
@@ -33,7 +31,7 @@ _SAMPLED_SHARDS = 4  # of each layout, and of each so many clips
 _SAMPLED_CLIPS = 8
 _SAMPLED_FILES = 32
 _BLOCK_BYTES = 256 << 10  # a header needs little, and s3fs would fetch 50 MB
-_DURATION = pa.schema([("duration", pa.float64())])
+_NOTHING = Passthrough(pa.schema([]), frozenset())
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,9 @@ def plan(spec: JobSpec, work: Work, ledger: Ledger, configs: Sequence[Wav2Vec2Be
     with ThreadPoolExecutor(_THREADS) as threads:
         extents = list(threads.map(partial(_extent, work=work, storage=storage), work.shards))
         samples = {
-            layout: _sample([e.shard for e in extents if e.shard.format is layout], storage, threads)
-            for layout in Format
-            if any(e.shard.format is layout and e.timed == 0 for e in extents)
+            layout: _sample([e.shard for e in extents if e.shard.format == layout], storage, threads)
+            for layout in READERS
+            if any(e.shard.format == layout and e.timed == 0 for e in extents)
         }
     seconds, basis = _audio(extents, samples)
     device_hours = speed = None
@@ -107,7 +105,7 @@ def plan(spec: JobSpec, work: Work, ledger: Ledger, configs: Sequence[Wav2Vec2Be
         "shards": [
             {
                 "name": e.shard.name,
-                "layout": str(e.shard.format),
+                "layout": e.shard.format,
                 "bytes": e.shard.size,
                 "clips": e.clips,
                 "done": e.done,
@@ -163,26 +161,13 @@ def for_the_eye(plan: Mapping[str, Any]) -> str:
 
 
 def _extent(shard: Shard, work: Work, storage: Storage) -> _Extent:
-    done = len(work.done.get(shard.uri, ()))
-    if shard.format is Format.AUDIO:
-        return _Extent(shard, done, clips=1)
-    if shard.format is Format.PARQUET:
-        try:
-            with storage.open(shard.uri) as handle:
-                return _Extent(shard, done, clips=pq.read_metadata(handle).num_rows)
-        except Exception:  # a shard that is broken becomes an error row
-            return _Extent(shard, done)
-    if shard.format is Format.MANIFEST:
-        tables = [table.select(["duration"]) for table in read_manifest(shard, storage, _DURATION)]
-        durations = pa.concat_tables(tables)["duration"] if tables else pa.chunked_array([], pa.float64())
-        total = float(pc.sum(durations).as_py() or 0.0)
-        return _Extent(shard, done, len(durations), total, len(durations) - durations.null_count)
-    return _Extent(shard, done)
+    extent = READERS[shard.format].extent(shard, storage)
+    return _Extent(shard, len(work.done.get(shard.uri, ())), extent.clips, extent.seconds, extent.timed)
 
 
 def _sample(shards: Sequence[Shard], storage: Storage, threads: ThreadPoolExecutor) -> _Sample:
     """A few clips of a few shards, spread over all of them."""
-    wanted = _SAMPLED_FILES if shards and shards[0].format is Format.AUDIO else _SAMPLED_SHARDS
+    wanted = _SAMPLED_FILES if shards and READERS[shards[0].format].one_clip else _SAMPLED_SHARDS
     spread = shards[:: max(1, -(-len(shards) // wanted))]
     read = [header for some in threads.map(partial(_headers, storage=storage), spread) for header in some]
     return _Sample(len(read), sum(seconds for seconds, _ in read), sum(size for _, size in read))
@@ -190,16 +175,18 @@ def _sample(shards: Sequence[Shard], storage: Storage, threads: ThreadPoolExecut
 
 def _headers(shard: Shard, storage: Storage) -> list[tuple[float, int]]:
     """(seconds, bytes) of the first clips of a shard; those whose header cannot be read are left out."""
-    clips = next(iter(Part(shard).read(storage, pa.schema([]))), None)
+    clips = next(READERS[shard.format].tables(shard, storage, _NOTHING), None)
     found = []
     for clip in clips.slice(0, _SAMPLED_CLIPS).to_pylist() if clips is not None else []:
         try:
             if clip["audio"] is not None:
                 seconds, size = soundfile.info(io.BytesIO(clip["audio"])).duration, len(clip["audio"])
+            elif clip["source"] is None:
+                continue
             else:
                 with storage.open(clip["source"], block_size=_BLOCK_BYTES) as handle:
                     seconds, size = soundfile.info(handle).duration, handle.seek(0, io.SEEK_END)
-        except Exception:
+        except (OSError, JobError, soundfile.SoundFileError):
             continue
         if clip["start_s"] is not None:
             seconds = clip["length_s"] or max(0.0, seconds - clip["start_s"])
@@ -207,17 +194,17 @@ def _headers(shard: Shard, storage: Storage) -> list[tuple[float, int]]:
     return found
 
 
-def _audio(extents: Sequence[_Extent], samples: Mapping[Format, _Sample]) -> tuple[float | None, str]:
+def _audio(extents: Sequence[_Extent], samples: Mapping[str, _Sample]) -> tuple[float | None, str]:
     """Seconds of audio to be annotated, and how they are known; None where nothing tells."""
     timed = sum(e.timed for e in extents)
-    mean = sum(e.seconds for e in extents) / timed if timed else _mean(samples.get(Format.MANIFEST))
+    mean = sum(e.seconds for e in extents) / timed if timed else _mean(samples.get("manifest"))
     total, unknown = 0.0, 0
     for extent in extents:
         shard = extent.shard
         sample = samples.get(shard.format)
-        if shard.format is Format.MANIFEST and mean is not None:
+        if shard.format == "manifest" and mean is not None:
             total += (extent.seconds + mean * ((extent.clips or 0) - extent.timed)) * extent.left
-        elif shard.format is not Format.MANIFEST and sample is not None and sample.size:
+        elif shard.format != "manifest" and sample is not None and sample.size:
             total += sample.seconds / sample.size * shard.size * extent.left
         else:
             unknown += 1
@@ -231,7 +218,7 @@ def _audio(extents: Sequence[_Extent], samples: Mapping[Format, _Sample]) -> tup
     return (total if basis else None), said
 
 
-def _mean_clip_s(extents: Iterable[_Extent], samples: Mapping[Format, _Sample]) -> float | None:
+def _mean_clip_s(extents: Iterable[_Extent], samples: Mapping[str, _Sample]) -> float | None:
     clips = sum(e.timed for e in extents) + sum(sample.clips for sample in samples.values())
     seconds = sum(e.seconds for e in extents) + sum(sample.seconds for sample in samples.values())
     return seconds / clips if clips else None
@@ -243,7 +230,7 @@ def _mean(sample: _Sample | None) -> float | None:
 
 def _config(model: str, storage: Storage) -> Wav2Vec2BertConfig:
     try:
-        if "://" in model or Path(model).expanduser().is_dir():
+        if is_remote(model) or Path(model).expanduser().is_dir():
             text = storage.read_bytes(join(storage.normalise(model), CONFIG_NAME))
             return Wav2Vec2BertConfig.from_dict(json.loads(text))
         return Wav2Vec2BertConfig.from_pretrained(model)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
-from pipeline.storage import Storage, path_of, uri_of
+from pipeline.storage import Storage
 
 _ROWS = 4096
 
@@ -59,10 +59,10 @@ class EmbeddingTable:
             files = _parquet_files(uri, storage)
             schemas, rows = [], 0
             for file in files:
-                with pq.ParquetFile(path_of(file), filesystem=storage.arrow_filesystem(file)) as parquet:
+                with storage.open(file) as opened, pq.ParquetFile(opened) as parquet:
                     schemas.append(parquet.schema_arrow)
                     rows += parquet.metadata.num_rows
-        except Exception as problem:  # every protocol has exceptions of its own
+        except (OSError, pa.ArrowException) as problem:
             raise JobError(f"--table {uri}: {storage.explain(uri, problem)}.") from problem
         if not files:
             raise JobError(f"--table {uri}: no Parquet file there.")
@@ -106,20 +106,19 @@ class EmbeddingTable:
 
     def _read(self, file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         try:
-            with pq.ParquetFile(path_of(file), filesystem=self.storage.arrow_filesystem(file)) as parquet:
+            with self.storage.open(file) as opened, pq.ParquetFile(opened) as parquet:
                 yield from parquet.iter_batches(batch_size=_ROWS, columns=columns)
         except (OSError, pa.ArrowException) as problem:
             raise JobError(f"--table: {self.storage.explain(file, problem)}.") from problem
 
 
 def _parquet_files(uri: str, storage: Storage) -> list[str]:
-    filesystem, path = storage.filesystem(uri), path_of(uri)
-    if filesystem.isdir(path):
+    if storage.is_dir(uri):
         found = storage.list_files(uri)
-    elif filesystem.exists(path):
+    elif storage.exists(uri):
         return [uri]
     else:
-        found = sorted(uri_of(uri, match) for match in filesystem.glob(path))
+        found = [file.uri for file in storage.glob(uri)]
         if not found:
             raise FileNotFoundError(uri)
     return [file for file in found if file.endswith(".parquet") and "/_run/" not in file]

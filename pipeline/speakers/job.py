@@ -26,7 +26,7 @@ from pipeline.speakers.trials import (
     told_missing,
     verification,
 )
-from pipeline.storage import Storage, StorageOptions, join
+from pipeline.storage import Storage, StorageError, StorageOptions, join
 
 SPEAKER_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),
@@ -113,16 +113,16 @@ def run(spec: SpeakersSpec, *, limit: int = LINKAGE_LIMIT) -> dict[str, Any]:
             storage.write_bytes(join(output, "_run", "speakers.json"), text.encode())
         except JobError:
             raise
-        except Exception as problem:  # every protocol has exceptions of its own
-            raise JobError(f"--output {storage.explain(output, problem)}.") from problem
+        except StorageError as problem:
+            raise JobError(f"--output {problem}.") from problem
     return summary
 
 
 def _require_own_directory(output: str, table: EmbeddingTable) -> None:
     try:
         held = [uri for uri in table.storage.list_files(output) if uri.endswith(".parquet")]
-    except Exception as problem:  # every protocol has exceptions of its own
-        raise JobError(f"--output {table.storage.explain(output, problem)}.") from problem
+    except StorageError as problem:
+        raise JobError(f"--output {problem}.") from problem
     ours = join(output, _FILE)
     if strange := [uri for uri in held if uri != ours or uri in table.files]:
         raise JobError(
@@ -139,8 +139,8 @@ def _verify(trials: Trials, table: EmbeddingTable, spec: SpeakersSpec, storage: 
         uri = storage.normalise(spec.scores)
         try:
             storage.write_bytes(uri, "".join(score_lines(known, scores)).encode())
-        except Exception as problem:  # every protocol has exceptions of its own
-            raise JobError(f"--scores {storage.explain(uri, problem)}.") from problem
+        except StorageError as problem:
+            raise JobError(f"--scores {problem}.") from problem
     return {
         **asdict(found),
         "min_dcf": [

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.clip_names import names_of
 from pipeline.errors import JobError
 from pipeline.speakers.embeddings import EmbeddingTable, Vectors
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError
 
 P_TARGETS = (0.01, 0.05)  # the first as in NIST SRE, the second as in VoxSRC
 _PAIRS = 65536
@@ -40,8 +40,8 @@ class Trials:
             lines = storage.read_bytes(uri).decode("utf-8").splitlines()
         except UnicodeDecodeError as problem:
             raise JobError(f"--trials {uri} is not a text file: {problem}") from problem
-        except Exception as problem:  # every protocol has exceptions of its own
-            raise JobError(f"--trials: {storage.explain(uri, problem)}.") from problem
+        except StorageError as problem:
+            raise JobError(f"--trials: {problem}.") from problem
         index: dict[str, int] = {}
         found: list[tuple[int, int, bool]] = []
         for number, line in enumerate(lines, 1):

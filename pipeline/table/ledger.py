@@ -28,7 +28,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.corpus.listing import Format, Shard
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
 from pipeline.storage import Storage, join, path_of
 
@@ -81,7 +82,7 @@ class _Planned:
         own = {each.name for each in fields(Shard)}
         shard = {name: value for name, value in record.items() if name in own}
         return cls(
-            Shard(**{**shard, "format": Format(shard["format"])}),
+            Shard(**shard),
             **{name: value for name, value in record.items() if name not in own},
         )
 
@@ -335,7 +336,7 @@ class Ledger:
     def _read_to_their_end(self, run_id: str, planned: Sequence[_Planned]) -> set[str]:
         """The shards of which the run wrote all that its census says was to be written."""
         shards = [line.shard for line in planned]
-        loose = {shard.uri for shard in shards if shard.format is Format.AUDIO}
+        loose = {shard.uri for shard in shards if READERS[shard.format].one_clip}
         rows = self._rows_by_shard(self.data_files_of(run_id))
         needed = self._census(run_id, shards) | dict.fromkeys(loose, 1)
         if elsewhere := loose - rows.keys():  # the row of a file that changed is another run's

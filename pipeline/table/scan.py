@@ -12,33 +12,31 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.corpus.columns import infer, merge
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.columns import Passthrough, merge
 from pipeline.corpus.condition import Where
-from pipeline.corpus.datasource import without_listed, without_unasked
-from pipeline.corpus.listing import Format, Shard, changed_since, discover
-from pipeline.corpus.readers.manifest import manifest_samples
-from pipeline.corpus.readers.parquet import parquet_columns
-from pipeline.corpus.readers.tar import tar_samples
+from pipeline.corpus.listing import changed_since, discover, drop_listed_files, filter_files
+from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
-from pipeline.schema import column_name
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger, Work
 from pipeline.table.retry import failed_clips
+from pipeline.schema import reserved_names
 
 _SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input carries
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The shards in question, what is left to do of them, and the columns that the input carries.
+    """The shards in question, what is left to do of them, and the input's own columns.
 
     `older` shards are left aside for `--since`, `unasked` loose files for `--where`.
     """
 
     shards: list[Shard]
     work: Work
-    carried: pa.Schema
+    passthrough: Passthrough
     since: datetime | None = None
     older: int = 0
     unasked: int = 0
@@ -65,7 +63,7 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     the same ids: all files of a table have the same columns, and to rewrite a finished table for one more
     column would cost as much as the table and could be killed half-way.
     """
-    output = storage.normalise(spec.table.output).rstrip("/")
+    output = storage.normalise(spec.output).rstrip("/")
     ledger = Ledger(output, storage)
     with blaming_output(spec, storage):
         held = ledger.tasks()
@@ -91,14 +89,14 @@ def survey(
         dry: only look; with `--overwrite`, as if the output held nothing.
 
     Raises:
-        JobError: no input, an output of other settings or models, an invalid --where expression.
+        JobError: no input, an output of other settings or models, a condition that does not hold water.
     """
-    if spec.table.retry_errors and spec.corpus.limit is not None:
+    if spec.retry_errors and spec.limit is not None:
         raise JobError(
             "--retry-errors and --limit do not go together: error rows that are taken out would wait for a "
             "later run. Narrow --retry-errors with --where or --since."
         )
-    storage, fresh = ledger.storage, spec.table.overwrite
+    storage, fresh = ledger.storage, spec.overwrite
     with blaming_output(spec, storage):
         known = {} if fresh else ledger.known_names()
         held = None if fresh else ledger.table()
@@ -106,26 +104,24 @@ def survey(
             known = {**elder.known_names(), **known}  # the same clips have the same ids
     outputs = [ledger.output, *([elder.output] if elder else [])]
     # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
-    found = without_listed(discover(spec.corpus.input, storage, outputs=outputs, known_names=known), storage)
-    carried = _carried(held, found, storage)
-    where = Where(spec.corpus.where, carried) if spec.corpus.where else None
-    recent = changed_since(found, spec.corpus.since)
-    shards = without_unasked(recent, where, carried) if where else recent
+    found = drop_listed_files(discover(spec.input, storage, outputs=outputs, known_names=known), storage)
+    passthrough = _passthrough(held, found, storage)
+    where = Where(spec.where, passthrough.schema) if spec.where else None
+    recent = changed_since(found, spec.since)
+    shards = filter_files(recent, where, passthrough) if where else recent
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
     with blaming_output(spec, storage):
         if fresh:
             if not dry:
                 ledger.clear()
-            work = Work(run_id, False, shards, {}, 0, where=spec.corpus.where)
+            work = Work(run_id, False, shards, {}, 0, where=spec.where)
         else:
             ledger.require(identity, spec.models)
             if not dry:
                 ledger.sweep()
-            failed = failed_clips(ledger, shards, where) if spec.table.retry_errors else {}
-            work = ledger.plan(shards, run_id, where=spec.corpus.where, failed=failed)
-    return Survey(
-        shards, work, carried, spec.corpus.since, len(found) - len(recent), len(recent) - len(shards)
-    )
+            failed = failed_clips(ledger, shards, where) if spec.retry_errors else {}
+            work = ledger.plan(shards, run_id, where=spec.where, failed=failed)
+    return Survey(shards, work, passthrough, spec.since, len(found) - len(recent), len(recent) - len(shards))
 
 
 @contextmanager
@@ -136,36 +132,28 @@ def blaming_output(spec: JobSpec, storage: Storage) -> Iterator[None]:
     except JobError:
         raise
     except Exception as problem:  # every protocol has exceptions of its own
-        raise JobError(f"--output {storage.explain(spec.table.output, problem)}.") from problem
+        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
 
 
-def _carried(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> pa.Schema:
+def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> Passthrough:
     """The input's own columns: fixed by the first run of an output, so that all its files agree."""
     if held is not None and "carried" in held:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(held["carried"])))
+        return Passthrough(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(held["carried"]))))
     schemas = []
-    for kind, look in (
-        (Format.PARQUET, lambda shard: _renamed(parquet_columns(shard, storage))),
-        (Format.TAR, lambda shard: infer(tar_samples(shard, storage))),
-        (Format.MANIFEST, lambda shard: infer(manifest_samples(shard, storage))),
-    ):
-        of_kind = [shard for shard in shards if shard.format is kind]
+    for reader in READERS.values():
+        of_kind = [shard for shard in shards if shard.format == reader.name and not reader.one_clip]
         step = max(1, len(of_kind) // _SAMPLED_SHARDS)
         problems = []
         found = []
         for shard in of_kind[::step]:
             try:
-                found.append(look(shard))
-            except Exception as problem:  # a broken shard is an error row later, not the end of the job
+                found.append(reader.columns(shard, storage))
+            except JobError as problem:
                 problems.append(problem)
-        if not found and len(of_kind) == len(shards) and problems and isinstance(problems[0], JobError):
+        if not found and len(of_kind) == len(shards) and problems:
             raise problems[0]
         schemas += found
-    return merge(schemas)
-
-
-def _renamed(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_name(column_name(field.name)) for field in schema])
+    return Passthrough(merge(schemas, reserved_names()))
 
 
 def packed_schema(schema: pa.Schema) -> str:

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import boto3
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
 from pipeline.errors import JobError
-from pipeline.storage import Storage, StorageOptions, path_of, uri_of, without_credentials
+from pipeline.storage import (
+    Storage,
+    StorageError,
+    StorageFile,
+    StorageOptions,
+    path_of,
+    resolve,
+    uri_of,
+    without_credentials,
+)
+
+STORAGE = Storage(StorageOptions())
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "env-key",
@@ -106,3 +129,151 @@ def test_small_files(tmp_path: Path) -> None:
     storage.remove(str(tmp_path / "a"))
     storage.remove(str(tmp_path / "a"))
     assert not storage.exists(str(tmp_path / "a"))
+
+
+def test_an_error_travels_whole() -> None:
+    error = StorageError("s3://bucket/x does not exist", missing=True)
+    received = pickle.loads(pickle.dumps(error))
+    assert (type(received), str(received), received.missing) == (StorageError, str(error), True)
+    assert not pickle.loads(pickle.dumps(StorageError("s3://bucket/x: no"))).missing
+
+
+def test_every_method_raises_one_error(tmp_path: Path) -> None:
+    absent, file = str(tmp_path / "absent"), tmp_path / "file"
+    file.write_bytes(b"x")
+    for method in (STORAGE.open, STORAGE.read_bytes, STORAGE.info):
+        with pytest.raises(StorageError, match=f"^{absent} does not exist$") as caught:
+            method(absent)
+        assert caught.value.missing
+    inside = str(file / "x")
+    for write in (STORAGE.write_bytes, STORAGE.create):
+        with pytest.raises(StorageError) as caught:
+            write(inside, b"")
+        assert not caught.value.missing
+    with pytest.raises(StorageError), STORAGE.writing(inside):
+        pass
+    for method in (STORAGE.open, STORAGE.exists, STORAGE.find, STORAGE.list_files):
+        with pytest.raises(JobError, match="nosuch://"):
+            method("nosuch://x")
+
+
+def test_a_read_that_fails_says_so_through_arrow_and_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise RuntimeError("connection lost")
+
+    monkeypatch.setattr(LocalFileSystem, "open", lambda *_, **__: Failing(b"x" * 100))
+    with pytest.raises(StorageError, match="/x: RuntimeError: connection lost"), STORAGE.open("/x") as file:
+        io.BufferedReader(file).readline()
+    with pytest.raises(StorageError, match="connection lost"), STORAGE.open("/x") as file:
+        pq.ParquetFile(file)
+
+
+def test_an_open_file_is_one_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": [1, 2, 3]}), path)
+    with STORAGE.open(str(path)) as file:
+        assert isinstance(file, StorageFile)
+        assert file.size == path.stat().st_size
+        assert pq.ParquetFile(file).read()["n"].to_pylist() == [1, 2, 3]
+        assert (file.seek(4), file.tell(), len(file.read(3)), file.tell()) == (4, 4, 3, 7)
+        file.seek(0)
+        assert file.readall() == path.read_bytes()
+    assert file.closed
+    with STORAGE.writing(str(tmp_path / "b.parquet")) as file, pq.ParquetWriter(file, pa.schema([])):
+        assert os.listdir(tmp_path) != ["a.parquet"]
+        assert not (tmp_path / "b.parquet").exists()
+    assert pq.read_table(tmp_path / "b.parquet").num_rows == 0
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def half() -> None:
+        with STORAGE.writing(str(tmp_path / "x")) as file:
+            file.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_storage_that_fails() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    with open("/dev/full", "wb", buffering=0) as full:
+        file = StorageFile(full, lambda problem: StorageError(str(problem)))
+        with pytest.raises(StorageError, match="No space left"):
+            file.write(b"x")
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """An empty bucket of a server that speaks S3 over HTTP."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"ENDPOINT_URL": f"http://{host}:{port}", "REGION": "us-east-1"}.items():
+            patch.setenv(f"AWS_{name}", value)
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="locks")
+        yield "s3://locks"
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["local", "memory", "s3"])
+def test_of_many_that_create_at_once_one_succeeds(kind: str, tmp_path: Path, request: Any) -> None:
+    homes = {"local": lambda: str(tmp_path), "memory": lambda: f"memory://{tmp_path.name}"}
+    home = homes[kind]() if kind in homes else request.getfixturevalue("bucket")
+    storage = Storage(StorageOptions().with_environment())
+    uri = f"{home}/sub/lock"
+    with ThreadPoolExecutor(8) as threads:
+        # In memory, fsspec looks and writes in two steps; there one after another.
+        made = list(
+            (map if kind == "memory" else threads.map)(lambda n: storage.create(uri, b"%d" % n), range(8))
+        )
+    assert made.count(True) == 1
+    assert storage.read_bytes(uri) == b"%d" % made.index(True)
+    assert [file.rsplit("/", 1)[-1] for file in storage.list_files(f"{home}/sub")] == ["lock"]
+    storage.remove(uri)
+    assert storage.create(uri, b"again")
+
+
+def test_storage_that_cannot_promise_to_create_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = type(fsspec.filesystem("memory"))
+    monkeypatch.setattr(memory, "pipe_file", lambda self, path, value, **_: None)
+    with pytest.raises(StorageError, match="cannot create a file only where there is none"):
+        STORAGE.create("memory://x/lock", b"")
+
+
+def test_listings(tmp_path: Path) -> None:
+    for name in ("a/x.wav", "a/b/y.wav", "c.wav", "[d].wav"):
+        STORAGE.write_bytes(str(tmp_path / name), b"12")
+    found = [file.uri.removeprefix(f"{tmp_path}/") for file in STORAGE.find(str(tmp_path))]
+    assert found == ["[d].wav", "a/b/y.wav", "a/x.wav", "c.wav"]
+
+    def matches(pattern: str, below: bool = False) -> list[str]:
+        files = STORAGE.glob(str(tmp_path / pattern), below=below)
+        return [file.uri.removeprefix(f"{tmp_path}/") for file in files]
+
+    assert matches("?*") == ["[d].wav", "c.wav"]
+    assert matches("?", below=True) == ["a/b/y.wav", "a/x.wav"]
+    assert [STORAGE.is_glob(str(tmp_path / name)) for name in ("*.wav", "[d].wav", "c.wav")] == [
+        True,
+        False,
+        False,
+    ]
+    info = STORAGE.info(str(tmp_path / "c.wav"))
+    assert (info.size, info.modified) == (2, (tmp_path / "c.wav").stat().st_mtime)
+    assert (STORAGE.is_dir(str(tmp_path)), STORAGE.is_file(str(tmp_path))) == (True, False)
+    (tmp_path / "link").symlink_to(tmp_path / "c.wav")
+    places = [STORAGE.is_replaceable(str(tmp_path / name)) for name in ("c.wav", "absent", "link", "a")]
+    assert places == [True, True, False, False]
+
+
+def test_relative_paths_start_at_the_file_that_names_them() -> None:
+    assert resolve("s3://b/in/m.jsonl", "../x.wav") == "s3://b/x.wav"
+    assert resolve("/in/m.jsonl", "./a/x.wav") == "/in/a/x.wav"
+    assert resolve("/in/m.jsonl", "/x.wav") == "/x.wav"
+    assert resolve("/in/m.jsonl", "s3://b/x.wav") == "s3://b/x.wav"

@@ -1,101 +1,133 @@
-"""What the readers share: table sizes, clip ids, relative paths, and damage told from storage failure."""
+"""What a reader of a shard format is, and all that readers have in common.
+
+A new format is a file with a subclass of `Reader` that has a name, endings and `clips`, and registers it.
+"""
 
 from __future__ import annotations
 
-import io
-import posixpath
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from pipeline.corpus.clips import Clip, read_table
-from pipeline.corpus.listing import Shard
-from pipeline.errors import ClipError, Code, Stage
-from pipeline.storage import Storage, path_of, uri_of
+from pipeline.corpus.clips import Clip, Shard, read_table
+from pipeline.corpus.columns import Passthrough, infer
+from pipeline.errors import ClipError, Code, JobError, Stage
+from pipeline.storage import Storage, StorageError, StorageFile
 
 TABLE_BYTES = 8 << 20
 TABLE_ROWS = 256
 
 
-class DeliveryError(Exception):
-    """Storage failed to deliver a shard's bytes; the cause says how. Anything else is damage of the bytes."""
+class DamagedShardError(Exception):
+    """The bytes of a shard are not what its format asks for; the message completes "… is damaged: "."""
 
 
-class ShardFile(io.RawIOBase):
-    """A shard's bytes; whatever storage raises becomes a DeliveryError."""
+@dataclass(frozen=True)
+class Extent:
+    """How much a shard holds, as far as that is known without reading its audio.
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    `clips` is None where only reading tells; `seconds` are those that the shard itself gives of
+    `timed` clips.
+    """
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        data: bytes = _delivered(self._file.read, size)
-        return data
-
-    def readinto(self, buffer: Any, /) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        at: int = _delivered(self._file.seek, offset, whence)
-        return at
-
-    def tell(self) -> int:
-        at: int = self._file.tell()
-        return at
-
-    def size(self) -> int:
-        at = self.tell()
-        size = self.seek(0, io.SEEK_END)
-        self.seek(at)
-        return size
+    clips: int | None = None
+    seconds: float = 0.0
+    timed: int = 0
 
 
-@contextmanager
-def open_shard(shard: Shard, storage: Storage) -> Iterator[ShardFile]:
-    handle = _delivered(storage.open, shard.uri)
-    with handle, ShardFile(handle) as file:
-        yield file
+class Reader:
+    """Reads the shards of one format. It holds no state and travels to the workers with its shards.
+
+    A simple reader has a name, endings and `clips`. One of loose files (`one_clip`) needs no `clips` either:
+    the file is its clip's audio, and the shard is never opened here.
+
+    Attributes:
+        name: of the layout.
+        endings: of the file names, lower case.
+        one_clip: the shard itself is the audio of one clip, which has the stem of its name as key.
+        lists_files: the shard names audio files; such a file is no clip of its own in the same input.
+        clip_bytes: about what a clip takes of a shard.
+        sampled: clips at whose values `columns` looks.
+        about: the format, for a person.
+    """
+
+    name: ClassVar[str]
+    endings: ClassVar[tuple[str, ...]]
+    one_clip: ClassVar[bool] = False
+    lists_files: ClassVar[bool] = False
+    clip_bytes: ClassVar[int] = 100_000
+    sampled: ClassVar[int] = 8
+
+    @property
+    def about(self) -> str:
+        return f"*{self.endings[0]}"
+
+    def clips(self, file: StorageFile, shard: Shard, slice: Any) -> Iterator[Clip]:
+        """The clips of the shard, or of one of its `slices` (None: all), in order, with ids of their own.
+
+        Whatever it raises becomes an error row of the shard: a StorageError that of storage, anything else
+        that of damage. The clips before it have their rows.
+        """
+        raise NotImplementedError
+
+    def slices(self, shard: Shard, storage: Storage) -> list[Any]:
+        """What tasks read side by side of a large shard, picklable; none: the shard is read whole.
+
+        A shard that cannot be read has none: reading it says why.
+        """
+        return []
+
+    def columns(self, shard: Shard, storage: Storage) -> pa.Schema:
+        """The shard's own columns beside the audio, under the input's names; none where it cannot be read.
+
+        Raises:
+            JobError: the shard is sound, and of no use.
+        """
+        return infer(self.samples(shard, storage))
+
+    def samples(self, shard: Shard, storage: Storage) -> list[dict[str, Any]]:
+        """The values of the first clips."""
+        return [dict(clip.values) for clip in islice(self._clips(shard, storage, None, []), self.sampled)]
+
+    def extent(self, shard: Shard, storage: Storage) -> Extent:
+        """What `--plan` can say of the shard."""
+        return Extent(clips=1 if self.one_clip else None)
+
+    def tables(
+        self, shard: Shard, storage: Storage, passthrough: Passthrough, slice: Any = None
+    ) -> Iterator[pa.Table]:
+        """The clips as tables of `read_schema`, and a row for the shard as a whole where it is damaged."""
+        problems: list[Exception] = []
+        yield from tables(self._clips(shard, storage, slice, problems), passthrough)
+        for problem in problems:
+            yield shard_row(shard, shard_error(shard, problem), passthrough)
+
+    def _clips(self, shard: Shard, storage: Storage, slice: Any, problems: list[Exception]) -> Iterator[Clip]:
+        """The clips up to the first problem, which is left in `problems`."""
+        if self.one_clip:
+            yield loose_clip(shard)
+            return
+        try:
+            with storage.open(shard.uri) as file:
+                yield from self.clips(file, shard, slice)
+        except Exception as problem:  # decoders of damaged bytes raise what they like
+            problems.append(problem)
 
 
-def _delivered(request: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return request(*arguments)
-    except Exception as problem:  # storage libraries raise errors of their own, not only OSError
-        raise DeliveryError(str(problem)) from problem
+def loose_clip(shard: Shard) -> Clip:
+    """A loose audio file is a shard of one clip, with the stem of its name as key."""
+    error = ClipError(Stage.READ, Code.EMPTY, f"{shard.name} has no bytes") if shard.size == 0 else None
+    return Clip(shard.clip_id(PurePosixPath(shard.name).stem), shard.uri, source=shard.uri, error=error)
 
 
-def clip_id(shard: Shard, key: object) -> str:
-    return f"{shard.name}#{key}"
-
-
-def resolve(shard: Shard, path: str) -> str:
-    """Where `path`, as written in a shard, leads: relative paths start at the shard's directory."""
-    if "://" in path or path.startswith("/"):
-        return path
-    # Object stores take "." and ".." literally, so they are resolved here.
-    full = posixpath.normpath(posixpath.join(posixpath.dirname(path_of(shard.uri)), path))
-    return uri_of(shard.uri, full)
-
-
-def failure(shard: Shard, storage: Storage, problem: Exception, what: str = "") -> ClipError:
+def shard_error(shard: Shard, problem: Exception, what: str = "") -> ClipError:
     """The error of a shard, or of `what` of it, that could not be read, or not to its end."""
-    if isinstance(problem, DeliveryError):
-        cause = problem.__cause__
-        return ClipError(
-            Stage.READ,
-            Code.UNREADABLE,
-            storage.explain(shard.uri, cause if isinstance(cause, Exception) else problem),
-        )
+    if isinstance(problem, StorageError | JobError):
+        return ClipError(Stage.READ, Code.UNREADABLE, str(problem))
     return broken(f"{shard.name}{what} is damaged: {str(problem) or type(problem).__name__}")
 
 
@@ -103,16 +135,16 @@ def broken(message: str) -> ClipError:
     return ClipError(Stage.READ, Code.BROKEN_SHARD, message)
 
 
-def shard_row(shard: Shard, error: ClipError, carried: pa.Schema) -> pa.Table:
+def shard_row(shard: Shard, error: ClipError, passthrough: Passthrough) -> pa.Table:
     """The row that says what is wrong with the shard as a whole: its key is empty."""
-    return read_table([Clip(clip_id(shard, ""), shard.uri, error=error)], carried)
+    return read_table([Clip(shard.clip_id(""), shard.uri, error=error)], passthrough)
 
 
-def tables(clips: Iterable[Clip], carried: pa.Schema) -> Iterator[pa.Table]:
+def tables(clips: Iterable[Clip], passthrough: Passthrough) -> Iterator[pa.Table]:
     """Clips as tables of at most `TABLE_ROWS` rows, closed once they hold `TABLE_BYTES` of audio."""
     iterator = iter(clips)
     while batch := list(_fill(iterator)):
-        yield read_table(batch, carried)
+        yield read_table(batch, passthrough)
 
 
 def _fill(clips: Iterator[Clip]) -> Iterator[Clip]:

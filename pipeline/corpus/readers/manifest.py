@@ -8,83 +8,86 @@ import json
 import math
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.corpus.clips import Clip
-from pipeline.corpus.listing import Shard
-from pipeline.corpus.readers.base import ShardFile, clip_id, failure, open_shard, resolve, shard_row, tables
+from pipeline.corpus.clips import Clip, Shard
+from pipeline.corpus.columns import Passthrough
+from pipeline.corpus.readers.base import Extent, Reader
 from pipeline.errors import ClipFailedError, Code, Stage
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError, StorageFile, resolve
 
 _AUDIO_KEYS = ("audio_filepath", "audio_path", "audio", "file_name", "path", "wav")
 _LINE_BYTES = 8 << 20  # what is no manifest may have no line breaks
 _BUFFER_BYTES = 1 << 20
+_LINES_IN_A_SLICE = 256  # cheap to read and dear to decode: small slices spread the clips over the actors
+_SAMPLED_LINES = 64
+_DURATION = Passthrough(pa.schema([("duration", pa.float64())]), frozenset())
 
 
-def read_manifest(
-    shard: Shard,
-    storage: Storage,
-    carried: pa.Schema,
-    *,
-    start: int = 0,
-    first_line: int = 1,
-    lines: int | None = None,
-) -> Iterator[pa.Table]:
-    """The clips of `lines` lines (all when None) from byte `start`, where line `first_line` begins."""
-    problems: list[Exception] = []
-    yield from tables(_clips(shard, storage, start, first_line, lines, problems), carried)
-    for problem in problems:
-        yield shard_row(shard, failure(shard, storage, problem), carried)
+class Lines(NamedTuple):
+    """A slice of a manifest: so many lines from byte `start` on, where line `first` begins; None: all."""
+
+    start: int
+    first: int
+    lines: int | None
 
 
-def manifest_samples(shard: Shard, storage: Storage, limit: int = 64) -> list[dict[str, Any]]:
-    """The values of the good lines among the first `limit`; none from a manifest that cannot be read."""
-    return [dict(clip.values) for clip in _clips(shard, storage, 0, 1, limit, []) if clip.error is None]
+class ManifestReader(Reader):
+    """Manifests of one JSON object a line. A line's number in the file is its clip's key."""
+
+    name = "manifest"
+    endings = (".jsonl", ".ndjson", ".jsonlines")
+    lists_files = True
+    clip_bytes = 300
+
+    @property
+    def about(self) -> str:
+        return "*.jsonl manifests"
+
+    def clips(self, file: StorageFile, shard: Shard, slice: Lines | None) -> Iterator[Clip]:
+        start, first, lines = slice or Lines(0, 1, None)
+        file.seek(start)
+        for number, (line, size) in enumerate(islice(_lines(file), lines), first):
+            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if size > _LINE_BYTES:
+                error = _bad(f"the line has {size} bytes; more than {_LINE_BYTES} are no record").error
+                yield Clip(shard.clip_id(number), shard.uri, error=error)
+            elif text.strip():
+                yield _clip(text, number, shard)
+
+    def slices(self, shard: Shard, storage: Storage) -> list[Lines]:
+        """Where storage fails, the last slice is open-ended: reading it says what happened."""
+        slices: list[Lines] = []
+        start, line = 0, 1
+        try:
+            with storage.open(shard.uri) as file:
+                sizes = (size for _, size in _lines(file))
+                while some := list(islice(sizes, _LINES_IN_A_SLICE)):
+                    slices.append(Lines(start, line, len(some)))
+                    start, line = start + sum(some), line + len(some)
+        except StorageError:
+            slices.append(Lines(start, line, None))
+        return slices
+
+    def samples(self, shard: Shard, storage: Storage) -> list[dict[str, Any]]:
+        """The values of the good lines among the first."""
+        first = self._clips(shard, storage, Lines(0, 1, _SAMPLED_LINES), [])
+        return [dict(clip.values) for clip in first if clip.error is None]
+
+    def extent(self, shard: Shard, storage: Storage) -> Extent:
+        """Of all lines, and the durations that they give."""
+        tables = [table.select(["duration"]) for table in self.tables(shard, storage, _DURATION)]
+        durations = pa.concat_tables(tables)["duration"] if tables else pa.chunked_array([], pa.float64())
+        seconds = float(pc.sum(durations).as_py() or 0.0)
+        return Extent(len(durations), seconds, len(durations) - durations.null_count)
 
 
-def manifest_slices(
-    shard: Shard, storage: Storage, lines_per_slice: int
-) -> list[tuple[int, int, int | None]]:
-    """(start byte, first line, lines) of the slices for `read_manifest`.
-
-    Where storage fails, the last slice is open-ended: reading it says what happened.
-    """
-    slices: list[tuple[int, int, int | None]] = []
-    start, line = 0, 1
-    try:
-        with open_shard(shard, storage) as handle:
-            sizes = (size for _, size in _lines(handle))
-            while some := list(islice(sizes, lines_per_slice)):
-                slices.append((start, line, len(some)))
-                start, line = start + sum(some), line + len(some)
-    except Exception:
-        slices.append((start, line, None))
-    return slices
-
-
-def _clips(
-    shard: Shard, storage: Storage, start: int, first_line: int, lines: int | None, problems: list[Exception]
-) -> Iterator[Clip]:
-    """The clips up to the first storage failure, which is left in `problems`."""
-    try:
-        with open_shard(shard, storage) as handle:
-            handle.seek(start)
-            for number, (line, size) in enumerate(islice(_lines(handle), lines), first_line):
-                text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-                if size > _LINE_BYTES:
-                    error = _bad(f"the line has {size} bytes; more than {_LINE_BYTES} are no record").error
-                    yield Clip(clip_id(shard, number), shard.uri, error=error)
-                elif text.strip():
-                    yield _clip(text, number, shard)
-    except Exception as problem:
-        problems.append(problem)
-
-
-def _lines(handle: ShardFile) -> Iterator[tuple[bytes, int]]:
+def _lines(file: StorageFile) -> Iterator[tuple[bytes, int]]:
     """Each line and its size in bytes; of a line beyond `_LINE_BYTES` only the beginning is kept."""
-    buffered = io.BufferedReader(handle, _BUFFER_BYTES)
+    buffered = io.BufferedReader(file, _BUFFER_BYTES)
     while line := buffered.readline(_LINE_BYTES + 1):
         size, rest = len(line), line
         while len(rest) > 0 and not rest.endswith(b"\n"):
@@ -94,7 +97,7 @@ def _lines(handle: ShardFile) -> Iterator[tuple[bytes, int]]:
 
 
 def _clip(line: bytes, number: int, shard: Shard) -> Clip:
-    identity = clip_id(shard, number)
+    identity = shard.clip_id(number)
     record: dict[str, Any] = {}
     try:
         record = _record(line)
@@ -102,7 +105,7 @@ def _clip(line: bytes, number: int, shard: Shard) -> Clip:
         return Clip(
             identity,
             shard.uri,
-            source=resolve(shard, _audio_path(record)),
+            source=resolve(shard.uri, _audio_path(record)),
             start_s=start_s,
             length_s=length_s,
             values=record,

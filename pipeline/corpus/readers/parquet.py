@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,139 +10,187 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.corpus.clips import Clip
-from pipeline.corpus.columns import conform_columns, plain
-from pipeline.corpus.listing import Shard
+from pipeline.corpus.clips import Clip, Shard
+from pipeline.corpus.columns import Passthrough, conform_columns, plain
 from pipeline.corpus.readers.base import (
     TABLE_BYTES,
     TABLE_ROWS,
-    DeliveryError,
-    ShardFile,
+    DamagedShardError,
+    Extent,
+    Reader,
     broken,
-    clip_id,
-    failure,
-    open_shard,
-    resolve,
+    shard_error,
     shard_row,
     tables,
 )
-from pipeline.corpus.readers.parquet_footer import (
-    contradicts_itself,
-    metadata_of,
-    read_footer,
-    with_true_counts,
-    without_arrow_schema,
-)
 from pipeline.errors import ClipError, Code, JobError, Stage
+from pipeline.storage import Storage, StorageError, StorageFile, resolve
 from pipeline.schema import ERROR, read_schema
-from pipeline.storage import Storage
 
 _AUDIO_NAMES = ("audio", "bytes", "audio_bytes", "wav", "flac", "mp3")
 _NO_AUDIO = ClipError(Stage.READ, Code.NO_AUDIO, "the row's audio is null").as_row()
 _BAD_PATH = ClipError(
     Stage.READ, Code.BAD_RECORD, "the row's path of its audio is not text in UTF-8"
 ).as_row()
+_SLICE_BYTES = 512 << 20
+_LOST_ROWS = 1 << 20  # of a row group that cannot be read; larger ones nobody writes
+# What Arrow and Python make of a damaged footer, and what storage does.
+_UNREADABLE = (DamagedShardError, OSError, pa.ArrowException, ValueError, LookupError, MemoryError, JobError)
+_OPTIONS: dict[str, Any] = {"buffer_size": 8 << 20, "pre_buffer": False, "page_checksum_verification": True}
 
 
-def parquet_columns(shard: Shard, storage: Storage) -> pa.Schema:
-    """The columns beside the audio, in plain types, under the input's names.
-
-    A file that cannot be opened has none: reading it says why. Raises JobError when no column holds audio.
-    """
-    try:
-        with open_shard(shard, storage) as handle:
-            schema = open_parquet(handle)[0].schema_arrow
-    except Exception:
-        return pa.schema([])
-    audio = _audio_index(schema)
-    if audio is None:
-        raise JobError(_without_audio(shard, schema))
-    return pa.schema(
-        [(column.name, plain(column.type)) for index, column in enumerate(schema) if index != audio]
-    )
-
-
-def open_parquet(handle: ShardFile) -> tuple[pq.ParquetFile, str | None]:
-    """The file, and what is wrong with its footer where that could be mended."""
-    options: dict[str, Any] = {
-        "buffer_size": 8 << 20,
-        "pre_buffer": False,
-        "page_checksum_verification": True,
-    }
-    footer: bytes | None = None
-    try:
-        file = pq.ParquetFile(handle, **options)
-    except DeliveryError:
-        raise
-    except Exception:
-        footer = without_arrow_schema(read_footer(handle))
-        file = pq.ParquetFile(handle, metadata=metadata_of(footer), **options)
-    if not contradicts_itself(file.metadata):
-        return file, None
-    try:
-        footer = with_true_counts(read_footer(handle) if footer is None else footer)
-        file = pq.ParquetFile(handle, metadata=metadata_of(footer), **options)
-    except DeliveryError:
-        raise
-    except Exception:
-        pass  # then its rows are counted as they come
-    return file, "the footer contradicts itself about the number of rows"
-
-
-def read_parquet(
-    shard: Shard, storage: Storage, carried: pa.Schema, *, row_groups: range | None = None
-) -> Iterator[pa.Table]:
-    """The clips of the shard, or of its `row_groups`, in tables of about `TABLE_BYTES`.
+class ParquetReader(Reader):
+    """Parquet files. The number of a row in the file is its clip's key.
 
     What cannot be read becomes error rows: of a damaged row group the rows not read before the damage, and
-    one row for the shard. After a storage failure nothing more is asked of storage.
+    one row for the shard. After a storage failure nothing more is asked of storage. A footer that contradicts
+    itself about the number of rows would give clips the wrong ids: such a shard is an error row alone.
     """
-    try:
-        with open_shard(shard, storage) as handle:
-            file, damage = open_parquet(handle)
-            first = None if damage is None else broken(f"{shard.name}: {damage}")
-            yield from _read(file, handle.size(), first, shard, storage, carried, row_groups)
-    except Exception as problem:
-        yield shard_row(shard, failure(shard, storage, problem), carried)
+
+    name = "parquet"
+    endings = (".parquet",)
+
+    def columns(self, shard: Shard, storage: Storage) -> pa.Schema:
+        """In plain types."""
+        try:
+            with storage.open(shard.uri) as file:
+                schema = _open(file).schema_arrow
+        except _UNREADABLE:
+            return pa.schema([])
+        audio = _audio_index(schema)
+        if audio is None:
+            raise JobError(_without_audio(shard, schema))
+        return pa.schema(
+            [(column.name, plain(column.type)) for index, column in enumerate(schema) if index != audio]
+        )
+
+    def slices(self, shard: Shard, storage: Storage) -> list[range]:
+        """Runs of row groups of about `_SLICE_BYTES`."""
+        if shard.size <= _SLICE_BYTES:
+            return []
+        try:
+            with storage.open(shard.uri) as file:
+                footer = _open(file).metadata
+        except _UNREADABLE:
+            return []
+        slices: list[range] = []
+        first = size = 0
+        for group in range(footer.num_row_groups):
+            size += footer.row_group(group).total_byte_size
+            if size >= _SLICE_BYTES or group + 1 == footer.num_row_groups:
+                slices.append(range(first, group + 1))
+                first, size = group + 1, 0
+        return slices
+
+    def extent(self, shard: Shard, storage: Storage) -> Extent:
+        try:
+            with storage.open(shard.uri) as file:
+                return Extent(clips=_open(file).metadata.num_rows)
+        except _UNREADABLE:
+            return Extent()
+
+    def tables(
+        self, shard: Shard, storage: Storage, passthrough: Passthrough, slice: range | None = None
+    ) -> Iterator[pa.Table]:
+        """In tables of about `TABLE_BYTES`; `slice`: these row groups."""
+        try:
+            with storage.open(shard.uri) as file:
+                yield from _RowGroups(file, shard, passthrough).tables(slice)
+        except Exception as problem:
+            yield shard_row(shard, shard_error(shard, problem), passthrough)
 
 
-def _read(
-    file: pq.ParquetFile,
-    size: int,
-    first: ClipError | None,
-    shard: Shard,
-    storage: Storage,
-    carried: pa.Schema,
-    row_groups: range | None,
-) -> Iterator[pa.Table]:
-    audio = _audio_index(file.schema_arrow)
-    if audio is None:
-        yield shard_row(shard, broken(_without_audio(shard, file.schema_arrow)), carried)
-        return
-    groups = range(file.num_row_groups) if row_groups is None else row_groups
-    counts = [max(0, file.metadata.row_group(group).num_rows) for group in range(file.num_row_groups)]
-    row = sum(counts[: groups.start])
-    unreadable: ClipError | None = None
-    for group in groups:
-        error, end = unreadable, row + counts[group]
-        if error is None:
-            try:
-                for batch in _batches(file, group, counts[group]):
-                    yield _table(batch, audio, row, shard, carried)
-                    row += batch.num_rows
-                if row < end:
-                    error = broken(f"{shard.name}: row group {group} ends {end - row} rows early")
-            except Exception as problem:
-                error = failure(shard, storage, problem, f": row group {group}")
-                if isinstance(problem, DeliveryError):
-                    unreadable = error
-        if error is not None:
-            first = first or error
-            lost = range(row, min(end, row + size))  # a clip takes more than a byte
-            yield from tables((Clip(clip_id(shard, key), shard.uri, error=error) for key in lost), carried)
-        row = end
-    if first is not None:
-        yield shard_row(shard, first, carried)
+class _RowGroups:
+    """An open file as tables."""
+
+    def __init__(self, file: StorageFile, shard: Shard, passthrough: Passthrough) -> None:
+        self._file = _open(file)
+        self._size = file.seek(0, io.SEEK_END)
+        self._shard, self._passthrough = shard, passthrough
+        audio = _audio_index(self._file.schema_arrow)
+        self._audio = -1 if audio is None else audio
+        metadata = self._file.metadata
+        self._counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+    def tables(self, groups: range | None) -> Iterator[pa.Table]:
+        shard = self._shard
+        if self._audio < 0:
+            no_audio = broken(_without_audio(shard, self._file.schema_arrow))
+            yield shard_row(shard, no_audio, self._passthrough)
+            return
+        groups = range(len(self._counts)) if groups is None else groups
+        row = sum(self._counts[: groups.start])
+        first: ClipError | None = None
+        unreadable: ClipError | None = None
+        for group in groups:
+            error, end = unreadable, row + self._counts[group]
+            if error is None:
+                try:
+                    for batch in _batches(self._file, group, self._counts[group]):
+                        yield self._table(batch, row)
+                        row += batch.num_rows
+                    if row < end:
+                        error = broken(f"{shard.name}: row group {group} ends {end - row} rows early")
+                except Exception as problem:
+                    error = shard_error(shard, problem, f": row group {group}")
+                    if isinstance(problem, StorageError):
+                        unreadable = error
+            if error is not None:
+                first = first or error
+                yield from self._lost(range(row, end), error)
+            row = end
+        if first is not None:
+            yield shard_row(shard, first, self._passthrough)
+
+    def _table(self, batch: pa.RecordBatch, first_row: int) -> pa.Table:
+        """A batch in the columns of `read_schema`; the bytes of the audio are never touched by Python."""
+        rows, shard, audio = batch.num_rows, self._shard, self._audio
+        column = batch.column(audio)
+        source = pa.nulls(rows, pa.string())
+        errors: list[dict[str, str] | None] = [None] * rows
+        if pa.types.is_struct(column.type):
+            # struct_field heeds the struct's own nulls, StructArray.field does not.
+            data = pc.struct_field(column, "bytes")
+            if column.type.get_field_index("path") >= 0:
+                source = _sources(pc.struct_field(column, "path"), data, shard, errors)
+        else:
+            data = column
+        values = [(name, batch.column(i)) for i, name in enumerate(batch.schema.names) if i != audio]
+        arrays, extra = conform_columns(values, rows, self._passthrough)
+        for row, absent in enumerate(pc.and_(data.is_null(), source.is_null()).to_pylist()):
+            if absent:
+                errors[row] = errors[row] or _NO_AUDIO
+        columns: list[Any] = [
+            pa.array([shard.clip_id(first_row + i) for i in range(rows)], pa.string()),
+            pa.repeat(pa.scalar(shard.uri, pa.string()), rows),
+            data.cast(pa.large_binary()),
+            source,
+            pa.nulls(rows, pa.float64()),
+            pa.nulls(rows, pa.float64()),
+            pa.array(errors, ERROR),
+            *arrays,
+            extra,
+        ]
+        return pa.Table.from_arrays(columns, schema=read_schema(self._passthrough.schema))
+
+    def _lost(self, rows: range, error: ClipError) -> Iterator[pa.Table]:
+        """Error rows; fewer where the footer promises more than a file of this size can hold."""
+        rows = rows[: min(self._size, _LOST_ROWS)]  # a clip takes more than a byte
+        clips = (Clip(self._shard.clip_id(row), self._shard.uri, error=error) for row in rows)
+        return tables(clips, self._passthrough)
+
+
+def _open(file: StorageFile) -> pq.ParquetFile:
+    """Raises DamagedShardError where the footer contradicts itself about the number of rows.
+
+    Nothing is asked of what the footer says of a column: there Arrow answers damage by ending the process.
+    """
+    opened = pq.ParquetFile(file, **_OPTIONS)
+    metadata = opened.metadata
+    counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    if sum(counts) != metadata.num_rows or min(counts, default=0) < 0:
+        raise DamagedShardError("the footer contradicts itself about the number of rows")
+    return opened
 
 
 def _batches(file: pq.ParquetFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
@@ -156,46 +205,14 @@ def _batches(file: pq.ParquetFile, group: int, rows: int) -> Iterator[pa.RecordB
             return
 
 
-def _table(batch: pa.RecordBatch, audio: int, first_row: int, shard: Shard, carried: pa.Schema) -> pa.Table:
-    """A batch in the columns of `read_schema`; the bytes of the audio are never touched by Python."""
-    rows = batch.num_rows
-    column = batch.column(audio)
-    source = pa.nulls(rows, pa.string())
-    errors: list[dict[str, str] | None] = [None] * rows
-    if pa.types.is_struct(column.type):
-        # struct_field heeds the struct's own nulls, StructArray.field does not.
-        data = pc.struct_field(column, "bytes")
-        if column.type.get_field_index("path") >= 0:
-            source = _sources(pc.struct_field(column, "path"), data, shard, errors)
-    else:
-        data = column
-    values = [(name, batch.column(i)) for i, name in enumerate(batch.schema.names) if i != audio]
-    arrays, extra = conform_columns(values, rows, carried)
-    for row, absent in enumerate(pc.and_(data.is_null(), source.is_null()).to_pylist()):
-        if absent:
-            errors[row] = errors[row] or _NO_AUDIO
-    columns: list[Any] = [
-        pa.array([clip_id(shard, first_row + i) for i in range(rows)], pa.string()),
-        pa.repeat(pa.scalar(shard.uri, pa.string()), rows),
-        data.cast(pa.large_binary()),
-        source,
-        pa.nulls(rows, pa.float64()),
-        pa.nulls(rows, pa.float64()),
-        pa.array(errors, ERROR),
-        *arrays,
-        extra,
-    ]
-    return pa.Table.from_arrays(columns, schema=read_schema(carried))
-
-
 def _sources(paths: pa.Array, data: pa.Array, shard: Shard, errors: list[dict[str, str] | None]) -> pa.Array:
     """Where the audio of rows without bytes is; null for rows that carry their bytes."""
     sources: list[str | None] = [None] * len(paths)
     for row in pc.indices_nonzero(data.is_null()).to_pylist():
         try:
             path = paths[row].as_py()
-            sources[row] = resolve(shard, path) if path else None
-        except Exception:  # not UTF-8, or no text at all
+            sources[row] = resolve(shard.uri, path) if path else None
+        except (UnicodeDecodeError, AttributeError, TypeError):  # not UTF-8, or no text at all
             errors[row] = _BAD_PATH
     return pa.array(sources, pa.string())
 

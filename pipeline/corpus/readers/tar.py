@@ -7,17 +7,14 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
-import pyarrow as pa
-
-from pipeline.corpus.clips import Clip
-from pipeline.corpus.listing import AUDIO_EXTENSIONS, Shard
-from pipeline.corpus.readers.base import broken, clip_id, failure, open_shard, shard_row, tables
-from pipeline.corpus.readers.tar_stream import Trouble, members
+from pipeline.corpus.clips import Clip, Shard
+from pipeline.corpus.readers.audio import AUDIO_EXTENSIONS
+from pipeline.corpus.readers.base import DamagedShardError, Reader, shard_error
+from pipeline.corpus.readers.tar_stream import Damage, Member, members
 from pipeline.errors import ClipError, Code, Stage
-from pipeline.storage import Storage
+from pipeline.storage import StorageFile
 
 _METADATA = ("txt", "json")
 # Transcripts and metadata beyond this are not what their extension says.
@@ -25,12 +22,33 @@ _METADATA_BYTES = 8 << 20
 _OTHER_BYTES = 64 << 10
 
 
+class TarReader(Reader):
+    """Tars, compressed or not. Of a damaged one all that can be found is read."""
+
+    name = "tar"
+    endings = (".tar", ".tar.gz", ".tgz")
+
+    @property
+    def about(self) -> str:
+        return "*.tar(.gz)"
+
+    def clips(self, file: StorageFile, shard: Shard, slice: None) -> Iterator[Clip]:
+        damage = Damage()
+        keys = Counter([""])  # the key of the row that tells of the shard as a whole
+        for sample in _samples(file, damage):
+            yield _clip(sample, _unique(sample.key, keys), shard)
+            if sample.problem is not None:
+                raise sample.problem
+        if damage.first is not None:
+            raise DamagedShardError(damage.first)
+
+
 @dataclass
 class _Sample:
     key: str
     audio: bytes | None = None
     link: str | None = None  # the member that the audio is a link to
-    cut: bool = False  # the shard ended inside it
+    problem: Exception | None = None  # the shard could not be read on from here
     values: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -38,40 +56,56 @@ class _Sample:
     def has_audio(self) -> bool:
         return self.audio is not None or self.link is not None
 
-
-def read_tar(shard: Shard, storage: Storage, carried: pa.Schema) -> Iterator[pa.Table]:
-    """The shard's samples in order; of a damaged shard all that can be found, and one row for the shard."""
-    trouble = Trouble()
-    yield from tables(_clips(shard, storage, trouble), carried)
-    if trouble.problem is not None:
-        yield shard_row(shard, failure(shard, storage, trouble.problem), carried)
-    elif trouble.damage is not None:
-        yield shard_row(shard, broken(f"{shard.name} is damaged: {trouble.damage}"), carried)
-
-
-def tar_samples(shard: Shard, storage: Storage, limit: int = 8) -> list[dict[str, Any]]:
-    """The values of the first `limit` samples, without their audio; fewer where the shard is damaged."""
-    return [sample.values for sample in islice(_samples(shard, storage, Trouble()), limit)]
+    def add(self, member: Member, extension: str) -> None:
+        if _is_audio(extension):
+            self.audio = member.read() if member.read is not None else None
+            self.link = member.link
+            return
+        fits = member.size <= (_METADATA_BYTES if extension in _METADATA else _OTHER_BYTES)
+        data = member.read() if member.read is not None and fits else None
+        values, misfits = _values(extension, data)
+        self.values.update(values)
+        self.extra.update(misfits)
 
 
-def _clips(shard: Shard, storage: Storage, trouble: Trouble) -> Iterator[Clip]:
-    keys = Counter([""])  # the key of the row that tells of the shard as a whole
-    for sample in _samples(shard, storage, trouble):
-        error: ClipError | None = None
-        if sample.cut and trouble.problem is not None:
-            error = failure(shard, storage, trouble.problem)
-            if error.code is Code.BROKEN_SHARD:
-                error = ClipError(Stage.READ, Code.TRUNCATED, "the shard ends inside the sample")
-        elif sample.audio is None:
-            error = ClipError(Stage.READ, Code.NO_AUDIO, _without_audio(sample))
-        yield Clip(
-            clip_id(shard, _unique(sample.key, keys)),
-            shard.uri,
-            audio=None if error else sample.audio,
-            error=error,
-            values=sample.values,
-            extra=sample.extra,
-        )
+def _samples(file: StorageFile, damage: Damage) -> Iterator[_Sample]:
+    """Samples until the shard ends or cannot be read on; the last one then has the `problem`."""
+    sample: _Sample | None = None
+    try:
+        for member in members(file, damage):
+            key, extension = _split(member.name)
+            if member.read is None and not _is_audio(extension) and extension not in _METADATA:
+                continue  # links to folders and the like
+            # A second audio member of a key is a clip of its own (names like "speaker.1.wav").
+            if sample is None or sample.key != key or (_is_audio(extension) and sample.has_audio):
+                if sample is not None:
+                    yield sample
+                sample = _Sample(key)
+            sample.add(member, extension)
+    except Exception as problem:
+        if sample is None:
+            raise
+        sample.problem = problem
+    if sample is not None:
+        yield sample
+
+
+def _clip(sample: _Sample, key: str, shard: Shard) -> Clip:
+    error: ClipError | None = None
+    if sample.problem is not None and not sample.has_audio:
+        error = shard_error(shard, sample.problem)
+        if error.code is Code.BROKEN_SHARD:
+            error = ClipError(Stage.READ, Code.TRUNCATED, "the shard ends inside the sample")
+    elif sample.audio is None:
+        error = ClipError(Stage.READ, Code.NO_AUDIO, _without_audio(sample))
+    return Clip(
+        shard.clip_id(key),
+        shard.uri,
+        audio=None if error else sample.audio,
+        error=error,
+        values=sample.values,
+        extra=sample.extra,
+    )
 
 
 def _without_audio(sample: _Sample) -> str:
@@ -93,36 +127,8 @@ def _unique(key: str, keys: Counter[str]) -> str:
     return name
 
 
-def _samples(shard: Shard, storage: Storage, trouble: Trouble) -> Iterator[_Sample]:
-    """Samples until the shard ends or cannot be read further; why is left in `trouble`."""
-    sample: _Sample | None = None
-    try:
-        with open_shard(shard, storage) as handle:
-            for member in members(handle, trouble):
-                key, extension = _split(member.name)
-                is_audio = extension.rsplit(".", 1)[-1] in AUDIO_EXTENSIONS
-                if member.read is None and not is_audio and extension not in _METADATA:
-                    continue  # links to folders and the like
-                # A second audio member of a key is a clip of its own (names like "speaker.1.wav").
-                if sample is None or sample.key != key or (is_audio and sample.has_audio):
-                    if sample is not None:
-                        yield sample
-                    sample = _Sample(key)
-                if is_audio:
-                    sample.audio = member.read() if member.read is not None else None
-                    sample.link = member.link
-                else:
-                    fits = member.size <= (_METADATA_BYTES if extension in _METADATA else _OTHER_BYTES)
-                    data = member.read() if member.read is not None and fits else None
-                    values, misfits = _values(extension, data)
-                    sample.values.update(values)
-                    sample.extra.update(misfits)
-    except Exception as problem:
-        trouble.problem = problem
-        if sample is not None:
-            sample.cut = not sample.has_audio
-    if sample is not None:
-        yield sample
+def _is_audio(extension: str) -> bool:
+    return extension.rsplit(".", 1)[-1] in AUDIO_EXTENSIONS
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import posixpath
 import tarfile
@@ -12,20 +13,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.corpus.readers.base import ShardFile
+from pipeline.storage import StorageFile
 
 _LARGEST = 8**11 - 1  # bytes: the largest size that a header tells without an extended one
 
 
 @dataclass
-class Trouble:
-    """What went wrong with the shard so far; reading goes on where it can."""
+class Damage:
+    """The first damage met in a shard that is read on all the same; None so far."""
 
-    damage: str | None = None
-    problem: Exception | None = None
+    first: str | None = None
 
     def note(self, damage: str) -> None:
-        self.damage = self.damage or damage
+        self.first = self.first or damage
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,14 @@ class Member:
     link: str | None = None
 
 
-def members(handle: ShardFile, trouble: Trouble) -> Iterator[Member]:
+def members(handle: StorageFile, damage: Damage) -> Iterator[Member]:
     """All files and links, but for those of the archiver's own making."""
     stream = _decompressed(handle)
-    end = handle.size() if stream is handle else None
+    end = handle.seek(0, io.SEEK_END) if stream is handle else None
+    handle.seek(0)
     places: dict[str, tuple[int, int]] = {}  # offset and size of the data, for links
     with tarfile.open(
-        fileobj=stream, mode="r|", ignore_zeros=True, errors="replace", tarinfo=_watching(trouble, end)
+        fileobj=stream, mode="r|", ignore_zeros=True, errors="replace", tarinfo=_watching(damage, end)
     ) as archive:
         while (member := archive.next()) is not None:
             # Else the headers of the whole shard stay in memory.
@@ -94,7 +95,7 @@ def _decompressed(handle: Any) -> Any:
     return handle
 
 
-def _watching(trouble: Trouble, end: int | None) -> type[tarfile.TarInfo]:
+def _watching(damage: Damage, end: int | None) -> type[tarfile.TarInfo]:
     """A TarInfo that notes the header blocks which `ignore_zeros` skips in silence, and sizes that are wrong.
 
     `end` is the archive's size, where it is known.
@@ -117,13 +118,13 @@ def _watching(trouble: Trouble, end: int | None) -> type[tarfile.TarInfo]:
                 raise
             except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
                 if not ended:
-                    trouble.note(f"it ends at byte {at} without an end-of-archive marker")
+                    damage.note(f"it ends at byte {at} without an end-of-archive marker")
                 raise
             except tarfile.TruncatedHeaderError:  # type: ignore[attr-defined]
-                trouble.note(f"it ends inside the header at byte {at}")
+                damage.note(f"it ends inside the header at byte {at}")
                 raise
             except (tarfile.HeaderError, ValueError, LookupError) as problem:
-                trouble.note(f"the header at byte {at} is invalid ({problem})")
+                damage.note(f"the header at byte {at} is invalid ({problem})")
                 # The one error that tarfile goes on after, from the next block; it adds that block itself.
                 tarfile_.offset = stream.tell() - tarfile.BLOCKSIZE
                 raise tarfile.InvalidHeaderError(str(problem)) from problem  # type: ignore[attr-defined]
@@ -140,7 +141,7 @@ def _watching(trouble: Trouble, end: int | None) -> type[tarfile.TarInfo]:
                 return
             largest = _LARGEST if end is None else end - member.offset_data
             if 0 < own < _LARGEST or not 0 <= told <= largest:
-                trouble.note(f"the extended header of {member.name} gives it {told} bytes, its header {own}")
+                damage.note(f"the extended header of {member.name} gives it {told} bytes, its header {own}")
                 member.size = own
                 blocks = -(-own // tarfile.BLOCKSIZE)
                 tarfile_.offset = member.offset_data + blocks * tarfile.BLOCKSIZE
@@ -159,7 +160,7 @@ def _payload(archive: tarfile.TarFile, member: tarfile.TarInfo, end: int | None)
     return data
 
 
-def _elsewhere(handle: ShardFile, offset: int, size: int) -> bytes:
+def _elsewhere(handle: StorageFile, offset: int, size: int) -> bytes:
     at = handle.tell()
     handle.seek(offset)
     data = handle.read(size)

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import JobError
 from pipeline.node_files import Files, digest_of, directory_of
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError
 from pipeline.tasks.decoding.options import TranscriptOptions
 from w2vbert.decoding.beam import BeamDecoder, LanguageModelError, LexiconError, load_ngrams, read_lexicon
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
@@ -89,8 +89,8 @@ def _read(name: str, uri: str, storage: Storage) -> np.ndarray:
         return np.frombuffer(storage.read_bytes(storage.normalise(uri)), np.uint8)
     except JobError:
         raise
-    except Exception as problem:  # every protocol has exceptions of its own
-        raise JobError(f"{_flag(name)} {storage.explain(uri, problem)}.") from problem
+    except StorageError as problem:
+        raise JobError(f"{_flag(name)} {problem}.") from problem
 
 
 def _refuse_crashing(files: DecodingFiles, tokenizer: Wav2Vec2CTCTokenizer) -> None:

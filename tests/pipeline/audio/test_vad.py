@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audio.recording import decode
-from pipeline.audio.vad import EnergyDetector, Stretch, kept_frames, load_detector, merged, speech_of
+from pipeline.audio.vad import EnergyDetector, Segment, kept_frames, load_detector, merged, speech_of
 from pipeline.errors import JobError
 
 RATE = 16000
@@ -30,7 +30,7 @@ def syllables(seconds: float, level_db: float) -> np.ndarray:
     return noise(seconds, level_db) * np.float32(10) ** (swell / 20).astype(np.float32)
 
 
-def detect(samples: np.ndarray, block: int = 100_000) -> list[Stretch]:
+def detect(samples: np.ndarray, block: int = 100_000) -> list[Segment]:
     detector = EnergyDetector()
     for first in range(0, len(samples), block):
         detector.add(samples[first : first + block])
@@ -68,11 +68,11 @@ def test_digital_silence_is_nothing() -> None:
 
 def test_short_pauses_are_kept_and_long_ones_are_not() -> None:
     speech = noise(2.0, -20)
-    for pause, stretches in ((0.4, 1), (0.7, 2)):
+    for pause, segments in ((0.4, 1), (0.7, 2)):
         found = detect(
             np.concatenate([noise(3.0, -70), speech, noise(pause, -70, 1), speech, noise(3.0, -70, 2)])
         )
-        assert len(found) == stretches
+        assert len(found) == segments
 
 
 def test_clicks_are_not_speech() -> None:
@@ -162,17 +162,17 @@ def test_what_a_detector_answers_is_put_in_order() -> None:
     align=st.sampled_from([1, 2, 4, 8]),
 )
 def test_kept_frames(speech: list[tuple[float, float]], rows: int, align: int) -> None:
-    frames, attended = -(-rows // 2), rows // 2
+    frames, num_valid = -(-rows // 2), rows // 2
     duration_s = frames * 0.02 + 0.015
-    stretches = merged(
+    segments = merged(
         sorted((min(start, duration_s - 0.001), min(start + length, duration_s)) for start, length in speech)
     )
-    kept = kept_frames(stretches, 320, frames=frames, attended=attended, align=align)
+    kept = kept_frames(segments, 320, frames=frames, num_valid=num_valid, align=align)
     assert all(start % align == 0 and (stop % align == 0 or stop == frames) for start, stop in kept)
-    assert all(0 <= start < min(stop, attended) and stop <= frames for start, stop in kept)
+    assert all(0 <= start < min(stop, num_valid) and stop <= frames for start, stop in kept)
     assert all(stop < start for (_, stop), (start, _) in pairwise(kept))
     inside = {frame for start, stop in kept for frame in range(start, stop)}
-    for start, stop in stretches:
+    for start, stop in segments:
         wanted = range(round(start * RATE) // 320, min(int(np.ceil(stop * 50 - 1e-3)), frames))
         assert inside.issuperset(wanted)
-    assert len(kept) <= len(stretches)
+    assert len(kept) <= len(segments)

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.corpus.datasource import AudioShards
-from pipeline.features.stage import Featurizer
+from pipeline.corpus.parts import bundles, read_parts, split
+from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.schema import feature_schema, read_schema
 from pipeline.spec import TranscribeSpec
@@ -34,23 +34,20 @@ def rows_of(case: Path, extractor: SeamlessM4TFeatureExtractor) -> list[dict[str
     featurizer = Featurizer(
         extractor,
         STORAGE,
-        found.carried,
-        channel="mean",
-        max_duration_s=600,
-        half=False,
-        plan=WindowPlan(frames=3000, overlap=200),
-        vad=None,
+        found.passthrough.schema,
+        WindowPlan(frames=3000, overlap=200),
+        FeatureOptions(max_duration_s=600),
     )
-    source = AudioShards(found.work, STORAGE, found.carried, census=ledger.census_uri(found.work.run_id))
+    parts = [part for shard in found.work.shards for part in split(shard, STORAGE)]
     rows: list[dict[str, Any]] = []
-    for task in source.get_read_tasks(1):
-        for table in task():
+    for some in bundles(parts):
+        for table in read_parts(some, STORAGE, found.passthrough):
             table.validate(full=True)
-            assert table.schema == read_schema(found.carried)
+            assert table.schema == read_schema(found.passthrough.schema)
             read = table.select(["clip_id", "audio", "source"]).to_pylist()
             for features in featurizer(table):
                 features.validate(full=True)
-                assert features.schema == feature_schema(found.carried)
+                assert features.schema == feature_schema(found.passthrough.schema)
                 for row in features.select(["clip_id", "features", "windows", "error"]).to_pylist():
                     clip = read.pop(0)
                     assert clip["clip_id"] == row["clip_id"]

@@ -1,15 +1,17 @@
-"""Carried columns: types, merging, and values that fit nowhere."""
+"""Passthrough columns: types, merging, and values that fit nowhere."""
 
 from __future__ import annotations
 
 import json
+import pickle
 
 import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.corpus.clips import Clip, read_table
-from pipeline.corpus.columns import conform, conform_columns, infer, merge, plain
+from pipeline.corpus.columns import Passthrough, conform, conform_columns, infer, merge, plain
+from pipeline.schema import reserved_names
 
 
 def test_types_of_json_values() -> None:
@@ -19,7 +21,7 @@ def test_types_of_json_values() -> None:
     ]
     assert infer(samples) == pa.schema(
         [
-            ("ref_text", pa.string()),
+            ("text", pa.string()),
             ("n", pa.int64()),
             ("x", pa.float64()),
             ("flag", pa.bool_()),
@@ -36,12 +38,12 @@ def test_merge_widens_numbers_and_turns_conflicts_into_strings() -> None:
     one = pa.schema([("text", pa.string()), ("a", pa.int32()), ("b", pa.int64()), ("c", pa.bool_())])
     two = pa.schema([("ref_text", pa.string()), ("a", pa.int64()), ("b", pa.float32()), ("c", pa.int64())])
     expected = [("ref_text", pa.string()), ("a", pa.int64()), ("b", pa.float64()), ("c", pa.string())]
-    assert merge([one, two]) == pa.schema(expected)
+    assert merge([one, two], reserved_names()) == pa.schema(expected)
 
 
 def test_values_that_do_not_fit_go_to_extra() -> None:
-    carried = pa.schema(
-        [("ref_text", pa.string()), ("n", pa.int64()), ("x", pa.float64()), ("s", pa.string())]
+    carried = Passthrough(
+        pa.schema([("ref_text", pa.string()), ("n", pa.int64()), ("x", pa.float64()), ("s", pa.string())])
     )
     values, extra = conform({"text": "hi", "n": True, "x": 3, "s": {"k": [1]}, "new": b"\x01"}, carried)
     assert values == {"ref_text": "hi", "x": 3.0, "s": '{"k": [1]}'}
@@ -51,7 +53,7 @@ def test_values_that_do_not_fit_go_to_extra() -> None:
 
 
 def test_half_surrogates_do_not_reach_arrow() -> None:
-    values, extra = conform({"s": "\ud800", "\udc00": 1}, pa.schema([("s", pa.string())]))
+    values, extra = conform({"s": "\ud800", "\udc00": 1}, Passthrough(pa.schema([("s", pa.string())])))
     assert values == {}
     assert extra is not None
     assert json.loads(extra) == {"s": "\ud800", "\udc00": 1}
@@ -65,8 +67,8 @@ def test_plain_types() -> None:
 
 
 def test_columns_conform_as_records_do() -> None:
-    carried = pa.schema(
-        [("a", pa.string()), ("b", pa.int64()), ("ref_text", pa.string()), ("absent", pa.bool_())]
+    carried = Passthrough(
+        pa.schema([("a", pa.string()), ("b", pa.int64()), ("ref_text", pa.string()), ("absent", pa.bool_())])
     )
     columns = [
         ("text", pa.array(["x", "y"]).dictionary_encode()),
@@ -91,10 +93,16 @@ _JSON = st.recursive(
     st.lists(st.dictionaries(st.sampled_from(["text", "a", "b", "ref_text"]), _JSON), max_size=4), st.data()
 )
 def test_no_value_breaks_a_table(samples: list[dict[str, object]], data: st.DataObject) -> None:
-    carried = infer(samples[: data.draw(st.integers(0, len(samples)))])
+    carried = Passthrough(merge([infer(samples[: data.draw(st.integers(0, len(samples)))])], reserved_names()))
     table = read_table([Clip(f"s#{i}", "s", values=values) for i, values in enumerate(samples)], carried)
     assert table.num_rows == len(samples)
     for values, extra in zip(samples, table["extra"].to_pylist(), strict=True):
         kept = conform(values, carried)[0]
         lost = json.loads(extra) if extra else {}
         assert len(kept) + len(lost) == sum(value is not None for value in values.values())
+
+
+def test_reserved_names_are_data_that_travels() -> None:
+    sent = Passthrough(pa.schema([("ref_loudness", pa.float64())]), frozenset({"loudness"}))
+    received = pickle.loads(pickle.dumps(sent))
+    assert conform({"loudness": 0.5, "text": "x"}, received) == ({"ref_loudness": 0.5}, '{"text": "x"}')

@@ -37,9 +37,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from pipeline.corpus.datasource import split
-from pipeline.corpus.listing import Format, Shard
-from pipeline.corpus.readers.parquet import parquet_columns, read_parquet
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.columns import Passthrough
+from pipeline.corpus.parts import split
+from pipeline.corpus.readers import READERS
 from pipeline.errors import Code, JobError
 from tests.pipeline.corpus.fuzz_child import STORAGE, digest
 
@@ -379,17 +380,17 @@ def test_every_bit_of_a_footer(tmp_path: Path) -> None:
 def flip_every_bit(path: Path) -> None:
     whole = path.read_bytes()
     start = len(whole) - 8 - pq.read_metadata(path).serialized_size
-    shard = Shard(str(path), path.name, Format.PARQUET, len(whole), "1")
-    carried = pa.schema([("ref_text", pa.string())])
+    shard = Shard(str(path), path.name, "parquet", len(whole), "1")
+    parquet, passthrough = READERS["parquet"], Passthrough(pa.schema([("ref_text", pa.string())]))
     for bit in range(8 * start, 8 * len(whole)):
         data = bytearray(whole)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
         (path.parent / "done").write_text(str(bit))
         with contextlib.suppress(JobError):
-            parquet_columns(shard, STORAGE)
+            parquet.columns(shard, STORAGE)
         split(replace(shard, size=1 << 40), STORAGE)
-        rows = pa.concat_tables(read_parquet(shard, STORAGE, carried))
+        rows = pa.concat_tables(parquet.tables(shard, STORAGE, passthrough))
         rows.validate(full=True)
         identities = rows["clip_id"].to_pylist()
         assert 0 < len(identities) == len(set(identities)) < 2000, (bit, len(identities))

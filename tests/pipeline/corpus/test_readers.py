@@ -16,17 +16,16 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from pipeline.corpus.columns import infer
-from pipeline.corpus.listing import Format, Shard
-from pipeline.corpus.readers.manifest import manifest_samples, manifest_slices, read_manifest
-from pipeline.corpus.readers.parquet import parquet_columns, read_parquet
-from pipeline.corpus.readers.tar import read_tar, tar_samples
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.columns import Passthrough, merge
+from pipeline.corpus.readers import READERS, manifest
 from pipeline.errors import JobError
-from pipeline.schema import read_schema
-from pipeline.storage import Storage, StorageOptions
+from pipeline.storage import Storage, StorageError, StorageFile, StorageOptions
+from pipeline.schema import read_schema, reserved_names
 
 STORAGE = Storage(StorageOptions())
-NONE = pa.schema([])
+PARQUET, TAR, MANIFEST = (READERS[name] for name in ("parquet", "tar", "manifest"))
+NONE = Passthrough(pa.schema([]))
 
 
 def flac(seed: int, samples: int = 800) -> bytes:
@@ -36,14 +35,14 @@ def flac(seed: int, samples: int = 800) -> bytes:
     return buffer.getvalue()
 
 
-def shard(path: Path, format: Format) -> Shard:
+def shard(path: Path, format: str) -> Shard:
     return Shard(str(path), path.name, format, path.stat().st_size if path.exists() else 0, "v1")
 
 
-def rows(tables: Iterable[pa.Table], carried: pa.Schema = NONE) -> list[dict[str, Any]]:
+def rows(tables: Iterable[pa.Table], carried: Passthrough = NONE) -> list[dict[str, Any]]:
     found = []
     for table in tables:
-        assert table.schema == read_schema(carried)
+        assert table.schema == read_schema(carried.schema)
         table.validate(full=True)
         found += table.to_pylist()
     return found
@@ -58,7 +57,7 @@ def codes(found: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
 
 def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> Shard:
     pq.write_table(pa.table(columns), path, **options)
-    return shard(path, Format.PARQUET)
+    return shard(path, "parquet")
 
 
 HF_AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -76,18 +75,18 @@ def test_parquet_of_hugging_face(tmp_path: Path) -> None:
         "new": list(range(7)),
     }
     file = write_parquet(tmp_path / "a.parquet", columns, row_group_size=2)
-    assert parquet_columns(file, STORAGE) == pa.schema(
+    assert PARQUET.columns(file, STORAGE) == pa.schema(
         [("image", pa.binary()), ("text", pa.string()), ("new", pa.int64())]
     )
-    carried = pa.schema([("ref_text", pa.string())])
-    found = rows(read_parquet(file, STORAGE, carried), carried)
+    carried = Passthrough(pa.schema([("ref_text", pa.string())]))
+    found = rows(PARQUET.tables(file, STORAGE, carried), carried)
     assert [row["clip_id"] for row in found] == [f"a.parquet#{i}" for i in range(7)]
     assert [row["audio"] for row in found] == [*clips, None, None, None, None]
     assert [row["source"] for row in found] == [None] * 3 + [f"{tmp_path}/x.wav", "s3://b/y.wav", None, None]
     assert [row["ref_text"] for row in found] == [f"t{i}" for i in range(7)]
     assert json.loads(found[4]["extra"]) == {"image": "eA==", "new": 4}
     assert [code for _, code in codes(found)] == [None] * 5 + ["no_audio"] * 2
-    part = rows(read_parquet(file, STORAGE, carried, row_groups=range(1, 3)), carried)
+    part = rows(PARQUET.tables(file, STORAGE, carried, slice=range(1, 3)), carried)
     assert part == found[2:6]
 
 
@@ -95,7 +94,7 @@ def test_parquet_of_plain_bytes_and_table_size(tmp_path: Path) -> None:
     clips = [bytes([i]) * (3 << 20) for i in range(5)]
     columns = {"wav": pa.array(clips, pa.large_binary()), "other": [b"a"] * 5}
     file = write_parquet(tmp_path / "b.parquet", columns, compression="none", use_dictionary=False)
-    tables = list(read_parquet(file, STORAGE, NONE))
+    tables = list(PARQUET.tables(file, STORAGE, NONE))
     assert [table.num_rows for table in tables] == [2, 2, 1]
     assert [row["audio"] for row in rows(tables)] == clips
 
@@ -103,8 +102,8 @@ def test_parquet_of_plain_bytes_and_table_size(tmp_path: Path) -> None:
 def test_parquet_without_audio_names_its_columns(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "c.parquet", {"a": [1], "one": [b"1"], "two": [b"2"]})
     with pytest.raises(JobError, match=r"c\.parquet has no audio column.*one \(binary\)"):
-        parquet_columns(file, STORAGE)
-    (row,) = rows(read_parquet(file, STORAGE, NONE))
+        PARQUET.columns(file, STORAGE)
+    (row,) = rows(PARQUET.tables(file, STORAGE, NONE))
     assert codes([row]) == [("", "broken_shard")]
     assert "two (binary)" in row["error"]["message"]
 
@@ -117,7 +116,7 @@ def test_parquet_damaged_row_group_keeps_the_others(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[at : at + 12] = b"\xff" * 12
     path.write_bytes(data)
-    found = rows(read_parquet(file, STORAGE, NONE))
+    found = rows(PARQUET.tables(file, STORAGE, NONE))
     assert codes(found) == [
         ("0", None),
         ("1", None),
@@ -135,10 +134,10 @@ def test_parquet_cut_short_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "e.parquet"
     file = write_parquet(path, {"audio": [flac(0)]})
     path.write_bytes(path.read_bytes()[:-20])
-    assert codes(rows(read_parquet(file, STORAGE, NONE))) == [("", "broken_shard")]
-    assert parquet_columns(file, STORAGE) == NONE
+    assert codes(rows(PARQUET.tables(file, STORAGE, NONE))) == [("", "broken_shard")]
+    assert PARQUET.columns(file, STORAGE) == NONE.schema
     path.unlink()
-    (row,) = rows(read_parquet(file, STORAGE, NONE))
+    (row,) = rows(PARQUET.tables(file, STORAGE, NONE))
     assert row["error"]["code"] == "unreadable"
     assert row["error"]["message"] == f"{path} does not exist"
 
@@ -152,7 +151,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]], format: int = ta
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    return shard(path, Format.TAR)
+    return shard(path, "tar")
 
 
 CLIPS = [flac(i) for i in range(4)]
@@ -178,10 +177,10 @@ def test_tar_samples_and_their_values(tmp_path: Path, name: str) -> None:
         ("s.2.wav", CLIPS[0]),
     ]
     file = write_tar(tmp_path / name, members)
-    samples = tar_samples(file, STORAGE)
+    samples = TAR.samples(file, STORAGE)
     assert samples[:3] == [{"text": "hello", "n": 1, "tags": ["a"], "cls": "7"}, {}, {"text": "alone"}]
-    carried = infer(samples)
-    found = rows(read_tar(file, STORAGE, carried), carried)
+    carried = Passthrough(merge([TAR.columns(file, STORAGE)], reserved_names()))
+    found = rows(TAR.tables(file, STORAGE, carried), carried)
     expected = [("d/x", None), ("y", None), ("z", "no_audio"), ("d/x~2", None), ("s", None), ("s~2", None)]
     assert codes(found) == expected
     assert [row["audio"] for row in found] == [CLIPS[0], CLIPS[1], None, CLIPS[2], CLIPS[3], CLIPS[0]]
@@ -195,7 +194,7 @@ def test_tar_goes_on_after_a_damaged_header(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[data.index(b"1.flac\0") + 130] ^= 0xFF
     path.write_bytes(data)
-    found = rows(read_tar(file, STORAGE, NONE))
+    found = rows(TAR.tables(file, STORAGE, NONE))
     assert codes(found) == [("0", None), ("1", "no_audio"), ("2", None), ("3", None), ("", "broken_shard")]
     assert [row["audio"] for row in found] == [CLIPS[0], None, CLIPS[2], CLIPS[3], None]
     assert "header at byte" in found[-1]["error"]["message"]
@@ -208,7 +207,7 @@ def test_tar_goes_on_when_the_very_first_long_name_is_damaged(tmp_path: Path, fo
     data = bytearray(path.read_bytes())
     data[1024 + 130] ^= 0xFF  # the header that the long name is for
     path.write_bytes(data)
-    assert codes(rows(read_tar(file, STORAGE, NONE))) == [
+    assert codes(rows(TAR.tables(file, STORAGE, NONE))) == [
         ("1", None),
         ("2", None),
         ("3", None),
@@ -222,14 +221,14 @@ def test_tar_cut_inside_a_clip_and_between_members(tmp_path: Path) -> None:
     data = path.read_bytes()
     header = data.index(b"3.flac\0")
     path.write_bytes(data[: header + 700])
-    found = rows(read_tar(file, STORAGE, NONE))
+    found = rows(TAR.tables(file, STORAGE, NONE))
     kept = [("0", None), ("1", None), ("2", None)]
     assert codes(found) == [*kept, ("3", "truncated"), ("", "broken_shard")]
     assert found[2]["audio"] == CLIPS[2]
     assert found[3]["audio"] is None
     for end in (header, header + 100):
         path.write_bytes(data[:end])
-        assert codes(rows(read_tar(file, STORAGE, NONE))) == [*kept, ("", "broken_shard")]
+        assert codes(rows(TAR.tables(file, STORAGE, NONE))) == [*kept, ("", "broken_shard")]
 
 
 def test_tar_gzip_cut_short_and_flipped(tmp_path: Path) -> None:
@@ -237,25 +236,25 @@ def test_tar_gzip_cut_short_and_flipped(tmp_path: Path) -> None:
     file = write_tar(path, SAMPLES)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
-    found = rows(read_tar(file, STORAGE, NONE))
+    found = rows(TAR.tables(file, STORAGE, NONE))
     assert codes(found)[:2] == [("0", None), ("1", None)]
     assert codes(found)[-2:] == [("2", "truncated"), ("", "broken_shard")]
     path.write_bytes(data[:-8] + bytes(4) + data[-4:])  # a wrong checksum
-    assert codes(rows(read_tar(file, STORAGE, NONE)))[-1] == ("", "broken_shard")
+    assert codes(rows(TAR.tables(file, STORAGE, NONE)))[-1] == ("", "broken_shard")
     path.write_bytes(gzip.compress(b"") + data)  # several gzip members are one stream
-    assert [code for _, code in codes(rows(read_tar(file, STORAGE, NONE)))] == [None] * 4
+    assert [code for _, code in codes(rows(TAR.tables(file, STORAGE, NONE)))] == [None] * 4
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 200])
 def test_tar_that_is_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "f.tar"
     path.write_bytes(content)
-    assert codes(rows(read_tar(shard(path, Format.TAR), STORAGE, NONE))) == [("", "broken_shard")]
-    assert tar_samples(shard(path, Format.TAR), STORAGE) == []
+    assert codes(rows(TAR.tables(shard(path, "tar"), STORAGE, NONE))) == [("", "broken_shard")]
+    assert TAR.samples(shard(path, "tar"), STORAGE) == []
 
 
 def test_tar_absent(tmp_path: Path) -> None:
-    found = rows(read_tar(shard(tmp_path / "g.tar", Format.TAR), STORAGE, NONE))
+    found = rows(TAR.tables(shard(tmp_path / "g.tar", "tar"), STORAGE, NONE))
     assert codes(found) == [("", "unreadable")]
 
 
@@ -275,16 +274,16 @@ LINES = [
 ]
 
 
-def test_manifest(tmp_path: Path) -> None:
+def test_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m" / "m.jsonl"
     path.parent.mkdir()
     path.write_bytes(b"\n".join(LINES))
-    file = shard(path, Format.MANIFEST)
-    samples = manifest_samples(file, STORAGE)
+    file = shard(path, "manifest")
+    samples = MANIFEST.samples(file, STORAGE)
     assert samples[0] == {"audio_filepath": "a/1.wav", "duration": 2.5, "text": "one"}
     assert len(samples) == 4
-    carried = pa.schema([("ref_text", pa.string()), ("duration", pa.float64())])
-    found = rows(read_manifest(file, STORAGE, carried), carried)
+    carried = Passthrough(pa.schema([("ref_text", pa.string()), ("duration", pa.float64())]))
+    found = rows(MANIFEST.tables(file, STORAGE, carried), carried)
     bad = "bad_record"
     assert codes(found) == [
         ("1", None),
@@ -308,23 +307,18 @@ def test_manifest(tmp_path: Path) -> None:
     assert found[4]["ref_text"] == "no audio"
     assert "`offset`" in found[6]["error"]["message"]
 
-    slices = manifest_slices(file, STORAGE, 4)
+    monkeypatch.setattr(manifest, "_LINES_IN_A_SLICE", 4)
+    slices = MANIFEST.slices(file, STORAGE)
     assert [part[1:] for part in slices] == [(1, 4), (5, 4), (9, 2)]
-    parts = [
-        row
-        for start, first, lines in slices
-        for row in rows(
-            read_manifest(file, STORAGE, carried, start=start, first_line=first, lines=lines), carried
-        )
-    ]
+    parts = [row for part in slices for row in rows(MANIFEST.tables(file, STORAGE, carried, part), carried)]
     assert parts == found
 
 
 def test_manifest_absent(tmp_path: Path) -> None:
-    file = shard(tmp_path / "none.jsonl", Format.MANIFEST)
-    assert codes(rows(read_manifest(file, STORAGE, NONE))) == [("", "unreadable")]
-    assert manifest_slices(file, STORAGE, 10) == [(0, 1, None)]
-    assert manifest_samples(file, STORAGE) == []
+    file = shard(tmp_path / "none.jsonl", "manifest")
+    assert codes(rows(MANIFEST.tables(file, STORAGE, NONE))) == [("", "unreadable")]
+    assert MANIFEST.slices(file, STORAGE) == [(0, 1, None)]
+    assert MANIFEST.samples(file, STORAGE) == []
 
 
 # All formats
@@ -342,15 +336,15 @@ class _FailingFile(io.BytesIO):
 
 
 class _FailingStorage(Storage):
-    def open(self, uri: str, mode: str = "rb", **arguments: Any) -> _FailingFile:
+    def open(self, uri: str, **arguments: Any) -> StorageFile:
         file = _FailingFile(Path(uri).read_bytes())
         file.limit = len(file.getvalue()) // 2
-        return file
+        return StorageFile(file, lambda problem: StorageError(self.explain(uri, problem)))
 
 
 def test_tar_storage_failure_keeps_what_came_before(tmp_path: Path) -> None:
     file = write_tar(tmp_path / "h.tar", [(f"{i}.flac", flac(i, 16_000)) for i in range(8)])
-    found = codes(rows(read_tar(file, _FailingStorage(StorageOptions()), NONE)))
+    found = codes(rows(TAR.tables(file, _FailingStorage(StorageOptions()), NONE)))
     assert found[:2] == [("0", None), ("1", None)]
     assert found[-2][1] == found[-1][1] == "unreadable"
     assert found[-1][0] == ""
@@ -363,12 +357,12 @@ def test_flipped_bytes_never_raise(tmp_path: Path, kind: str) -> None:
         file = write_parquet(path, {"audio": CLIPS, "text": ["a", "b", "c", "d"]}, row_group_size=1)
     elif kind == "jsonl":
         path.write_bytes(b"\n".join(LINES))
-        file = shard(path, Format.MANIFEST)
+        file = shard(path, "manifest")
     else:
         file = write_tar(path, SAMPLES)
     whole = path.read_bytes()
-    read = {"parquet": read_parquet, "jsonl": read_manifest}.get(kind, read_tar)
-    carried = pa.schema([("ref_text", pa.string())])
+    read = {"parquet": PARQUET, "jsonl": MANIFEST}.get(kind, TAR).tables
+    carried = Passthrough(pa.schema([("ref_text", pa.string())]))
     random = np.random.default_rng(0)
     for _ in range(40):
         data = bytearray(whole)

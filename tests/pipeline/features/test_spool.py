@@ -26,12 +26,12 @@ def noise(samples: int) -> np.ndarray:
     return (0.1 * swell * np.random.default_rng(samples).standard_normal(samples)).astype(np.float32)
 
 
-def spooled(samples: np.ndarray, stretches: list[tuple[int, int]], dtype: type = np.float32) -> np.ndarray:
+def spooled(samples: np.ndarray, segments: list[tuple[int, int]], dtype: type = np.float32) -> np.ndarray:
     with FeatureSpool(EXTRACTOR, dtype) as spool:
         for first in range(0, len(samples), 100_003):
             spool.add(samples[first : first + 100_003])
-        assert spool.attended == EXTRACTOR.num_frames(len(samples))
-        return np.frombuffer(spool.finish(stretches), dtype).reshape(-1, 160)
+        assert spool.num_valid == EXTRACTOR.num_frames(len(samples))
+        return np.frombuffer(spool.finish(segments), dtype).reshape(-1, 160)
 
 
 @pytest.mark.parametrize("samples", [160_000 * 9, 160_000 * 9 + 160, 160_000 * 9 + 300])
@@ -45,16 +45,16 @@ def test_the_features_are_the_extractors(samples: int) -> None:
     np.testing.assert_array_equal(half, features.astype(np.float16))
 
 
-def test_stretches_have_statistics_of_their_own() -> None:
+def test_segments_have_statistics_of_their_own() -> None:
     waveform = noise(160_000 * 9 + 160)  # an odd number of fbank frames: the last one is half-filled
     energies = EXTRACTOR.fbank(waveform)
-    stretches = [(10, 11), (700, 3100), (4000, 4500)]
-    rows = np.concatenate([energies[:, 2 * start : 2 * stop] for start, stop in stretches], axis=1)
+    segments = [(10, 11), (700, 3100), (4000, 4500)]
+    rows = np.concatenate([energies[:, 2 * start : 2 * stop] for start, stop in segments], axis=1)
     wanted = (rows - rows.mean(axis=1, keepdims=True)) / rows.std(axis=1, ddof=1, keepdims=True)
     wanted = np.append(wanted.T, np.full((rows.shape[1] % 2, 80), 0.75), axis=0).reshape(-1, 160)
     assert len(wanted) == 2901
     for dtype, tolerance in ((np.float32, 1e-4), (np.float16, 5e-3)):
-        np.testing.assert_allclose(spooled(waveform, stretches, dtype), wanted, atol=tolerance)
+        np.testing.assert_allclose(spooled(waveform, segments, dtype), wanted, atol=tolerance)
 
 
 def test_features_that_are_no_numbers() -> None:
@@ -81,7 +81,7 @@ _MEASURE = """
 import json, sys, threading
 import pyarrow as pa
 from pipeline import schema
-from pipeline.features.stage import Featurizer
+from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.storage import Storage, StorageOptions
 from pipeline.features.windows import WindowPlan
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
@@ -91,7 +91,7 @@ def anonymous():
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Anonymous:"))
 
 featurizer = Featurizer(SeamlessM4TFeatureExtractor(), Storage(StorageOptions()), pa.schema([]),
-    channel="mean", max_duration_s=None, half=True, plan=WindowPlan(3000, 200), vad=sys.argv[2] or None)
+    WindowPlan(3000, 200), FeatureOptions(half=True, vad=sys.argv[2] or None))
 row = {"clip_id": "long", "shard": "s", "source": sys.argv[1]}
 table = pa.Table.from_pylist([row], schema=schema.read_schema(pa.schema([])))
 measured, finished = [anonymous()], threading.Event()

@@ -11,17 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+from fsspec.implementations.local import LocalFileSystem
 
 from pipeline import schema
 from pipeline.audio.recording import decode
 from pipeline.errors import Code, JobError, Stage
 from pipeline.features import stage as featurize
-from pipeline.features.stage import Featurizer
+from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.storage import Storage, StorageOptions
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
-CARRIED = pa.schema([("speaker", pa.string())])
+PASSTHROUGH = pa.schema([("speaker", pa.string())])
 EXTRACTOR = SeamlessM4TFeatureExtractor()
 
 
@@ -37,20 +38,21 @@ def wav(samples: np.ndarray, rate: int = 16000) -> bytes:
 
 def read_table(*rows: dict[str, Any]) -> pa.Table:
     filled = [{"clip_id": f"s#{n}", "shard": "s", "speaker": f"p{n}", **row} for n, row in enumerate(rows)]
-    return pa.Table.from_pylist(filled, schema=schema.read_schema(CARRIED))
+    return pa.Table.from_pylist(filled, schema=schema.read_schema(PASSTHROUGH))
 
 
 PLAN = WindowPlan(frames=3000, overlap=200)  # a minute
 
 
 def featurizer(**options: Any) -> Featurizer:
-    settings = {"channel": "mean", "max_duration_s": 120.0, "half": False, "plan": PLAN, "vad": None}
-    return Featurizer(EXTRACTOR, Storage(StorageOptions()), CARRIED, **{**settings, **options})
+    plan = options.pop("plan", PLAN)
+    settings = FeatureOptions(**{"max_duration_s": 120.0, **options})
+    return Featurizer(EXTRACTOR, Storage(StorageOptions()), PASSTHROUGH, plan, settings)
 
 
 def rows_of(*rows: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
     tables = list(featurizer(**options)(read_table(*rows)))
-    assert all(table.schema == schema.feature_schema(CARRIED) for table in tables)
+    assert all(table.schema == schema.feature_schema(PASSTHROUGH) for table in tables)
     return pa.concat_tables(tables).to_pylist()
 
 
@@ -227,7 +229,7 @@ def test_a_source_that_breaks_in_mid_stream_is_unreadable(
                 raise RuntimeError("connection lost")
             return super().read(size)
 
-    monkeypatch.setattr(Storage, "open", lambda self, uri, **_: Breaking(path))
+    monkeypatch.setattr(LocalFileSystem, "open", lambda *_, **__: Breaking(path))
     (row,) = rows_of({"source": str(path)})
     assert (row["error"]["stage"], row["error"]["code"]) == (Stage.READ, Code.UNREADABLE)
     assert "connection lost" in row["error"]["message"]

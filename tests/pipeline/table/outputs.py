@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
-from pipeline.corpus.listing import Format, Shard
-from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger, Work, write_census
 from pipeline.table.retry import drop_rows, failed_clips
+from pipeline.schema import ERROR
 
 STORAGE = Storage(StorageOptions())
 CARRIED = pa.schema([("language", pa.string())])
@@ -26,7 +26,7 @@ UNDECODABLE = {"stage": "decode", "code": "undecodable", "message": "noise"}
 UNREADABLE = {"stage": "read", "code": "unreadable", "message": "gone"}
 
 
-def shard(name: str, kind: Format = Format.TAR, version: str = "1") -> Shard:
+def shard(name: str, kind: str = "tar", version: str = "1") -> Shard:
     return Shard(f"/corpus/{name}", name, kind, 1000, version)
 
 

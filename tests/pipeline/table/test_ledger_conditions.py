@@ -8,7 +8,6 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline.corpus.listing import Format
 from tests.pipeline.table.outputs import A, B, C, Output, ids_done, left, shard
 
 EN, DE = "language = 'en'", "language = 'de'"
@@ -151,7 +150,7 @@ def test_a_limit_under_a_condition(table: Output) -> None:
 
 
 def test_loose_files_of_a_limited_run(table: Output) -> None:
-    one, other = shard("x.wav", Format.AUDIO), shard("y.wav", Format.AUDIO)
+    one, other = shard("x.wav", "audio"), shard("y.wav", "audio")
     table.begin("run1", one, other)
     table.write("run1", [(one, "x")])
     table.ledger.finish("run1", {}, to_the_end=False)

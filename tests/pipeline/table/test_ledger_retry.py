@@ -7,7 +7,6 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus.listing import Format
 from pipeline.table.retry import drop_rows
 from tests.pipeline.table.outputs import SCHEMA, UNDECODABLE, UNREADABLE, A, B, Output, left, shard
 
@@ -172,7 +171,7 @@ def test_errors_are_annotated_anew_in_a_run_of_its_own(table: Output) -> None:
 
 
 def test_error_rows_of_a_changed_shard_and_of_a_loose_file(table: Output) -> None:
-    loose = shard("x.wav", Format.AUDIO)
+    loose = shard("x.wav", "audio")
     table.begin("run1", A, loose)
     table.write("run1", [(A, 0), (A, 1), (loose, "x")], errors={1: UNDECODABLE, "x": UNDECODABLE})
     table.ledger.finish("run1", {})

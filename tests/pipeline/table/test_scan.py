@@ -52,7 +52,7 @@ def test_since_leaves_older_shards_aside_and_says_so(home: Path) -> None:
         "2 shards older than 2001-02-03 04:05:00 UTC left aside",
     ]
     # The columns of the output are fixed by its first run, so that run looks at all of the input.
-    assert found.carried.names == ["language", "age"]
+    assert found.passthrough.schema.names == ["language", "age"]
 
 
 def test_where_leaves_loose_files_aside_and_says_so(home: Path) -> None:
@@ -71,7 +71,7 @@ def test_errors_to_be_annotated_anew_are_counted(home: Path) -> None:
         {
             "models": {"transcribe": "sha256:aa"},
             **spec.output_settings(),
-            "carried": packed_schema(first.carried),
+            "carried": packed_schema(first.passthrough.schema),
         }
     )
     ledger.begin(first.work)

@@ -1,0 +1,104 @@
+"""Shards as parts that tasks read side by side, and parts as tables of the clips that have no row yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.columns import Passthrough
+from pipeline.corpus.condition import Where
+from pipeline.corpus.readers import READERS
+from pipeline.corpus.readers.base import Reader
+from pipeline.storage import Storage
+
+# Rows that only name their audio are cheap to read and dear to decode: small parts spread them over actors.
+_FILES_IN_A_BUNDLE = 64
+
+
+@dataclass(frozen=True)
+class Part:
+    """A shard, or a slice of a large one, with its reader: all that a worker must know."""
+
+    shard: Shard
+    reader: Reader
+    slice: Any = None
+    number: int = 0
+    of_parts: int = 1
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return self.shard.size // self.of_parts
+
+
+Finished = Callable[[Part, int, int], None]
+
+
+def split(shard: Shard, storage: Storage) -> list[Part]:
+    """The parts of a shard."""
+    reader = READERS[shard.format]
+    slices = reader.slices(shard, storage)
+    parts = [Part(shard, reader, slice, number, len(slices)) for number, slice in enumerate(slices)]
+    return parts or [Part(shard, reader)]
+
+
+def bundles(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """What one task reads: a part, but loose files by the dozen."""
+    files = []
+    for part in parts:
+        if part.reader.one_clip:
+            files.append(part)
+        else:
+            yield [part]
+    for start in range(0, len(files), _FILES_IN_A_BUNDLE):
+        yield files[start : start + _FILES_IN_A_BUNDLE]
+
+
+def read_parts(
+    parts: Sequence[Part],
+    storage: Storage,
+    passthrough: Passthrough,
+    *,
+    where: str | None = None,
+    done: Mapping[str, pa.Array] | None = None,
+    finished: Finished | None = None,
+) -> Iterator[pa.Table]:
+    """The clips of the parts, as tables of `read_schema`. What cannot be read becomes an error row.
+
+    Args:
+        where: only those that meet this condition.
+        done: by shard (URI), the ids of clips that have a row; these are left out.
+        finished: called with each part that was read to its end, how many clips it holds that meet the
+            condition, and how many of those have a row.
+    """
+    condition = Where(where, passthrough.schema) if where else None
+    for part in parts:
+        clips = matched = 0
+        known = (done or {}).get(part.shard.uri)
+        for table in part.reader.tables(part.shard, storage, passthrough, part.slice):
+            table = _with_own_id(table, part)
+            if condition is not None:
+                table = condition.filter(table)
+            clips += table.num_rows
+            if known is not None:
+                fresh = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=known)))
+                matched += table.num_rows - fresh.num_rows
+                table = fresh
+            if table.num_rows:
+                yield table
+        if finished is not None:
+            finished(part, clips, matched)
+
+
+def _with_own_id(table: pa.Table, part: Part) -> pa.Table:
+    """Several parts of one shard may be broken; each then has an error row, with an id of its own."""
+    if part.number == 0:
+        return table
+    broken = pc.equal(table["clip_id"], part.shard.clip_id(""))
+    ids = pc.if_else(broken, part.shard.clip_id(f"part-{part.number}"), table["clip_id"])
+    return table.set_column(table.schema.get_field_index("clip_id"), "clip_id", ids)

@@ -1,0 +1,74 @@
+"""AudioShards: `pipeline.corpus.parts` as a Ray Data `Datasource`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import pyarrow as pa
+from ray.data import Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.data.context import DataContext
+
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.columns import Passthrough
+from pipeline.corpus.parts import Finished, Part, bundles, read_parts, split
+from pipeline.storage import Storage
+from pipeline.schema import read_schema
+
+
+class AudioShards(Datasource):
+    """Audio shards as rows of `read_schema`; arguments are those of `read_parts`."""
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        storage: Storage,
+        passthrough: Passthrough,
+        *,
+        where: str | None = None,
+        done: Mapping[str, pa.Array] | None = None,
+        finished: Finished | None = None,
+    ) -> None:
+        super().__init__()
+        self._parts = [part for shard in shards for part in split(shard, storage)]
+        self._size = sum(shard.size for shard in shards)
+        self._storage, self._passthrough = storage, passthrough
+        self._where, self._done, self._finished = where, done or {}, finished
+
+    def get_name(self) -> str:
+        return "AudioShards"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return self._size
+
+    def get_read_tasks(
+        self,
+        parallelism: int,
+        per_task_row_limit: int | None = None,
+        data_context: DataContext | None = None,
+    ) -> list[ReadTask]:
+        return [self._task(parts, per_task_row_limit) for parts in bundles(self._parts)]
+
+    def _task(self, parts: list[Part], row_limit: int | None) -> ReadTask:
+        uris = {part.shard.uri for part in parts}
+        read = partial(
+            read_parts,
+            parts,
+            self._storage,
+            self._passthrough,
+            where=self._where,
+            done={uri: ids for uri, ids in self._done.items() if uri in uris},
+            finished=self._finished,
+        )
+        return ReadTask(
+            read,
+            BlockMetadata(
+                num_rows=None,
+                size_bytes=sum(part.size for part in parts),
+                input_files=tuple(part.shard.uri for part in parts),
+                exec_stats=None,
+            ),
+            schema=read_schema(self._passthrough.schema),
+            per_task_row_limit=row_limit,
+        )
