@@ -3,172 +3,293 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import ray
-from ray.data import DataContext, Dataset
-from ray.data.checkpoint import CheckpointConfig
+import pyarrow as pa
+from ray.data import DataContext
 
 from pipeline import package_version
-from pipeline.annotate.checkpoints import configs_of, read_backbones, read_task_files
+from pipeline.annotate.checkpoints import (
+    Backbone,
+    configs_of,
+    extractor_of,
+    read_backbones,
+    read_task_files,
+)
+from pipeline.annotate.heads import AnnotatorSettings
 from pipeline.audio.vad import load_detector
-from pipeline.corpus.datasource import AudioShards
-from pipeline.corpus.listing import Format, Shard
-from pipeline.engine.cluster import connect, share_out
-from pipeline.engine.graph import Ledgered, Passes, RunFiles, annotated
-from pipeline.reports.summary import Tally, as_json, tally_file, tally_files
-from pipeline.schema import output_schema
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.readers import READERS
+from pipeline.engine.cluster import Resources, allocate, connect
+from pipeline.engine.counter import RunCounter
+from pipeline.engine.datasink import TableSink
+from pipeline.engine.datasource import AudioShards
+from pipeline.engine.graph import Graph, ModelStage
+from pipeline.engine.tally import tally_files
+from pipeline.features.stage import Featurizer, FeatureOptions
+from pipeline.features.windows import WindowPlan
+from pipeline.metrics.base import Metric
+from pipeline.reports.cost import Encoders
+from pipeline.reports.plan import JobPlan, plan_work
+from pipeline.reports.summary import EncoderUse, RunSummary, Tally, interrupted_json, tally_file
+from pipeline.schema import output_schema, partial_schema
 from pipeline.spec import JobSpec
-from pipeline.storage import Storage, path_of
-from pipeline.table.ledger import Work
+from pipeline.storage import Storage
+from pipeline.table.ledger import Ledger
+from pipeline.table.plans import Work
+from pipeline.table.records import FileRecord
 from pipeline.table.retry import drop_rows
-from pipeline.table.scan import blaming_output, choose_table, packed_schema, survey
+from pipeline.table.scan import Changes, choose_table, opened, output_errors, packed_schema, scan
 from pipeline.tasks import columns_of
+from w2vbert.decoding.greedy import total_stride
 
 _PACKAGES = ("w2vbert", "torch", "torchaudio", "ray", "pyarrow", "soundfile")
 _BLOCK_BYTES = 16 << 20
 Say = Callable[[str], None]
 
 
-def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
-    """Annotates what the output does not hold yet; the run's summary.
+@dataclass(frozen=True)
+class Job:
+    """All that is settled before any work.
+
+    Attributes:
+        table: that is written.
+        base_table: of other annotations, finished, that it stands beside.
+        settings: of the model actors.
+        metrics: of the summary, without rows.
+    """
+
+    spec: JobSpec
+    storage: Storage
+    table: Ledger
+    base_table: Ledger | None
+    backbones: Sequence[Backbone]
+    settings: AnnotatorSettings
+    metrics: Mapping[str, Metric]
+
+    @property
+    def models(self) -> dict[str, dict[str, str]]:
+        """Name and digests of each annotation's checkpoint."""
+        return {
+            task: {"name": self.spec.models[task], "digest": files.digest, "backbone": held.digest}
+            for held in self.backbones
+            for task, files in held.checkpoints.items()
+        }
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What all runs of the table share."""
+        digests = {task: model["digest"] for task, model in self.models.items()}
+        files = [held.digests() for held in self.settings.files.values()]
+        return {
+            "models": digests,
+            **self.spec.output_settings(),
+            **{k: v for held in files for k, v in held.items()},
+        }
+
+    def columns(self, backbones: Sequence[Backbone]) -> dict[str, pa.DataType]:
+        """The annotations that these backbones' checkpoints make."""
+        return columns_of(self.settings.tasks, self.settings.options, configs_of(backbones))
+
+    def metadata(self, run_id: str) -> dict[str, str]:
+        """Provenance, for the Parquet files."""
+        return {
+            "w2vbert.run_id": run_id,
+            "w2vbert.models": json.dumps(self.models),
+            "w2vbert.spec": json.dumps(self.spec.public(), ensure_ascii=False),
+            "w2vbert.versions": json.dumps({name: package_version(name) for name in _PACKAGES}),
+        }
+
+    def empty_tally(self) -> Tally:
+        return Tally(deepcopy(dict(self.metrics)))
+
+
+def run(spec: JobSpec, *, say: Say = print) -> RunSummary:
+    """Annotates what the output does not hold yet.
 
     Raises:
         JobError: bad configuration, before any work starts.
     """
     started = time.monotonic()
+    job = prepare(spec, say)
+    with opened(spec, job.table):
+        changes = scan(spec, job.table, job.identity, job.base_table)
+        for line in changes.log_lines():
+            say(line)
+        close_interrupted(job, changes.work)
+        if not changes.work.shards:
+            say("nothing is new")
+            return summarise(job, changes.work, job.empty_tally(), started)
+        with session(job) as (resources, counter):
+            written = write(job, changes, resources, counter)
+            return finish(job, changes.work, written, counter, started)
+
+
+def plan(spec: JobSpec) -> JobPlan:
+    """What `run` would do. Reads what a job reads before it starts, and a few headers; writes nothing.
+
+    Raises:
+        JobError: what would stop the job itself before any work.
+    """
+    lines: list[str] = []
+    job = prepare(spec, lines.append)
+    changes = scan(spec, job.table, job.identity, job.base_table, dry=True)
+    first_configs = [next(iter(configs_of([held]).values())) for held in job.backbones]
+    encoders = Encoders(first_configs, job.settings.frame_s)
+    return plan_work(spec, changes.work, job.table, encoders, [*lines, *changes.log_lines()])
+
+
+def prepare(spec: JobSpec, say: Say) -> Job:
+    """Reads and checks what the spec names, but for the input."""
     storage = Storage(spec.corpus.storage.with_environment())
     if spec.corpus.vad is not None:
         load_detector(spec.corpus.vad)
     metrics = spec.metrics(storage)
     backbones = read_backbones(spec.models, spec.model_flags, spec.tasks, storage)
-    digests = {task: files.digest for held in backbones for task, files in held.checkpoints.items()}
     options = {name: spec.options(name) for name in spec.tasks}
-    files = read_task_files(backbones, spec.tasks, options, storage)
-    identity = {"models": digests, **spec.output_settings()}
-    for held in files.values():
-        identity |= held.digests()
-    ledger, elder = choose_table(spec, storage)
-    if elder is not None:
+    settings = AnnotatorSettings(
+        tasks=spec.tasks,
+        options=options,
+        frame_s=extractor_of(backbones).frame_s,
+        files=read_task_files(backbones, spec.tasks, options, storage),
+        dtype=spec.compute.dtype,
+        token_budget=spec.compute.token_budget,
+    )
+    table, base_table = choose_table(spec, storage)
+    if base_table is not None:
         say(
-            f"{elder.output} holds {', '.join(elder.tasks())}: these annotations go to {ledger.output}, "
-            "to be joined by clip_id"
+            f"{base_table.output} holds {', '.join(base_table.tasks())}: these annotations go to "
+            f"{table.output}, to be joined by clip_id"
         )
-    output = ledger.output
-    found = survey(spec, ledger, identity, elder)
-    work, carried = found.work, found.carried
-    for line in found.for_the_log():
-        say(line)
-    for run_id in work.unclosed:
-        tally = Tally(metrics=deepcopy(metrics))
-        for uri in ledger.data_files_of(run_id):
-            tally.add(tally_file(uri, storage, metrics))
-        facts = {"run_id": run_id, "output": output, "killed_before_summary": True}
-        ledger.finish(run_id, as_json(tally, facts), to_the_end=False)
-    if not work.shards:
-        say("nothing is new")
-        facts = _facts(spec, work, started, output, rtfx=None)
-        return as_json(Tally(metrics=metrics), facts)
+    return Job(spec, storage, table, base_table, backbones, settings, metrics)
 
-    connect(spec.compute.ray_address)
-    itemsize = 4 if spec.compute.dtype == "float32" else 2
-    shares = share_out(spec, [held.parameters * itemsize for held in backbones])
-    with blaming_output(spec, storage):
-        ledger.declare({**identity, "carried": packed_schema(carried)})
-        ledger.begin(work)
-        drop_rows(ledger, work.failed)
-    models = {
-        task: {"name": spec.models[task], "digest": digests[task], "backbone": held.digest}
-        for held in backbones
-        for task in held.checkpoints
-    }
-    metadata = {
-        "w2vbert.run_id": work.run_id,
-        "w2vbert.models": json.dumps(models),
-        "w2vbert.spec": json.dumps(spec.public(), ensure_ascii=False),
-        "w2vbert.versions": json.dumps({name: package_version(name) for name in _PACKAGES}),
-    }
+
+def close_interrupted(job: Job, work: Work) -> None:
+    """Gives runs that were killed, and of which nothing is left to do, their summary."""
+    for run_id in work.interrupted:
+        tally = job.empty_tally()
+        for uri in job.table.data_files_of(run_id):
+            tally.add(tally_file(uri, job.storage, job.metrics))
+        job.table.finish(run_id, interrupted_json(run_id, job.table.output, tally), to_the_end=False)
+
+
+@contextmanager
+def session(job: Job) -> Iterator[tuple[Resources, RunCounter]]:
+    """The cluster, its resources shared out among the stages, and what counts their work."""
+    compute = job.spec.compute
+    may_grow = connect(compute.ray_address)
+    itemsize = 4 if compute.dtype == "float32" else 2
+    resources = allocate(compute, [held.parameters * itemsize for held in job.backbones], may_grow=may_grow)
     context = DataContext.get_current()
+    block_bytes = context.target_max_block_size
     context.target_max_block_size = _BLOCK_BYTES
-    # Ray commits each file in two phases; which rows are done, the ledger knows (see `graph.Ledgered`).
-    context.checkpoint_config = CheckpointConfig(
-        id_column="clip_id",
-        checkpoint_path=path_of(ledger.commit_uri(work.run_id)),
-        override_filesystem=storage.arrow_filesystem(output),
-        delete_checkpoint_on_success=False,
-        checkpoint_manager_cls=Ledgered,
+    try:
+        yield resources, RunCounter()
+    finally:
+        context.target_max_block_size = block_bytes
+
+
+def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter) -> list[FileRecord]:
+    """Annotates the clips that are left, and writes their rows; the records of the files."""
+    spec, storage, table, work = job.spec, job.storage, job.table, changes.work
+    passthrough = changes.passthrough
+    with output_errors(spec):
+        table.declare({**job.identity, "passthrough": packed_schema(passthrough.schema)})
+        table.begin(work)
+        drop_rows(table, work.failed)
+    schema = output_schema(passthrough.schema, job.columns(job.backbones)).with_metadata(
+        job.metadata(work.run_id)
     )
-    source = AudioShards(work, storage, carried, census=ledger.census_uri(work.run_id))
-    passes: Any = ray.remote(num_cpus=0)(Passes).remote()
-    dataset = annotated(source, spec, shares, backbones, files, carried, storage, metadata, passes)
-    dataset.write_parquet(
-        path_of(output),
-        filesystem=storage.arrow_filesystem(output),
-        filename_provider=RunFiles(work.run_id),
-        min_rows_per_file=spec.table.rows_per_file or _rows_per_file(work.shards),
-        ray_remote_args={"num_cpus": shares.task_cpus},
-        compression="zstd",
-        schema=output_schema(carried, columns_of(spec.tasks, options, configs_of(backbones))).with_metadata(
-            metadata
+    graph = Graph(
+        source=AudioShards(
+            work.shards,
+            storage,
+            passthrough,
+            where=work.where,
+            done=work.done,
+            finished=table.shard_counter(work.run_id),
+            report=counter.report("read"),
         ),
+        featurizer=_featurizer(job, passthrough.schema),
+        models=_model_stages(job, passthrough.schema, schema, one_pool=resources.one_pool),
+        settings=replace(job.settings, threads=resources.annotate.threads),
+        limit=spec.corpus.limit,
     )
-    tally = tally_files(ledger.data_files_of(work.run_id), storage, metrics)
-    wall = time.monotonic() - started
-    facts = _facts(spec, work, started, output, rtfx=tally.seconds / wall if not work.clips_done else None)
-    facts["stage_s"] = _stage_seconds(dataset)
-    facts["models"] = models
-    ran: dict[str, int] = ray.get(passes.total.remote())
-    ray.kill(passes)  # a process may make many runs on one cluster
-    facts["encoder"] = {
-        **ran,
-        "backbones": [list(held.checkpoints) for held in backbones],
-    }
-    summary = as_json(tally, facts)
-    ledger.finish(work.run_id, summary, to_the_end=spec.corpus.limit is None)
+    sink = TableSink(
+        table.writer(work.run_id, schema),
+        spec.table.rows_per_file or _rows_per_file(work.shards),
+        counter.report("write"),
+    )
+    graph.rows(resources, counter).write_datasink(sink, ray_remote_args={"num_cpus": resources.task_cpus})
+    return sink.written
+
+
+def finish(
+    job: Job, work: Work, written: Sequence[FileRecord], counter: RunCounter, started: float
+) -> RunSummary:
+    """Sums up what the run wrote, and says in the table that the run is over."""
+    tally = tally_files(job.table.data_files_of(work.run_id), job.storage, job.metrics)
+    counts = counter.close()
+    backbones = [list(held.checkpoints) for held in job.backbones]
+    summary = replace(
+        summarise(job, work, tally, started),
+        stage_s=counts.stage_s,
+        models=job.models,
+        encoder=EncoderUse(counts.passes, counts.frames, backbones),
+    )
+    if not work.clips_done:
+        summary = replace(summary, rtfx=tally.seconds / summary.wall_s)
+    to_the_end = job.spec.corpus.limit is None
+    job.table.finish(work.run_id, summary.as_json(), to_the_end=to_the_end, written=written)
     return summary
 
 
-def _rows_per_file(shards: list[Shard]) -> int:
-    """About 200 files a run: small enough to lose little when killed, large enough to read well."""
-    clips = sum(
-        1
-        if shard.format is Format.AUDIO
-        else shard.size // (300 if shard.format is Format.MANIFEST else 100_000)
-        for shard in shards
+def summarise(job: Job, work: Work, tally: Tally, started: float) -> RunSummary:
+    return RunSummary(
+        run_id=work.run_id,
+        output=job.table.output,
+        tally=tally,
+        shards_read=len(work.shards),
+        shards_skipped=work.skipped,
+        clips_done_before=work.clips_done,
+        wall_s=time.monotonic() - started,
+        spec=job.spec.public(),
     )
+
+
+def _featurizer(job: Job, passthrough: pa.Schema) -> Callable[[], Featurizer]:
+    corpus, compute, frame_s = job.spec.corpus, job.spec.compute, job.settings.frame_s
+    # Windows start where frames after an adapter start too.
+    align = max(total_stride(config) for config in configs_of(job.backbones).values())
+    windows = WindowPlan(round(compute.window_s / frame_s), round(compute.overlap_s / frame_s), align)
+    options = FeatureOptions(
+        channel=corpus.channel,
+        max_duration_s=corpus.max_duration_s,
+        half=compute.dtype != "float32",
+        vad=corpus.vad,
+    )
+    return partial(Featurizer, extractor_of(job.backbones), job.storage, passthrough, windows, options)
+
+
+def _model_stages(job: Job, passthrough: pa.Schema, schema: pa.Schema, *, one_pool: bool) -> list[ModelStage]:
+    if one_pool:
+        return [ModelStage(job.backbones, schema)]
+    stages = []
+    for number, backbone in enumerate(job.backbones, 1):
+        last = number == len(job.backbones)
+        columns = job.columns(job.backbones[:number])
+        stages.append(ModelStage([backbone], schema if last else partial_schema(passthrough, columns)))
+    return stages
+
+
+def _rows_per_file(shards: Sequence[Shard]) -> int:
+    """About 200 files a run: small enough to lose little when killed, large enough to read well."""
+    readers = ((READERS[shard.format], shard) for shard in shards)
+    clips = sum(1 if reader.one_clip else shard.size // reader.clip_bytes for reader, shard in readers)
     return min(max(clips // 200, 100), 20_000)
-
-
-def _facts(spec: JobSpec, work: Work, started: float, output: str, *, rtfx: float | None) -> dict[str, Any]:
-    return {
-        "run_id": work.run_id,
-        "output": output,
-        "shards_read": len(work.shards),
-        "shards_skipped": work.skipped,
-        "clips_done_before": work.clips_done,
-        "wall_s": time.monotonic() - started,
-        "rtfx": rtfx,
-        "spec": spec.public(),
-    }
-
-
-def _stage_seconds(dataset: Dataset) -> dict[str, float]:
-    """Wall seconds of all tasks of each stage, from Ray's own statistics."""
-    try:
-        summary: Any = dataset.get_stats_summary()
-        found: dict[str, float] = {}
-        while summary is not None:
-            for operator in summary.operators_stats:
-                name, number = operator.operator_name, 2
-                while name in found:  # pools of their own for several backbones
-                    name, number = f"{operator.operator_name} {number}", number + 1
-                found[name] = float(operator.wall_time.sum) if operator.wall_time else 0.0
-            summary = summary.parents[0] if summary.parents else None
-        return dict(reversed(found.items()))
-    except (AttributeError, TypeError, KeyError) as problem:
-        logging.getLogger(__name__).warning("no times by stage: %s", problem)
-        return {}

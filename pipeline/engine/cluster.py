@@ -13,35 +13,46 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from pipeline.errors import JobError
-from pipeline.spec import JobSpec
+from pipeline.spec import ComputeSpec
+
+logger = logging.getLogger(__name__)
 
 _TASK_CPUS = 0.25  # of a task that reads or writes
 
 
 @dataclass(frozen=True)
-class Shares:
-    """CPUs and GPUs of each stage. Fractions let all stages fit two cores.
+class Pool:
+    """Actors of one stage, and the resources of each. Fractions let all stages fit two cores."""
+
+    strategy: ActorPoolStrategy
+    cpus: float
+    gpus: float = 0.0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each stage gets.
 
     `one_pool`: each model actor holds all backbones of the job; else each backbone has a pool of its own.
     """
 
     task_cpus: float
-    featurize_cpus: float
-    featurize_pool: ActorPoolStrategy
-    annotate_cpus: float
-    annotate_gpus: float
-    annotate_pool: ActorPoolStrategy
-    threads: int
+    featurize: Pool
+    annotate: Pool
     one_pool: bool
 
 
-def connect(address: str | None) -> None:
+def connect(address: str | None) -> bool:
     """Joins the cluster named, the one of RAY_ADDRESS or of `ray start` on this machine, or starts one here.
 
     Never the one that another job started for itself ("auto" would), since it ends with that job.
+
+    Returns:
+        Whether the cluster may grow: one that the job starts, or finds started in its own process, does not.
     """
     if ray.is_initialized():
-        return
+        return False
     # Idle OpenMP threads that spin take the core from the stage beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     join = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
@@ -49,78 +60,89 @@ def connect(address: str | None) -> None:
     try:
         if given and given != "local":
             join(address=given)
-            return
+            return True
         try:
             join(address=given, num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
+            return False
         except ValueError:  # there is a cluster, so the number of CPUs is not ours to say
             join()
+            return True
     except Exception as problem:
         raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
 
 
-def share_out(spec: JobSpec, weights: Sequence[int] = (0,)) -> Shares:
+def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,), *, may_grow: bool = False) -> Resources:
     """Decides pool sizes from what the cluster has.
 
     Args:
         weights: bytes of each backbone with its heads.
+        may_grow: more than the cluster has may be asked for by name; what nobody asks for is sized by what is
+            there, since no public interface of Ray tells how far an autoscaler goes.
 
     Raises:
-        JobError: more GPUs asked for than the cluster has or can grow to.
+        JobError: more GPUs asked for than a cluster has that does not grow.
     """
-    cpus, gpus = _most("CPU"), _most("GPU")
-    per_actor = (
-        spec.compute.num_gpus_per_actor if spec.compute.num_gpus_per_actor is not None else float(gpus > 0)
-    )
-    least, most = _pool(spec.compute.num_actors, gpus, per_actor)
-    if per_actor * least > gpus:
+    cpus, gpus = (float(ray.cluster_resources().get(name, 0.0)) for name in ("CPU", "GPU"))
+    per_actor = compute.num_gpus_per_actor if compute.num_gpus_per_actor is not None else float(gpus > 0)
+    fewest, most = _pool_size(compute.num_actors, gpus, per_actor)
+    if may_grow and per_actor * fewest > gpus:
+        logger.warning("the cluster has %g GPUs and %g are asked for: waiting for more", gpus, per_actor * fewest)
+        gpus = per_actor * fewest
+    if per_actor * fewest > gpus:
         raise JobError(
-            f"num_actors × num_gpus_per_actor asks for {per_actor * least:g} GPUs, the cluster has {gpus:g}; "
+            f"num_actors × num_gpus_per_actor asks for {per_actor * fewest:g} GPUs, the cluster has {gpus:g}; "
             "lower --num-actors or --num-gpus-per-actor (0 runs on CPUs)."
         )
     pools = 1
-    if len(weights) > 1 and sum(weights) > _room_for_weights(per_actor, least):
+    if len(weights) > 1 and sum(weights) > _room_for_weights(per_actor, fewest):
         pools = len(weights)
-        if spec.compute.num_actors == "auto":
-            least = most = max(1, least // pools)
-        if per_actor * least * pools > gpus and per_actor:
+        if compute.num_actors == "auto":
+            fewest = most = max(1, fewest // pools)
+        if per_actor * fewest * pools > gpus and not may_grow:
             raise JobError(
                 f"the {pools} encoders do not fit one model actor's memory together, and pools of their own "
-                f"take {per_actor * least * pools:g} GPUs where the cluster has {gpus:g}; annotate in runs"
+                f"take {per_actor * fewest * pools:g} GPUs where the cluster has {gpus:g}; annotate in runs"
                 " of their own, or choose a smaller dtype."
             )
-    small = cpus < 4
-    featurize_cpus = 0.5 if small else 1.0
-    if per_actor:
-        annotate_cpus, threads = (0.5 if small else 1.0), 2
-    else:
-        node_cpus = min((node["Resources"]["CPU"] for node in _nodes()), default=1.0)
-        threads = max(1, int(node_cpus) // (least if len(_nodes()) == 1 else 1))
-        annotate_cpus = 0.5 if small else max(1.0, threads / 2)
+    featurize_cpus = 0.5 if cpus < 4 else 1.0
+    annotate_cpus, threads = _annotate_cpus(cpus, per_actor, fewest)
+    if not per_actor:
         # However many actors are asked for, reading and featurizing must find a CPU beside them.
         rest = (cpus - 2 * _TASK_CPUS - featurize_cpus) / (most * pools)
         annotate_cpus = min(annotate_cpus, int(rest * 1000) / 1000)
-    room = int((cpus - annotate_cpus * least * pools - 2 * _TASK_CPUS) / featurize_cpus + 1e-6)
-    featurizers = max(1, min(room, spec.compute.featurize_actors or room))
-    return Shares(
+    room = int((cpus - annotate_cpus * fewest * pools - 2 * _TASK_CPUS) / featurize_cpus + 1e-6)
+    asked = compute.featurize_actors or room
+    featurizers = max(1, asked if may_grow else min(room, asked))
+    return Resources(
         task_cpus=_TASK_CPUS,
-        featurize_cpus=featurize_cpus,
-        featurize_pool=ActorPoolStrategy(min_size=1, max_size=featurizers, initial_size=1),
-        annotate_cpus=annotate_cpus,
-        annotate_gpus=per_actor,
-        annotate_pool=ActorPoolStrategy(size=least)
-        if least == most
-        else ActorPoolStrategy(min_size=least, max_size=most, initial_size=least),
-        threads=threads,
+        featurize=Pool(ActorPoolStrategy(min_size=1, max_size=featurizers, initial_size=1), featurize_cpus),
+        annotate=Pool(_strategy(fewest, most), annotate_cpus, per_actor, threads),
         one_pool=pools == 1,
     )
 
 
-def _pool(asked: str, gpus: float, per_actor: float) -> tuple[int, int]:
+def _annotate_cpus(cpus: float, gpus_per_actor: float, actors: int) -> tuple[float, int]:
+    """CPUs that a model actor asks for, and threads that it uses."""
+    small = cpus < 4
+    if gpus_per_actor:
+        return (0.5 if small else 1.0), 2
+    node_cpus = min((node["Resources"]["CPU"] for node in _nodes()), default=1.0)
+    threads = max(1, int(node_cpus) // (actors if len(_nodes()) == 1 else 1))
+    return (0.5 if small else max(1.0, threads / 2)), threads
+
+
+def _strategy(fewest: int, most: int) -> ActorPoolStrategy:
+    if fewest == most:
+        return ActorPoolStrategy(size=fewest)
+    return ActorPoolStrategy(min_size=fewest, max_size=most, initial_size=fewest)
+
+
+def _pool_size(asked: str, gpus: float, per_actor: float) -> tuple[int, int]:
     if asked == "auto":
         size = max(1, int(gpus / per_actor)) if per_actor else max(1, len(_nodes()))
         return size, size
-    least, _, most = asked.partition(":")
-    return int(least), int(most or least)
+    fewest, _, most = asked.partition(":")
+    return int(fewest), int(most or fewest)
 
 
 def _room_for_weights(gpus: float, actors: int) -> float:
@@ -143,10 +165,3 @@ def _gpu_memory() -> int:
 def _nodes() -> list[dict[str, Any]]:
     """Nodes that run stages: a head that offers no CPU is none of them."""
     return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-
-
-def _most(resource: str) -> float:
-    """What the cluster has of a resource, or what its autoscaler may grow it to."""
-    here = float(ray.cluster_resources().get(resource, 0.0))
-    limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    return max(here, float(limits.get(resource, 0.0)))

@@ -17,9 +17,21 @@ from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.model import Wav2Vec2BertModel
 from w2vbert.packing import Packed
 
-_FRAMES_PER_SECOND = 50
 _EFFICIENCY = 0.5  # of the matrix products' rate, in a whole encoder: between what CPUs and GPUs reach
 _MEASURED_S = 0.3
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The encoders that run over all of the audio; `frame_s`: seconds from one of their frames to the next."""
+
+    configs: Sequence[Wav2Vec2BertConfig]
+    frame_s: float
+
+    def flops_per_second(self, clip_s: float) -> float:
+        """Floating-point operations for one second of audio in clips of `clip_s` seconds."""
+        frames = max(1, round(clip_s / self.frame_s))
+        return sum(_flops_per_frame(config, frames) for config in self.configs) / self.frame_s
 
 
 @dataclass(frozen=True)
@@ -47,14 +59,13 @@ def earlier_speed(ledger: Ledger) -> Speed | None:
     )
 
 
-def estimated_speed(configs: Sequence[Wav2Vec2BertConfig], clip_s: float, dtype: str) -> Speed:
+def estimated_speed(encoders: Encoders, clip_s: float, dtype: str) -> Speed:
     """From the encoders' arithmetic and the rate of matrix products on this machine.
 
     Args:
-        configs: of each encoder that runs over the audio.
         clip_s: seconds that attention looks over.
     """
-    flops = sum(flops_per_second(config, clip_s) for config in configs)
+    flops = encoders.flops_per_second(clip_s)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rate = _matrix_rate(device, getattr(torch, dtype))
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
@@ -62,17 +73,16 @@ def estimated_speed(configs: Sequence[Wav2Vec2BertConfig], clip_s: float, dtype:
         f"{flops / 1e9:,.3g} GFLOP per second of audio, at {_EFFICIENCY:.0%} of the "
         f"{rate / 1e9:,.0f} GFLOP/s that {dtype} products reach on this machine ({name})"
     )
-    if len(configs) > 1:
-        basis += f"; {len(configs)} encoders, less where checkpoints share one"
+    if len(encoders.configs) > 1:
+        basis += f"; {len(encoders.configs)} encoders"
     return Speed(_EFFICIENCY * rate / flops, basis)
 
 
-def flops_per_second(config: Wav2Vec2BertConfig, clip_s: float) -> float:
-    """Floating-point operations of the encoder for one second of audio in clips of `clip_s` seconds."""
-    frames = max(1, round(clip_s * _FRAMES_PER_SECOND))
+def _flops_per_frame(config: Wav2Vec2BertConfig, frames: int) -> float:
+    """Of a clip of so many frames."""
     # All layers are alike, and counting one takes a while.
     one, two = (_flops(_with_layers(config, layers), frames) for layers in (1, 2))
-    return (one + (config.num_hidden_layers - 1) * (two - one)) * _FRAMES_PER_SECOND / frames
+    return (one + (config.num_hidden_layers - 1) * (two - one)) / frames
 
 
 def _with_layers(config: Wav2Vec2BertConfig, layers: int) -> Wav2Vec2BertConfig:

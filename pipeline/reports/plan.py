@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import soundfile
@@ -18,12 +15,11 @@ from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
-from pipeline.reports.cost import earlier_speed, estimated_speed
+from pipeline.reports.cost import Encoders, earlier_speed, estimated_speed
 from pipeline.spec import JobSpec
-from pipeline.storage import Storage, is_remote, join
-from pipeline.table.ledger import Ledger, Work
-from pipeline.table.scan import choose_table, survey
-from w2vbert.config import CONFIG_NAME, Wav2Vec2BertConfig
+from pipeline.storage import Storage
+from pipeline.table.ledger import Ledger
+from pipeline.table.plans import Work
 
 _LISTED = 20
 _THREADS = 16  # storage far away answers slowly, but many at once
@@ -62,32 +58,55 @@ class _Sample:
     size: int = 0
 
 
-def look_ahead(spec: JobSpec) -> dict[str, Any]:
-    """The plan of a job. Reads listings, footers, manifests and a few headers, and writes nothing.
+@dataclass(frozen=True)
+class ShardPlan:
+    """A shard to read: what it holds (None: only reading tells), and how many of its clips have rows."""
 
-    Raises:
-        JobError: what would stop the job itself before any work, but for the models' weights.
+    name: str
+    layout: str
+    bytes: int
+    clips: int | None
+    done: int
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """What a job would do.
+
+    Attributes:
+        lines: what the job would say before it starts.
+        hours: of audio to be annotated; None where nothing tells. `hours_basis` says how it is known.
+        device_hours: of one model actor's device, an estimate.
     """
-    storage = Storage(spec.corpus.storage.with_environment())
-    ledger, elder = choose_table(spec, storage)
-    configs = [_config(model, storage) for model in dict.fromkeys(spec.models.values())]
-    found = survey(spec, ledger, spec.output_settings(), elder, dry=True)
-    return {
-        "output": ledger.output,
-        "said": list(found.for_the_log()),
-        "where": spec.corpus.where,
-        "limit": spec.corpus.limit,
-        **plan(spec, found.work, ledger, configs),
-    }
+
+    output: str
+    lines: Sequence[str]
+    where: str | None
+    limit: int | None
+    shards: Sequence[ShardPlan]
+    shards_skipped: int
+    hours: float | None
+    hours_basis: str
+    device_hours: float | None = None
+    device_hours_basis: str | None = None
+
+    @property
+    def bytes(self) -> int:
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def clips(self) -> int:
+        """To be annotated, of the shards that can be counted."""
+        return sum(max(0, shard.clips - shard.done) for shard in self.shards if shard.clips is not None)
+
+    @property
+    def uncounted_shards(self) -> int:
+        return sum(shard.clips is None for shard in self.shards)
 
 
-def plan(spec: JobSpec, work: Work, ledger: Ledger, configs: Sequence[Wav2Vec2BertConfig]) -> dict[str, Any]:
-    """What there is to do and what it costs.
-
-    Args:
-        configs: of each encoder that runs over all of the audio.
-    """
-    storage = ledger.storage
+def plan_work(spec: JobSpec, work: Work, table: Ledger, encoders: Encoders, lines: Sequence[str]) -> JobPlan:
+    """What there is to do and what it costs: from listings, footers, manifests and a few headers."""
+    storage = table.storage
     with ThreadPoolExecutor(_THREADS) as threads:
         extents = list(threads.map(partial(_extent, work=work, storage=storage), work.shards))
         samples = {
@@ -99,61 +118,50 @@ def plan(spec: JobSpec, work: Work, ledger: Ledger, configs: Sequence[Wav2Vec2Be
     device_hours = speed = None
     if seconds:
         clip_s = min(spec.compute.window_s, _mean_clip_s(extents, samples) or spec.compute.window_s)
-        speed = earlier_speed(ledger) or estimated_speed(configs, clip_s, spec.compute.dtype)
+        speed = earlier_speed(table) or estimated_speed(encoders, clip_s, spec.compute.dtype)
         device_hours = seconds / 3600 / speed.audio_s_per_s
-    return {
-        "shards": [
-            {
-                "name": e.shard.name,
-                "layout": e.shard.format,
-                "bytes": e.shard.size,
-                "clips": e.clips,
-                "done": e.done,
-            }
-            for e in extents
-        ],
-        "shards_skipped": work.skipped,
-        "bytes": sum(e.shard.size for e in extents),
-        "clips": sum(max(0, e.clips - e.done) for e in extents if e.clips is not None),
-        "uncounted_shards": sum(e.clips is None for e in extents),
-        "hours": None if seconds is None else seconds / 3600,
-        "hours_basis": basis,
-        "device_hours": device_hours,
-        "device_hours_basis": speed.basis if speed else None,
-    }
+    return JobPlan(
+        output=table.output,
+        lines=lines,
+        where=spec.corpus.where,
+        limit=spec.corpus.limit,
+        shards=[ShardPlan(e.shard.name, e.shard.format, e.shard.size, e.clips, e.done) for e in extents],
+        shards_skipped=work.skipped,
+        hours=None if seconds is None else seconds / 3600,
+        hours_basis=basis,
+        device_hours=device_hours,
+        device_hours_basis=speed.basis if speed else None,
+    )
 
 
-def for_the_eye(plan: Mapping[str, Any]) -> str:
+def format_plan(plan: JobPlan) -> str:
     """The plan as a person reads it."""
-    lines = [*plan["said"], ""]
-    if not plan["shards"]:
-        return "\n".join([*plan["said"], "nothing is new"])
+    if not plan.shards:
+        return "\n".join([*plan.lines, "nothing is new"])
     shown = [
-        (s["name"], s["layout"], _size(s["bytes"]), _count(s["clips"]), _count(s["done"]))
-        for s in plan["shards"][:_LISTED]
+        (shard.name, shard.layout, _size(shard.bytes), _count(shard.clips), _count(shard.done))
+        for shard in plan.shards[:_LISTED]
     ]
-    lines += _columns([("shard", "layout", "size", "clips", "done"), *shown])
-    if more := len(plan["shards"]) - len(shown):
+    lines = [*plan.lines, "", *_columns([("shard", "layout", "size", "clips", "done"), *shown])]
+    if more := len(plan.shards) - len(shown):
         lines.append(f"… and {more:,} more")
-    clips = f"{plan['clips']:,}"
-    if plan["uncounted_shards"]:
-        clips += f", and those of the shards marked ?, {plan['uncounted_shards']:,} in all"
+    clips = f"{plan.clips:,}"
+    if plan.uncounted_shards:
+        clips += f", and those of the shards marked ?, {plan.uncounted_shards:,} in all"
     lines += [
         "",
-        f"{'to read':<14}{len(plan['shards']):,} shards, {_size(plan['bytes'])}",
+        f"{'to read':<14}{len(plan.shards):,} shards, {_size(plan.bytes)}",
         f"{'clips':<14}{clips}",
     ]
-    if plan["where"]:
+    if plan.where:
         lines.append(f"{'':<14}all of these shards; --where is looked at when they are read")
-    if plan["limit"]:
-        lines.append(f"{'':<14}at most {plan['limit']:,} of them in this run (--limit)")
-    lines.append(f"{'audio':<14}{_hours(plan['hours'])}")
-    lines.append(f"{'':<14}{plan['hours_basis']}")
-    lines.append(
-        f"{'device-hours':<14}{_hours(plan['device_hours'])} of one model actor's device, an estimate"
-    )
-    if plan["device_hours_basis"]:
-        lines.append(f"{'':<14}{plan['device_hours_basis']}")
+    if plan.limit:
+        lines.append(f"{'':<14}at most {plan.limit:,} of them in this run (--limit)")
+    lines.append(f"{'audio':<14}{_hours(plan.hours)}")
+    lines.append(f"{'':<14}{plan.hours_basis}")
+    lines.append(f"{'device-hours':<14}{_hours(plan.device_hours)} of one model actor's device, an estimate")
+    if plan.device_hours_basis:
+        lines.append(f"{'':<14}{plan.device_hours_basis}")
     return "\n".join(lines)
 
 
@@ -197,14 +205,16 @@ def _headers(shard: Shard, storage: Storage) -> list[tuple[float, int]]:
 def _audio(extents: Sequence[_Extent], samples: Mapping[str, _Sample]) -> tuple[float | None, str]:
     """Seconds of audio to be annotated, and how they are known; None where nothing tells."""
     timed = sum(e.timed for e in extents)
-    mean = sum(e.seconds for e in extents) / timed if timed else _mean(samples.get("manifest"))
     total, unknown = 0.0, 0
     for extent in extents:
         shard = extent.shard
         sample = samples.get(shard.format)
-        if shard.format == "manifest" and mean is not None:
+        # The size of a shard that only lists files says nothing about their audio.
+        lists_files = READERS[shard.format].lists_files
+        mean = sum(e.seconds for e in extents) / timed if timed else _mean(sample)
+        if lists_files and mean is not None:
             total += (extent.seconds + mean * ((extent.clips or 0) - extent.timed)) * extent.left
-        elif shard.format != "manifest" and sample is not None and sample.size:
+        elif not lists_files and sample is not None and sample.size:
             total += sample.seconds / sample.size * shard.size * extent.left
         else:
             unknown += 1
@@ -212,10 +222,10 @@ def _audio(extents: Sequence[_Extent], samples: Mapping[str, _Sample]) -> tuple[
     basis = [f"the durations that manifests give {timed:,} clips"] if timed else []
     if read:
         basis.append(f"the headers of {read:,} clips, by size for all of them")
-    said = "from " + " and ".join(basis) if basis else "no header could be read"
+    told = "from " + " and ".join(basis) if basis else "no header could be read"
     if unknown and basis:
-        said += f"; without {unknown:,} shards of whose clips no header could be read"
-    return (total if basis else None), said
+        told += f"; without {unknown:,} shards of whose clips no header could be read"
+    return (total if basis else None), told
 
 
 def _mean_clip_s(extents: Iterable[_Extent], samples: Mapping[str, _Sample]) -> float | None:
@@ -226,19 +236,6 @@ def _mean_clip_s(extents: Iterable[_Extent], samples: Mapping[str, _Sample]) -> 
 
 def _mean(sample: _Sample | None) -> float | None:
     return sample.seconds / sample.clips if sample and sample.clips else None
-
-
-def _config(model: str, storage: Storage) -> Wav2Vec2BertConfig:
-    try:
-        if is_remote(model) or Path(model).expanduser().is_dir():
-            text = storage.read_bytes(join(storage.normalise(model), CONFIG_NAME))
-            return Wav2Vec2BertConfig.from_dict(json.loads(text))
-        return Wav2Vec2BertConfig.from_pretrained(model)
-    except Exception as problem:
-        raise JobError(f"model {model}: its {CONFIG_NAME} cannot be read: {problem}") from problem
-
-
-# For the eye
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:

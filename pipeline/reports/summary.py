@@ -1,32 +1,35 @@
-"""What a run did: counts from its rows, times from Ray, as a dictionary and for the eye."""
+"""What a run did: sums over its rows and facts about the run; typed, made JSON and text at the edge."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.parquet as pq
-import ray
-
 from pipeline.metrics.base import Metric
-from pipeline.storage import Storage, path_of
+from pipeline.storage import Storage
+from pipeline.table.reader import open_parquet
 
 _COLUMNS = ("duration_s", "error", "encoder_s")
 
 
 @dataclass
 class Tally:
-    """Sums over output rows that add up, whatever the order."""
+    """Sums over output rows that add up, whatever the order.
 
+    Attributes:
+        metrics: of the annotations, by task; those of tasks that a job does not run stay empty.
+        seconds: of annotated audio.
+    """
+
+    metrics: dict[str, Metric]
     clips: int = 0
     annotated: int = 0
     seconds: float = 0.0
     encoder_s: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
-    metrics: Mapping[str, Any] = field(default_factory=dict)  # of each task: pipeline.metrics.base.Metric
 
     def add(self, other: Tally) -> None:
         self.clips += other.clips
@@ -34,114 +37,143 @@ class Tally:
         self.seconds += other.seconds
         self.encoder_s += other.encoder_s
         self.errors += other.errors
-        for name, metric in self.metrics.items():
-            metric.add(other.metrics[name])
+        for task, metric in self.metrics.items():
+            metric.add(other.metrics[task])
+
+    def add_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        good = [row for row in rows if row["error"] is None]
+        self.clips += len(rows)
+        self.annotated += len(good)
+        self.seconds += sum(row["duration_s"] or 0.0 for row in good)
+        self.encoder_s += sum(row["encoder_s"] or 0.0 for row in good)
+        self.errors.update(row["error"]["code"] for row in rows if row["error"] is not None)
+        for metric in self.metrics.values():
+            metric.add_rows(good)
 
     @property
     def error_rate(self) -> float:
         return sum(self.errors.values()) / self.clips if self.clips else 0.0
 
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "clips": self.clips,
+            "annotated": self.annotated,
+            "hours": self.seconds / 3600,
+            "encoder_s": self.encoder_s,
+            "errors": dict(self.errors.most_common()),
+            "error_rate": self.error_rate,
+            **{name: value for metric in self.metrics.values() for name, value in metric.facts().items()},
+        }
+
 
 def tally_file(uri: str, storage: Storage, metrics: Mapping[str, Metric]) -> Tally:
-    """Sums one output file, reading only the columns that count; `metrics` have summed nothing yet."""
-    total = Tally(metrics=deepcopy(metrics))
-    wanted = {*_COLUMNS}.union(*(metric.columns for metric in metrics.values()))
-    with pq.ParquetFile(path_of(uri), filesystem=storage.arrow_filesystem(uri)) as file:
+    """Sums one output file, reading only the columns that count.
+
+    Args:
+        metrics: without rows; they stay so.
+    """
+    total = Tally(deepcopy(dict(metrics)))
+    wanted = {*_COLUMNS, *(name for metric in metrics.values() for name in metric.columns)}
+    with open_parquet(uri, storage) as file:
         columns = [name for name in file.schema_arrow.names if name in wanted]
         for batch in file.iter_batches(columns=columns):
-            tally_rows(batch.to_pylist(), total)
+            total.add_rows(batch.to_pylist())
     return total
 
 
-def tally_rows(rows: Iterable[Mapping[str, Any]], total: Tally) -> None:
-    good = []
-    for row in rows:
-        total.clips += 1
-        if row["error"] is not None:
-            total.errors[row["error"]["code"]] += 1
-            continue
-        total.annotated += 1
-        total.seconds += row["duration_s"] or 0.0
-        total.encoder_s += row["encoder_s"] or 0.0
-        good.append(row)
-    for metric in total.metrics.values():
-        metric.add_rows(good)
+@dataclass(frozen=True)
+class EncoderUse:
+    """How often the encoder ran, and which annotations each backbone served."""
+
+    passes: int
+    frames: int
+    backbones: list[list[str]]
 
 
-def tally_files(uris: Iterable[str], storage: Storage, metrics: Mapping[str, Metric]) -> Tally:
-    """Sums output files side by side on the cluster."""
-    task: Any = ray.remote(num_cpus=0.25)(tally_file)
-    held = ray.put(metrics)
-    total = Tally(metrics=deepcopy(metrics))
-    pending = [task.remote(uri, storage, held) for uri in uris]
-    while pending:
-        ready, pending = ray.wait(pending)
-        for tally in ray.get(ready):
-            total.add(tally)
-    return total
+@dataclass(frozen=True)
+class RunSummary:
+    """A finished run.
+
+    Attributes:
+        shards_skipped: finished before, and not read again.
+        clips_done_before: clips of the shards read that had rows when this start began.
+        rtfx: seconds of audio per second of wall time; None for a run that went on after a kill.
+        spec: as it stands in the table's metadata.
+        stage_s: seconds that all tasks of each stage worked. This, `models` and `encoder` are None where
+            nothing was new.
+        models: name and digests of each annotation's checkpoint.
+    """
+
+    run_id: str
+    output: str
+    tally: Tally
+    shards_read: int
+    shards_skipped: int
+    clips_done_before: int
+    wall_s: float
+    spec: Mapping[str, Any]
+    rtfx: float | None = None
+    stage_s: Mapping[str, float] | None = None
+    models: Mapping[str, Mapping[str, str]] | None = None
+    encoder: EncoderUse | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in `_run/` beside the output."""
+        facts: dict[str, Any] = {
+            "run_id": self.run_id,
+            "output": self.output,
+            "shards_read": self.shards_read,
+            "shards_skipped": self.shards_skipped,
+            "clips_done_before": self.clips_done_before,
+            "wall_s": self.wall_s,
+            "rtfx": self.rtfx,
+            "spec": dict(self.spec),
+        }
+        if self.encoder is not None:
+            facts["stage_s"] = dict(self.stage_s or {})
+            facts["models"] = self.models
+            facts["encoder"] = vars(self.encoder)
+        return {**facts, **self.tally.as_json()}
 
 
-def as_json(tally: Tally, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The run's summary as it stands beside the output."""
-    return {
-        **facts,
-        "clips": tally.clips,
-        "annotated": tally.annotated,
-        "hours": tally.seconds / 3600,
-        "encoder_s": tally.encoder_s,
-        "errors": dict(tally.errors.most_common()),
-        "error_rate": tally.error_rate,
-        **{name: value for metric in tally.metrics.values() for name, value in metric.facts().items()},
-    }
+def interrupted_json(run_id: str, output: str, tally: Tally) -> dict[str, Any]:
+    """The summary of a run that was killed, of which nothing is left to do."""
+    return {"run_id": run_id, "output": output, "killed_before_summary": True, **tally.as_json()}
 
 
-def for_the_eye(summary: Mapping[str, Any]) -> str:
+def format_summary(summary: RunSummary) -> str:
     """The summary as a person reads it at the end of a run."""
-    errors = ", ".join(f"{code} {count}" for code, count in summary["errors"].items()) or "none"
+    tally = summary.tally
+    errors = ", ".join(f"{code} {count}" for code, count in tally.errors.most_common()) or "none"
     lines = [
-        ("clips", f"{summary['clips']} ({summary['annotated']} annotated)"),
-        ("audio", _hours(summary["hours"])),
+        ("clips", f"{tally.clips} ({tally.annotated} annotated)"),
+        ("audio", format_hours(tally.seconds / 3600)),
         ("errors", errors),
-        ("shards", f"{summary['shards_read']} read, {summary['shards_skipped']} finished before and skipped"),
-        ("wall time", f"{summary['wall_s']:.1f} s"),
+        ("shards", f"{summary.shards_read} read, {summary.shards_skipped} finished before and skipped"),
+        ("wall time", f"{summary.wall_s:.1f} s"),
     ]
-    if summary.get("clips_done_before"):
-        lines.insert(1, ("of these", f"{summary['clips_done_before']} done before this start"))
-    if summary.get("rtfx") is not None:
-        lines.append(("RTFx", f"{summary['rtfx']:.1f} (seconds of audio per second)"))
-    for stage, seconds in summary.get("stage_s", {}).items():
-        lines.append(("", f"{seconds:.1f} s in {stage}"))
-    if encoder := summary.get("encoder"):
-        lines.append(("encoder", _encoder(encoder)))
-    if summary["wer"] is not None:
-        lines.append(("WER", f"{summary['wer']:.2%} over {summary['scored_clips']} clips with a reference"))
-        lines.append(("CER", f"{summary['cer']:.2%}"))
-    if summary["der"] is not None:
-        lines.append(("DER", _der(summary)))
-    if ambiguous := summary["der_ambiguous"]:
-        lines.append(("", f"not scored: several clips answer to {_some(ambiguous)} of the reference"))
-    lines.append(("output", summary["output"]))
+    if summary.clips_done_before:
+        lines.insert(1, ("of these", f"{summary.clips_done_before} done before this start"))
+    if summary.rtfx is not None:
+        lines.append(("RTFx", f"{summary.rtfx:.1f} (seconds of audio per second)"))
+    lines += [("", f"{seconds:.1f} s in {stage}") for stage, seconds in (summary.stage_s or {}).items()]
+    if summary.encoder is not None:
+        lines.append(("encoder", _format_encoder(summary.encoder)))
+    for metric in tally.metrics.values():
+        lines += metric.lines()
+    lines.append(("output", summary.output))
+    return format_lines(lines)
+
+
+def format_lines(lines: Iterable[tuple[str, str]]) -> str:
+    """(name, value) below each other in two columns."""
     return "\n".join(f"{name:<12}{value}" for name, value in lines)
 
 
-def _hours(hours: float) -> str:
+def format_hours(hours: float) -> str:
     return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
 
-def _encoder(encoder: Mapping[str, Any]) -> str:
-    """How often it ran, and for what."""
-    shared = "; ".join(f"one for {', '.join(tasks)}" for tasks in encoder["backbones"])
-    return f"{encoder['passes']} passes over {encoder['frames']} frames ({shared})"
-
-
-def _der(summary: Mapping[str, Any]) -> str:
-    parts = summary["der_components"]
-    shares = ", ".join(
-        f"{parts[name] / parts['total']:.2%} {words}"
-        for name, words in (("missed", "missed"), ("false_alarm", "false alarm"), ("confusion", "confusion"))
-    )
-    return f"{summary['der']:.2%} over {summary['der_clips']} clips with a reference ({shares})"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _format_encoder(encoder: EncoderUse) -> str:
+    shared = "; ".join(f"one for {', '.join(tasks)}" for tasks in encoder.backbones)
+    return f"{encoder.passes} passes over {encoder.frames} frames ({shared})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.reports.cost import estimated_speed, flops_per_second
+from pipeline.reports.cost import Encoders, estimated_speed
 from w2vbert.config import Wav2Vec2BertConfig
 
 
@@ -25,7 +25,7 @@ def test_flops_of_a_small_model(seconds: float) -> None:
     config = Wav2Vec2BertConfig(
         hidden_size=128, num_hidden_layers=5, num_attention_heads=4, intermediate_size=512
     )
-    assert flops_per_second(config, seconds) == pytest.approx(
+    assert Encoders([config], 0.02).flops_per_second(seconds) == pytest.approx(
         2 * products(config, round(50 * seconds)), rel=0.01
     )
 
@@ -34,18 +34,18 @@ def test_flops_of_the_full_size() -> None:
     # 58 GFLOP a second without attention's scores and sums, as the weights alone give.
     config = Wav2Vec2BertConfig()
     scores = 2 * 2 * 50 * 500 * 1024 * 24
-    assert (flops_per_second(config, 10.0) - scores) / 1e9 == pytest.approx(58, abs=0.5)
+    assert (Encoders([config], 0.02).flops_per_second(10.0) - scores) / 1e9 == pytest.approx(58, abs=0.5)
 
 
 def test_speed_says_what_it_rests_on() -> None:
     config = Wav2Vec2BertConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128
     )
-    one = estimated_speed([config], 1.0, "float32")
+    one = estimated_speed(Encoders([config], 0.02), 1.0, "float32")
     assert one.audio_s_per_s > 0
     assert "at 50% of the" in one.basis
     assert "float32 products reach on this machine" in one.basis
     assert ("CPU" in one.basis) != torch.cuda.is_available()
     assert (
-        "2 encoders, less where checkpoints share one" in estimated_speed([config] * 2, 1.0, "float32").basis
+        "; 2 encoders" in estimated_speed(Encoders([config] * 2, 0.02), 1.0, "float32").basis
     )

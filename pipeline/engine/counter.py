@@ -1,0 +1,90 @@
+"""What the stages of a run count: seconds of work, passes of the encoder, frames."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError
+
+Item = TypeVar("Item")
+Report = Callable[[str, float], None]
+"""(what, how much): adds to a count."""
+
+
+@dataclass
+class Counts:
+    """Sums by what was counted.
+
+    Attributes:
+        stage_s: seconds that all tasks of a stage worked, by stage.
+        passes, frames: of the encoder.
+    """
+
+    stage_s: dict[str, float] = field(default_factory=dict)
+    passes: int = 0
+    frames: int = 0
+
+
+class RunCounter:
+    """A counter for all actors and tasks of a run, in an actor of its own.
+
+    A run does not depend on it: where it dies, counts are missing and nothing else.
+    """
+
+    def __init__(self) -> None:
+        actor: Any = ray.remote(num_cpus=0)(_Sums)
+        self._actor: Any = actor.remote()
+
+    def report(self, stage: str) -> Report:
+        """How a stage reports, from any process: its "seconds", or "passes" and "frames" of the encoder."""
+        return partial(_report, self._actor, stage)
+
+    def close(self) -> Counts:
+        """The sums; the actor ends, since a process may make many runs on one cluster."""
+        try:
+            sums: dict[tuple[str, str], float] = ray.get(self._actor.sums.remote())
+            ray.kill(self._actor)
+        except RayError:
+            return Counts()
+        by_stage = {stage: seconds for (stage, what), seconds in sums.items() if what == "seconds"}
+        total = {what: sum(n for (_, name), n in sums.items() if name == what) for what in ("passes", "frames")}
+        return Counts(by_stage, int(total["passes"]), int(total["frames"]))
+
+
+class _Sums:
+    def __init__(self) -> None:
+        self._sums: defaultdict[tuple[str, str], float] = defaultdict(float)
+
+    def add(self, stage: str, what: str, amount: float) -> None:
+        self._sums[stage, what] += amount
+
+    def sums(self) -> dict[tuple[str, str], float]:
+        return dict(self._sums)
+
+
+def _report(actor: Any, stage: str, what: str, amount: float) -> None:
+    actor.add.remote(stage, what, amount)
+
+
+def timed(items: Iterable[Item], report: Report) -> Iterator[Item]:
+    """The items; at the end, or where they break off, reports the seconds that making them took."""
+    iterator = iter(items)
+    spent = 0.0
+    try:
+        while True:
+            started = time.perf_counter()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                spent += time.perf_counter() - started
+            yield item
+    finally:
+        report("seconds", spent)
