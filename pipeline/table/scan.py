@@ -148,9 +148,9 @@ def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storag
         for shard in of_kind[::step]:
             try:
                 found.append(reader.columns(shard, storage))
-            except JobError as problem:
+            except Exception as problem:  # a broken shard is an error row later, not the end of the job
                 problems.append(problem)
-        if not found and len(of_kind) == len(shards) and problems:
+        if not found and len(of_kind) == len(shards) and problems and isinstance(problems[0], JobError):
             raise problems[0]
         schemas += found
     return Passthrough(merge(schemas, reserved_names()))
