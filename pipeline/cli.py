@@ -91,7 +91,7 @@ def _parser(declaration: type[BaseModel], program: str) -> argparse.ArgumentPars
         if SecretStr in _alternatives(field):
             continue  # process lists and job logs show flags; secrets come from the environment or the file
         kind, default = _describe(field)
-        options: dict[str, Any] = {"dest": ".".join(path), "help": f"{field.description} ({kind}; {default})"}
+        options: dict[str, Any] = {"dest": ".".join(path), "help": f"{_help(field)} ({kind}; {default})"}
         if bool in _alternatives(field):
             options["action"] = argparse.BooleanOptionalAction
         elif _is_list(field):
@@ -123,8 +123,21 @@ def _is_list(field: FieldInfo) -> bool:
 
 
 def _choices(field: FieldInfo) -> tuple[Any, ...]:
+    if registered := _extra(field, "choices"):
+        return tuple(registered)
     kind = _alternatives(field)[0]
     return typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+
+
+def _help(field: FieldInfo) -> str:
+    return str(_extra(field, "help") or field.description)
+
+
+def _extra(field: FieldInfo, name: str) -> Any:
+    """What `json_schema_extra` of the field says, now: a function of it is asked, since registries grow."""
+    extra = field.json_schema_extra
+    value: Any = extra.get(name) if isinstance(extra, dict) else None
+    return value() if callable(value) else value
 
 
 def _describe(field: FieldInfo) -> tuple[str, str]:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.export.job import DOCUMENTS, export
+from pipeline.export.formats import FORMATS
+from pipeline.export.job import export
 from pipeline.export.spec import ExportSpec
 from pipeline.table.schema import DIARIZATION_COLUMNS, TRANSCRIPT_COLUMNS, output_schema
 
@@ -57,7 +58,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("format", DOCUMENTS)
+@pytest.mark.parametrize("format", FORMATS)
 def test_example(tmp_path: Path, format: str) -> None:
     schema = output_schema(pa.schema([("speaker", pa.string())]), TRANSCRIPT_COLUMNS | DIARIZATION_COLUMNS)
     # One clip where it would be long.
@@ -80,7 +81,7 @@ def test_example(tmp_path: Path, format: str) -> None:
 
 
 def test_every_format_and_option_is_named() -> None:
-    for format in DOCUMENTS:
+    for format in FORMATS:
         assert f"`{format}`" in DOCUMENT
     for option in set(ExportSpec.model_fields) - {"storage", "output", "table", "format"}:
         assert f"`--{option.replace('_', '-')}`" in DOCUMENT
