@@ -15,10 +15,10 @@ from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.annotate.checkpoints import Backbone, read_backbones
 from pipeline.audio.vad import load_detector
-from pipeline.cluster import connect, share_out
+from pipeline.engine.cluster import connect, share_out
 from pipeline.corpus.datasource import AudioShards
 from pipeline.corpus.listing import Format, Shard
-from pipeline.graph import Ledgered, Passes, RunFiles, annotated, configs
+from pipeline.engine.graph import Ledgered, Passes, RunFiles, annotated, configs
 from pipeline.metrics.der import References
 from pipeline.reports.summary import Tally, as_json, tally_file, tally_files
 from pipeline.spec import AnnotateSpec, DiarizeSpec, JobSpec, Task, TranscriptOptions, options

@@ -104,8 +104,8 @@ def digit_strings(shared_models: Path, shared_data: Path) -> list[tuple[dict[str
         audio, rate = soundfile.read(shared_data / clip["path"], dtype="float32")
         waveform = torchaudio.functional.resample(torch.from_numpy(audio), rate, 16000)
         features = torch.from_numpy(extractor.extract(waveform, keep_partial=True))
-        attended = [extractor.num_frames(len(waveform))]
+        num_valid = [extractor.num_frames(len(waveform))]
         with torch.inference_mode():
-            encoding = model.wav2vec2_bert.encode(Packed.from_sequences([features]), attended=attended)
+            encoding = model.wav2vec2_bert.encode(Packed.from_sequences([features]), num_valid=num_valid)
             strings.append((clip, model.frame_logits(encoding).frames))
     return strings

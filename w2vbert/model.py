@@ -121,7 +121,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
         self,
         features: Packed,
         *,
-        attended: Sequence[int] | None = None,
+        num_valid: Sequence[int] | None = None,
         mask_time_indices: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
@@ -131,13 +131,13 @@ class Wav2Vec2BertModel(PreTrainedModel):
 
         The published extractor's mask leaves out a last frame that the audio fills only in part; the
         published model computes that frame all the same and the published decoding reads it. To have it,
-        keep it in the features (`extract(keep_partial=True)`) and leave it out of `attended`: it looks at
+        keep it in the features (`extract(keep_partial=True)`) and leave it out of `num_valid`: it looks at
         the clip, and no attended frame looks at it. Each clip then gets what the published model gives it
         alone, whatever the batch.
 
         Args:
             features: (total, feature_projection_input_dim).
-            attended: how many first frames of each clip attention and convolution may see; all of them when
+            num_valid: how many first frames of each clip attention and convolution may see; all of them when
                 omitted. States come back for every frame of `features`. An adapter convolves over every
                 frame too and masks its own attention as published, so its frames are
                 `output_lengths(features.lengths)`, and the last of a clip may have read the partial one.
@@ -146,9 +146,9 @@ class Wav2Vec2BertModel(PreTrainedModel):
 
         Raises:
             ClipTooShortError: a clip is shorter than what the adapter's convolution spans.
-            ValueError: `attended` is not one number per clip, from 1 to the clip's frames.
+            ValueError: `num_valid` is not one number per clip, from 1 to the clip's frames.
         """
-        layout = Layout(features.lengths, features.frames.device, attended=attended)
+        layout = Layout(features.lengths, features.frames.device, num_valid=num_valid)
         return self._encode(
             features.frames, layout, mask_time_indices, output_hidden_states, output_attentions, generator
         )
@@ -170,9 +170,9 @@ class Wav2Vec2BertModel(PreTrainedModel):
         """
         if self.config.add_adapter and self.config.adapter_reads_padding and attention_mask is not None:
             batch, longest = input_features.shape[:2]
-            attended = lengths_of_mask(attention_mask, shape=(batch, longest))
+            num_valid = lengths_of_mask(attention_mask, shape=(batch, longest))
             frames = input_features.flatten(0, 1)
-            layout = Layout((longest,) * batch, frames.device, attended=attended)
+            layout = Layout((longest,) * batch, frames.device, num_valid=num_valid)
         else:
             packed = Packed.from_padded(input_features, attention_mask)
             frames, layout = packed.frames, Layout(packed.lengths, packed.frames.device)
@@ -200,7 +200,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
         def packed(frames: Tensor, layout: Layout) -> Packed:
             if keep_unattended:
                 return Packed(frames, layout.lengths)
-            return Packed(layout.without_padding(frames), layout.attended)
+            return Packed(layout.without_padding(frames), layout.num_valid)
 
         frames, extracted = self.feature_projection(features)
         frames = self._spec_augment(frames, layout, mask_time_indices, generator)
@@ -232,7 +232,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
             return frames
         if mask_time_indices is None and config.mask_time_prob > 0.0 and self.training:
             mask_time_indices = span_mask(
-                layout.attended,
+                layout.num_valid,
                 config.mask_time_prob,
                 config.mask_time_length,
                 min_masks=config.mask_time_min_masks,

@@ -133,7 +133,7 @@ class Wav2Vec2BertProcessor:
                 "start_time": self._seconds(offset["start_offset"]),
                 "end_time": self._seconds(offset["end_offset"]),
             }
-            for offset in self.tokenizer.read(token_ids).word_offsets()
+            for offset in self.tokenizer.collapse_path(token_ids).word_offsets()
         ]
 
     def _seconds(self, frames: int) -> float:

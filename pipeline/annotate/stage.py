@@ -190,14 +190,14 @@ class Annotator:
             tuple(len(window.features) for window in pack),
         )
         pieces = [window.piece for window in pack]
-        attended = [max(1, piece.attended) for piece in pieces]
+        num_valid = [max(1, piece.attended) for piece in pieces]
         outputs: dict[Task, Sequence[Any]] = {}
         with torch.inference_mode():
             for heads in self._heads:
                 models = [head.model for head in heads.values()]
                 every_state = any(model.needs_hidden_states for model in models)
                 encoding = models[0].wav2vec2_bert.encode(
-                    packed, attended=attended, output_hidden_states=every_state
+                    packed, num_valid=num_valid, output_hidden_states=every_state
                 )
                 outputs |= {task: head.outputs(encoding, pieces) for task, head in heads.items()}
         return outputs, (time.perf_counter() - started) / len(frames)

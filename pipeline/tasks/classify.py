@@ -13,7 +13,7 @@ from pipeline.features.windows import Window
 from pipeline.spec import LabelOptions, Task
 from pipeline.tasks.base import Clip, Piece, Values, spans
 from w2vbert.heads import Wav2Vec2BertForSequenceClassification
-from w2vbert.heads.moments import moments_of
+from w2vbert.heads.moments import segment_mean_std
 from w2vbert.model import Encoding
 
 
@@ -32,7 +32,7 @@ class LabelHead:
         found: list[Any] = list(projected.split())
         whole = [index for index, piece in enumerate(pieces) if piece.clip.whole]
         if whole:
-            means, _ = moments_of(projected.frames, attended_spans(encoding, pieces, whole))
+            means, _ = segment_mean_std(projected.frames, attended_spans(encoding, pieces, whole))
             logits = self.model.classifier(means.to(self.model.dtype)).float().cpu().numpy()
             for index, row in zip(whole, logits, strict=True):
                 found[index] = row

@@ -14,7 +14,7 @@ from pipeline.features.windows import Window
 from pipeline.spec import Task
 from pipeline.tasks.base import Clip, Piece, Values, model_stride, spans
 from w2vbert.heads import Wav2Vec2BertForXVector
-from w2vbert.heads.moments import moments_of
+from w2vbert.heads.moments import segment_mean_std
 from w2vbert.model import Encoding
 
 Vector = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ class EmbeddingHead:
             starts = projected.offsets
             stops = [starts[index] + counted[index] - self.model.context for index in enough]
             picked = [(starts[index], stop) for index, stop in zip(enough, stops, strict=True)]
-            statistics = torch.cat(moments_of(delayed, picked), dim=1)
+            statistics = torch.cat(segment_mean_std(delayed, picked), dim=1)
             vectors = self.model.embed(statistics.to(self.model.dtype)).embedding.float().cpu().numpy()
             for index, vector in zip(enough, vectors, strict=True):
                 found[index] = vector

@@ -18,7 +18,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.corpus.datasource import AudioShards
 from pipeline.corpus.listing import discover
-from pipeline.graph import Ledgered, RunFiles
+from pipeline.engine.graph import Ledgered, RunFiles
 from pipeline.storage import Storage, StorageOptions, path_of
 from pipeline.table.ledger import Ledger, Work
 

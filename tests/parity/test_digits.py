@@ -31,14 +31,16 @@ def test_transcripts_of_packed_batches(shared_models: Path, shared_data: Path) -
     partial = 0
     for start in range(0, len(clips), CLIPS_PER_BATCH):
         expected = clips[start : start + CLIPS_PER_BATCH]
-        features, attended = [], []
+        features, num_valid = [], []
         for clip in expected:
             samples, rate = soundfile.read(shared_data / clip["path"], dtype="float32")
             waveform = torchaudio.functional.resample(torch.from_numpy(samples), rate, 16000)
             features.append(torch.from_numpy(extractor.extract(waveform, keep_partial=True)))
-            attended.append(extractor.num_frames(len(waveform)))
-        encoding = model.wav2vec2_bert.encode(Packed.from_sequences(features), attended=attended)
-        for clip, count, logits in zip(expected, attended, model.frame_logits(encoding).split(), strict=True):
+            num_valid.append(extractor.num_frames(len(waveform)))
+        encoding = model.wav2vec2_bert.encode(Packed.from_sequences(features), num_valid=num_valid)
+        for clip, count, logits in zip(
+            expected, num_valid, model.frame_logits(encoding).split(), strict=True
+        ):
             partial += count < len(logits)
             transcript = decode_greedy(logits, tokenizer)
             words = [

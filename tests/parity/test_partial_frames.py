@@ -52,9 +52,9 @@ def config_of(positions: str | None, seed: int, **fields: Any) -> Wav2Vec2BertCo
 def test_every_clip_gets_what_the_peer_gives_it_alone(positions: str | None, add_adapter: bool) -> None:
     config = config_of(positions, 50, add_adapter=add_adapter, conv_depthwise_kernel_size=7)
     ours, peer = pair(Wav2Vec2BertModel, config)
-    features, attended = packed()
-    assert [n - a for n, a in zip(features.lengths, attended, strict=True)] == [1, 0, 0, 1, 1, 1]
-    encoding = ours.encode(features, attended=attended, output_hidden_states=True)
+    features, num_valid = packed()
+    assert [n - a for n, a in zip(features.lengths, num_valid, strict=True)] == [1, 0, 0, 1, 1, 1]
+    encoding = ours.encode(features, num_valid=num_valid, output_hidden_states=True)
     expected = [peer(**inputs, output_hidden_states=True) for inputs in peers_inputs()]
 
     assert encoding.last_hidden_state.lengths == ours.output_lengths(features.lengths)
@@ -66,20 +66,20 @@ def test_every_clip_gets_what_the_peer_gives_it_alone(positions: str | None, add
         torch.testing.assert_close(state.frames, torch.cat(of_clips, dim=1)[0], **CLOSE)
 
     for row, clip in enumerate(features.split()):
-        alone = ours.encode(Packed(clip, (len(clip),)), attended=attended[row : row + 1])
+        alone = ours.encode(Packed(clip, (len(clip),)), num_valid=num_valid[row : row + 1])
         mine = encoding.last_hidden_state.split()[row]
         torch.testing.assert_close(mine, alone.last_hidden_state.frames, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_attended_frames_do_not_see_the_partial_one() -> None:
+def test_valid_frames_do_not_see_the_partial_one() -> None:
     model, _ = pair(Wav2Vec2BertModel, config_of("relative_key", 51, add_adapter=False))
-    features, attended = packed()
-    whole = [clip[:count] for clip, count in zip(features.split(), attended, strict=True)]
+    features, num_valid = packed()
+    whole = [clip[:count] for clip, count in zip(features.split(), num_valid, strict=True)]
     without = model.encode(Packed.from_sequences(whole)).last_hidden_state.split()
-    states = model.encode(features, attended=attended).last_hidden_state.split()
+    states = model.encode(features, num_valid=num_valid).last_hidden_state.split()
     seeing = model.encode(features).last_hidden_state.split()
-    for count, expected, state, other in zip(attended, without, states, seeing, strict=True):
+    for count, expected, state, other in zip(num_valid, without, states, seeing, strict=True):
         torch.testing.assert_close(state[:count], expected, atol=1e-5, rtol=0)
         assert (len(state) == count) == torch.allclose(state, other, atol=1e-3)
 
@@ -92,11 +92,11 @@ def test_attending_to_every_frame_is_the_rule() -> None:
     clips, _ = packed()
     features = Packed.from_sequences([clip.repeat(4, 1) for clip in clips.split()])
     expected = model.encode(features).last_hidden_state.split()
-    given = model.encode(features, attended=features.lengths).last_hidden_state.split()
+    given = model.encode(features, num_valid=features.lengths).last_hidden_state.split()
     torch.testing.assert_close(given, expected, atol=0, rtol=0)
     # One clip's partial frame changes nothing for the others.
     fewer = (features.lengths[0] - 1, *features.lengths[1:])
-    beside = model.encode(features, attended=fewer).last_hidden_state.split()
+    beside = model.encode(features, num_valid=fewer).last_hidden_state.split()
     torch.testing.assert_close(beside[1:], expected[1:], atol=1e-5, rtol=0)
     assert not torch.allclose(beside[0], expected[0], atol=1e-3)
 
@@ -105,8 +105,8 @@ def test_attending_to_every_frame_is_the_rule() -> None:
 def test_ctc_logits() -> None:
     config = config_of("relative_key", 53, add_adapter=False, vocab_size=9, pad_token_id=0)
     ours, peer = pair(Wav2Vec2BertForCTC, config)
-    features, attended = packed()
-    logits = ours.frame_logits(ours.wav2vec2_bert.encode(features, attended=attended))
+    features, num_valid = packed()
+    logits = ours.frame_logits(ours.wav2vec2_bert.encode(features, num_valid=num_valid))
     assert logits.lengths == features.lengths
     for mine, inputs in zip(logits.split(), peers_inputs(), strict=True):
         torch.testing.assert_close(mine, peer(**inputs).logits[0], **CLOSE)

@@ -84,16 +84,16 @@ def read_path(
         ids: (frames,) from `best_path`.
         posteriors: (frames,) likewise.
     """
-    reading = tokenizer.read(ids)
+    collapsed = tokenizer.collapse_path(ids)
     cumulated = np.concatenate([[0.0], np.cumsum(np.asarray(posteriors, np.float64))])
-    starts, ends = np.asarray(reading.starts, np.int64), np.asarray(reading.ends, np.int64)
+    starts, ends = np.asarray(collapsed.starts, np.int64), np.asarray(collapsed.ends, np.int64)
     tokens = (cumulated[ends] - cumulated[starts]) / np.maximum(ends - starts, 1)
     words = tuple(
         Word(offset["word"], offset["start_offset"], offset["end_offset"], float(tokens[first:last].mean()))
-        for offset, (first, last) in zip(reading.word_offsets(), reading.words(), strict=True)
+        for offset, (first, last) in zip(collapsed.word_offsets(), collapsed.words(), strict=True)
     )
     confidence = float(tokens.mean()) if len(tokens) else None
-    return Transcript(tokenizer.text_of(reading), words, confidence)
+    return Transcript(tokenizer.text_of(collapsed), words, confidence)
 
 
 def decode_greedy(logits: Tensor, tokenizer: Wav2Vec2CTCTokenizer) -> Transcript:

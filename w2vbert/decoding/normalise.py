@@ -19,7 +19,7 @@ class SpelledWord:
     ids: tuple[int, ...]
 
 
-class Speller:
+class TextNormaliser:
     """Spells the words of a text.
 
     A character takes the case that the vocabulary has. One that the vocabulary lacks loses its accent or is

@@ -87,7 +87,7 @@ def _pause(ids: NDArray[np.int64], tokenizer: Wav2Vec2CTCTokenizer) -> int:
 def _of_different_texts(paths: Iterable[TokenPath], tokenizer: Wav2Vec2CTCTokenizer) -> Iterator[TokenPath]:
     seen = set()
     for path in paths:
-        text = " ".join(tokenizer.read(path.ids).text().split())
+        text = " ".join(tokenizer.collapse_path(path.ids).text().split())
         if text not in seen:
             seen.add(text)
             yield path

@@ -99,11 +99,11 @@ class AdapterLayer(nn.Module):
         # Frames outside the mask are computed to match the published numbers, so the mask is the published
         # one as well. A sequence without such frames is as it would be alone: all of it is attended to.
         kernel, stride = self.config.adapter_kernel_size, self.config.adapter_stride
-        attended = [
+        num_valid = [
             length if seen == before else min(length, (seen + 2 * (kernel // 2) - kernel) // stride + 1)
-            for length, seen, before in zip(lengths, layout.attended, layout.lengths, strict=True)
+            for length, seen, before in zip(lengths, layout.num_valid, layout.lengths, strict=True)
         ]
-        return Layout(lengths, layout.device, attended=attended)
+        return Layout(lengths, layout.device, num_valid=num_valid)
 
 
 class Adapter(nn.Module):

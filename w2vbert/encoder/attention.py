@@ -169,10 +169,10 @@ def attend_with_weights(
 
 
 def _padded_weights(weights: list[Tensor], layout: Layout) -> Tensor:
-    longest = max(layout.attended)
+    longest = max(layout.num_valid)
     padded = weights[0].new_zeros(len(layout.lengths), weights[0].shape[1], longest, longest)
     for group, weight in zip(layout.groups, weights, strict=True):
         for row, of_row in zip(group.rows, weight, strict=True):
-            length = layout.attended[row]
+            length = layout.num_valid[row]
             padded[row, :, :length, :length] = of_row[:, :length, :length]
     return padded

@@ -27,7 +27,7 @@ class Layout:
 
     Attributes:
         lengths: frames of each sequence.
-        attended: how many first frames of each sequence others may look at. Fewer than `lengths` only where
+        num_valid: how many first frames of each sequence others may look at. Fewer than `lengths` only where
             frames that a mask leaves out are computed on purpose: `adapter_reads_padding`, and the partial
             last frame of `Wav2Vec2BertModel.encode`.
 
@@ -36,28 +36,28 @@ class Layout:
     """
 
     def __init__(
-        self, lengths: Sequence[int], device: torch.device, *, attended: Sequence[int] | None = None
+        self, lengths: Sequence[int], device: torch.device, *, num_valid: Sequence[int] | None = None
     ) -> None:
         self.lengths = tuple(lengths)
-        self.attended = self.lengths if attended is None else tuple(attended)
-        if attended is not None:
-            self._check_attended()
+        self.num_valid = self.lengths if num_valid is None else tuple(num_valid)
+        if num_valid is not None:
+            self._check_num_valid()
         self.device = device
         self.total = sum(self.lengths)
         self._offsets = tuple(accumulate(self.lengths[:-1], initial=0))
         self._gaps: dict[int, Tensor] = {}
 
-    def _check_attended(self) -> None:
-        if len(self.attended) != len(self.lengths):
+    def _check_num_valid(self) -> None:
+        if len(self.num_valid) != len(self.lengths):
             raise ValueError(
-                f"attended counts the frames of {len(self.attended)} sequences where there are "
+                f"num_valid counts the frames of {len(self.num_valid)} sequences where there are "
                 f"{len(self.lengths)}"
             )
-        for row, (attended, length) in enumerate(zip(self.attended, self.lengths, strict=True)):
-            if not 1 <= attended <= length:
+        for row, (valid, length) in enumerate(zip(self.num_valid, self.lengths, strict=True)):
+            if not 1 <= valid <= length:
                 raise ValueError(
-                    f"attended: sequence {row} has {length} frames, so from 1 to {length} can be attended "
-                    f"to, not {attended}"
+                    f"num_valid: sequence {row} has {length} frames, so from 1 to {length} can be attended "
+                    f"to, not {valid}"
                 )
 
     def _per_sequence(self, values: Sequence[int]) -> Tensor:
@@ -77,9 +77,9 @@ class Layout:
     @cached_property
     def padding(self) -> Tensor | None:
         """(total, 1) bool: frames that are padding; `None` if there are none, which is the rule."""
-        if self.attended == self.lengths:
+        if self.num_valid == self.lengths:
             return None
-        return (self.positions >= self._per_sequence(self.attended)[self.rows]).unsqueeze(1)
+        return (self.positions >= self._per_sequence(self.num_valid)[self.rows]).unsqueeze(1)
 
     def without_padding(self, frames: Tensor) -> Tensor:
         """(total, ...) -> the frames that are not padding."""
@@ -128,9 +128,9 @@ class Layout:
 
     def _group(self, rows: Sequence[int]) -> Group:
         length, offset = self.lengths[rows[0]], self._offsets[rows[0]]
-        attended = [self.attended[row] for row in rows]
+        num_valid = [self.num_valid[row] for row in rows]
         if len(rows) == 1:
-            return Group(tuple(rows), length, attended[0], slice(offset, offset + length), None)
+            return Group(tuple(rows), length, num_valid[0], slice(offset, offset + length), None)
         steps = torch.arange(length, device=self.device)
         lengths = self._per_sequence([self.lengths[row] for row in rows]).unsqueeze(1)
         # Past its end a sequence repeats its last frame: any frame would do, for it is masked and thrown
@@ -138,10 +138,10 @@ class Layout:
         tokens = self._per_sequence([self._offsets[row] for row in rows]).unsqueeze(1) + steps.minimum(
             lengths - 1
         )
-        keys = max(attended)
+        keys = max(num_valid)
         mask = None
-        if min(attended) < keys:
-            mask = (steps[:keys] < self._per_sequence(attended).unsqueeze(1))[:, None, None, :]
+        if min(num_valid) < keys:
+            mask = (steps[:keys] < self._per_sequence(num_valid).unsqueeze(1))[:, None, None, :]
         return Group(tuple(rows), length, keys, tokens.flatten(), mask)
 
     @cached_property

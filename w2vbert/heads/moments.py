@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def moments_of(frames: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+def segment_mean_std(frames: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """Mean and deviation over each stretch of packed frames, in a number of operations that does not grow
     with that of the stretches.
 

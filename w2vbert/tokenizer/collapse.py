@@ -26,7 +26,7 @@ _CLEAN_UP = {
 
 
 @dataclass(frozen=True)
-class Reading:
+class CollapsedPath:
     """What a sequence of ids emits, one entry for each run of equal ids that is no blank.
 
     symbols: what it reads as. starts, ends: its first frame, and one past its last. delimiter: the symbol
@@ -42,7 +42,7 @@ class Reading:
         return separator.join(self.symbols).strip()
 
     def words(self) -> list[tuple[int, int]]:
-        """First and one-past-last entry of every stretch without a delimiter."""
+        """First and one-past-last entry of every segment without a delimiter."""
         inside = np.array([False, *(symbol != self.delimiter for symbol in self.symbols), False])
         edges = np.flatnonzero(np.diff(inside)).tolist()
         return list(zip(edges[::2], edges[1::2], strict=True))
@@ -66,8 +66,8 @@ class Reading:
         ]
 
 
-class Reader:
-    """Reads sequences of ids.
+class PathCollapser:
+    """Collapses sequences of ids.
 
     Args:
         tokens: the token of each id; the last one stands for all ids beyond. None: there is no such token.
@@ -92,8 +92,8 @@ class Reader:
         self._replacement = replacement
         self._special = np.array([token in special and token != delimiter for token in tokens])
 
-    def __call__(self, ids: Ids, skip_special: bool = False, group: bool = True) -> Reading:
-        """The reading of (frames,) ids.
+    def __call__(self, ids: Ids, skip_special: bool = False, group: bool = True) -> CollapsedPath:
+        """Collapse (frames,) ids.
 
         Args:
             skip_special: leave special tokens out before anything else.
@@ -116,7 +116,7 @@ class Reader:
         known = [symbol for symbol in symbols if symbol is not None]
         if len(known) < len(symbols):
             raise ValueError("an id is not in the vocabulary, and there is no unk_token")
-        return Reading(known, starts.tolist(), ends.tolist(), self._replacement)
+        return CollapsedPath(known, starts.tolist(), ends.tolist(), self._replacement)
 
 
 @dataclass(frozen=True)

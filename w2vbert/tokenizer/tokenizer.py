@@ -14,8 +14,8 @@ from w2vbert.features.batch import BatchEncoding, TensorType, to_tensor
 from w2vbert.features.padding import NO_LIMIT, Padding, columns, pad_to, padded_length, truncated_length
 from w2vbert.pretrained.hub import read_json
 from w2vbert.tokenizer.collapse import (
-    Reader,
-    Reading,
+    CollapsedPath,
+    PathCollapser,
     TokenIds,
     Wav2Vec2CTCTokenizerOutput,
     as_ids,
@@ -195,10 +195,10 @@ class Wav2Vec2CTCTokenizer:
 
         places = range(max([*self.vocabulary.decoder, *self.vocabulary.added], default=-1) + 2)
         tokens = [self.vocabulary.token(index, self.unk_token) for index in places]
-        self._reader = self._make_reader(tokens)
+        self._collapse = self._make_collapser(tokens)
 
-    def _make_reader(self, tokens: Sequence[str | None]) -> Reader:
-        return Reader(
+    def _make_collapser(self, tokens: Sequence[str | None]) -> PathCollapser:
+        return PathCollapser(
             tokens,
             blank=self.pad_token,
             delimiter=self.word_delimiter_token,
@@ -364,15 +364,15 @@ class Wav2Vec2CTCTokenizer:
         Raises:
             ValueError: an id that is not in the vocabulary where there is no `unk_token`.
         """
-        reading = self.read(token_ids, skip_special_tokens, group_tokens)
+        path = self.collapse_path(token_ids, skip_special_tokens, group_tokens)
         separator = " " if spaces_between_special_tokens else ""
-        text = self.text_of(reading, separator, clean_up_tokenization_spaces)
+        text = self.text_of(path, separator, clean_up_tokenization_spaces)
         if not (output_char_offsets or output_word_offsets):
             return text
         return Wav2Vec2CTCTokenizerOutput(
             text,
-            reading.char_offsets() if output_char_offsets else None,
-            reading.word_offsets() if output_word_offsets else None,
+            path.char_offsets() if output_char_offsets else None,
+            path.word_offsets() if output_word_offsets else None,
         )
 
     def batch_decode(
@@ -412,15 +412,15 @@ class Wav2Vec2CTCTokenizer:
             texts.append(str(self.decode(ids[ids != IGNORED_LABEL], group_tokens=False)))
         return texts
 
-    def read(
+    def collapse_path(
         self, token_ids: TokenIds, skip_special_tokens: bool = False, group_tokens: bool = True
-    ) -> Reading:
+    ) -> CollapsedPath:
         """What a sequence of ids emits and in which frames; `decode` puts it into words."""
-        return self._reader(as_ids(token_ids), skip_special_tokens, group_tokens)
+        return self._collapse(as_ids(token_ids), skip_special_tokens, group_tokens)
 
-    def text_of(self, reading: Reading, separator: str = "", clean_up: bool | None = None) -> str:
-        """The text of a reading, cleaned up as the tokenizer is set unless told."""
-        text = reading.text(separator)
+    def text_of(self, path: CollapsedPath, separator: str = "", clean_up: bool | None = None) -> str:
+        """The text of a collapsed path, cleaned up as the tokenizer is set unless told."""
+        text = path.text(separator)
         text = text.lower() if self.do_lower_case else text
         clean_up = self.clean_up_tokenization_spaces if clean_up is None else clean_up
         return cleaned_up(text) if clean_up else text
@@ -444,11 +444,11 @@ class Wav2Vec2CTCTokenizer:
         """`decode` for tokens: {"text", "char_offsets", "word_offsets"}."""
         places = {token: place for place, token in enumerate(dict.fromkeys(tokens))}
         ids = np.array([places[token] for token in tokens], np.int64)
-        reading = self._make_reader([*places, None])(ids, group=group_tokens)
+        path = self._make_collapser([*places, None])(ids, group=group_tokens)
         return {
-            "text": self.text_of(reading, " " if spaces_between_special_tokens else "", clean_up=False),
-            "char_offsets": reading.char_offsets() if output_char_offsets else None,
-            "word_offsets": reading.word_offsets() if output_word_offsets else None,
+            "text": self.text_of(path, " " if spaces_between_special_tokens else "", clean_up=False),
+            "char_offsets": path.char_offsets() if output_char_offsets else None,
+            "word_offsets": path.word_offsets() if output_word_offsets else None,
         }
 
     # Files

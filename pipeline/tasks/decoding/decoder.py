@@ -14,7 +14,7 @@ from w2vbert.decoding import cuda_beam
 from w2vbert.decoding.alignment import AlignmentError, WordAlignment, align_words, tokens_of
 from w2vbert.decoding.beam import Hypothesis, as_hypothesis
 from w2vbert.decoding.greedy import best_path
-from w2vbert.decoding.normalise import Speller
+from w2vbert.decoding.normalise import TextNormaliser
 from w2vbert.decoding.segments import TokenPath
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
@@ -59,7 +59,7 @@ class Decoder:
         self.aligns = options.align
         self.needs_logits = search is not Search.GREEDY or options.align
         self._tokenizer = tokenizer
-        self._spell = Speller(tokenizer)
+        self._normalise = TextNormaliser(tokenizer)
         self._search: Callable[[Tensor], list[Hypothesis]] = self._greedy
         if search is Search.CUDA_BEAM:
             self._search = cuda_beam.CudaBeamDecoder(
@@ -85,7 +85,7 @@ class Decoder:
         Args:
             logits: (frames, vocab), finite, on any device.
         """
-        words = self._spell(reference or "")
+        words = self._normalise(reference or "")
         if not words or len(logits) * len(tokens_of(words, self._tokenizer)) > MAX_ALIGNED_CELLS:
             return None
         try:

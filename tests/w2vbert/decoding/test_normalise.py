@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2vbert import Wav2Vec2CTCTokenizer
-from w2vbert.decoding.normalise import Speller
+from w2vbert.decoding.normalise import TextNormaliser
 
 
-def speller(folder: Path, letters: str, **options: bool) -> tuple[Speller, dict[int, str]]:
+def normaliser(folder: Path, letters: str, **options: bool) -> tuple[TextNormaliser, dict[int, str]]:
     vocab = {token: index for index, token in enumerate(["<pad>", "<unk>", "|", *letters])}
     (folder / "vocab.json").write_text(json.dumps(vocab))
     tokenizer = Wav2Vec2CTCTokenizer(folder / "vocab.json", bos_token=None, eos_token=None, **options)
-    return Speller(tokenizer), {index: token for token, index in vocab.items()}
+    return TextNormaliser(tokenizer), {index: token for token, index in vocab.items()}
 
 
 def spelled(folder: Path, letters: str, text: str, **options: bool) -> list[tuple[str, str]]:
-    spell, tokens = speller(folder, letters, **options)
-    return [(word.word, "".join(tokens[index] for index in word.ids)) for word in spell(text)]
+    normalise, tokens = normaliser(folder, letters, **options)
+    return [(word.word, "".join(tokens[index] for index in word.ids)) for word in normalise(text)]
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ def test_upper_case_vocabulary_of_a_tokenizer_that_lowers(tmp_path: Path) -> Non
 def test_longer_tokens_are_found(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text(json.dumps({"<pad>": 0, "|": 1, "c": 2, "h": 3, "ch": 4, "a": 5}))
     tokenizer = Wav2Vec2CTCTokenizer(tmp_path / "vocab.json", bos_token=None, eos_token=None, unk_token=None)
-    (word,) = Speller(tokenizer)("Cha-cha!")
+    (word,) = TextNormaliser(tokenizer)("Cha-cha!")
     assert word.ids == (4, 5, 4, 5)
 
 
 @given(text=st.text())
 def test_words_are_kept_in_order(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    spell, tokens = speller(tmp_path_factory.mktemp("vocabulary"), "abcdefghijklmnopqrstuvwxyz'")
-    found = spell(text)
+    normalise, tokens = normaliser(tmp_path_factory.mktemp("vocabulary"), "abcdefghijklmnopqrstuvwxyz'")
+    found = normalise(text)
     written = text.replace("<unk>", " ").replace("<pad>", " ").replace("|", " ").split()
     left = iter(written)
     assert all(word.word in left for word in found)  # a subsequence

@@ -73,7 +73,7 @@ def test_best_of_all_combinations(tokenizer: Wav2Vec2CTCTokenizer) -> None:
         ]
 
     paths = search_in_pieces(search, logits, tokenizer, nbest=4, longest=2)
-    texts = [tokenizer.text_of(tokenizer.read(path.ids)) for path in paths]
+    texts = [tokenizer.text_of(tokenizer.collapse_path(path.ids)) for path in paths]
     assert texts == ["a a", "b a", "a b", "a c"]
     assert [path.score for path in paths] == [0.0, -1.0, -2.0, -2.5]
 

@@ -59,7 +59,7 @@ def test_grouping_loses_nothing(similar: float, lengths: list[int]) -> None:
 
 
 def test_padding_that_is_computed() -> None:
-    layout = Layout((3, 3), CPU, attended=(3, 1))
+    layout = Layout((3, 3), CPU, num_valid=(3, 1))
     frames = torch.arange(1.0, 7.0).unsqueeze(1)
     assert layout.zero_padding(frames).flatten().tolist() == [1, 2, 3, 4, 0, 0]
     assert layout.without_padding(frames).flatten().tolist() == [1, 2, 3, 4]
@@ -67,9 +67,9 @@ def test_padding_that_is_computed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attended", "message"),
+    ("num_valid", "message"),
     [((3,), "of 1 sequences where there are 2"), ((3, 0), "sequence 1"), ((4, 2), "sequence 0 has 3 frames")],
 )
-def test_impossible_numbers_of_attended_frames(attended: tuple[int, ...], message: str) -> None:
+def test_impossible_numbers_of_valid_frames(num_valid: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Layout((3, 2), CPU, attended=attended)
+        Layout((3, 2), CPU, num_valid=num_valid)

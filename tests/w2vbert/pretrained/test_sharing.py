@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.w2vbert.heads.test_heads import build, features
 from w2vbert.heads import Wav2Vec2BertForCTC, Wav2Vec2BertForXVector
-from w2vbert.heads.moments import Moments, moments_of
+from w2vbert.heads.moments import Moments, segment_mean_std
 from w2vbert.pretrained.model import backbone_digest
 
 
@@ -58,14 +58,14 @@ def test_the_encoder_is_left_as_it_was(saved: tuple[Path, Path]) -> None:
     gaps=st.integers(0, 3),
     seed=st.integers(0, 2**16),
 )
-def test_moments_of_many_are_those_of_each(lengths: list[int], gaps: int, seed: int) -> None:
+def test_mean_and_std_of_many_segments_are_those_of_each(lengths: list[int], gaps: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     spans, at = [], gaps
     for length in lengths:
         spans.append((at, at + length))
         at += length + gaps
     frames = torch.randn(at, 5, generator=generator) * 3 + 7
-    means, deviations = moments_of(frames, spans)
+    means, deviations = segment_mean_std(frames, spans)
     for (start, stop), mean, deviation in zip(spans, means, deviations, strict=True):
         one = Moments()
         one.add(frames[start:stop])

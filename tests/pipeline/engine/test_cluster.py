@@ -16,7 +16,7 @@ from tests.head_node import HeadNode, head_node
 JOB = """
 import sys
 import ray
-from pipeline.cluster import connect
+from pipeline.engine.cluster import connect
 connect(sys.argv[1] if sys.argv[1:] else None)
 print("address", ray.get_runtime_context().gcs_address, int(ray.cluster_resources()["CPU"]), flush=True)
 sys.stdin.read()

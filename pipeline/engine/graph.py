@@ -13,7 +13,7 @@ from ray.data.datasource import FilenameProvider
 
 from pipeline.annotate.checkpoints import Backbone, feature_extractor
 from pipeline.annotate.stage import Annotator
-from pipeline.cluster import Shares
+from pipeline.engine.cluster import Shares
 from pipeline.corpus.datasource import AudioShards
 from pipeline.features.stage import Featurizer
 from pipeline.features.windows import WindowPlan

@@ -1,0 +1,1 @@
+"""All that knows Ray: the cluster of a job, its graph of stages, and what they count."""
