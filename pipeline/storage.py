@@ -63,6 +63,17 @@ class StorageOptions(BaseModel):
         return text
 
 
+class StorageError(OSError):
+    """What storage says, in a person's words and without credentials; `missing` where nothing is there."""
+
+    def __init__(self, message: str, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+    def __reduce__(self) -> tuple[type[StorageError], tuple[str, bool]]:
+        return type(self), (str(self), self.missing)
+
+
 @dataclass(frozen=True)
 class Storage:
     """Opens any URI; picklable, so that tasks on other nodes open the same."""
@@ -94,21 +105,54 @@ class Storage:
     def open(self, uri: str, mode: str = "rb", **arguments: Any) -> Any:
         return self.filesystem(uri).open(path_of(uri), mode, **arguments)
 
+    @contextlib.contextmanager
+    def _telling(self, uri: str) -> Iterator[None]:
+        """Turns what any protocol raises into StorageError."""
+        try:
+            yield
+        except (JobError, StorageError):
+            raise
+        except Exception as problem:
+            missing = isinstance(problem, FileNotFoundError)
+            raise StorageError(self.explain(uri, problem), missing) from problem
+
     def read_bytes(self, uri: str) -> bytes:
-        data: bytes = self.filesystem(uri).cat_file(path_of(uri))
-        return data
+        with self._telling(uri):
+            data: bytes = self.filesystem(uri).cat_file(path_of(uri))
+            return data
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Writes a small file whole, unless there is one already: False then."""
+        filesystem, path = self.filesystem(uri), path_of(uri)
+        with self._telling(uri):
+            try:
+                if not isinstance(filesystem, LocalFileSystem):
+                    filesystem.pipe_file(path, data, mode="create")
+                    return True
+                target = Path(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+                temporary.write_bytes(data)
+                try:
+                    os.link(temporary, target)
+                finally:
+                    temporary.unlink()
+            except FileExistsError:
+                return False
+            return True
 
     def write_bytes(self, uri: str, data: bytes) -> None:
         """Writes a small file whole: a reader sees all of it or none."""
-        filesystem, path = self.filesystem(uri), path_of(uri)
-        if isinstance(filesystem, LocalFileSystem):
-            target = Path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            temporary.write_bytes(data)
-            temporary.replace(target)
-        else:
-            filesystem.pipe_file(path, data)
+        with self._telling(uri):
+            filesystem, path = self.filesystem(uri), path_of(uri)
+            if isinstance(filesystem, LocalFileSystem):
+                target = Path(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+                temporary.write_bytes(data)
+                temporary.replace(target)
+            else:
+                filesystem.pipe_file(path, data)
 
     @contextlib.contextmanager
     def writing(self, uri: str) -> Iterator[Any]:
@@ -135,19 +179,31 @@ class Storage:
             handle.commit()
 
     def exists(self, uri: str) -> bool:
-        return bool(self.filesystem(uri).exists(path_of(uri)))
+        with self._telling(uri):
+            return bool(self.filesystem(uri).exists(path_of(uri)))
+
+    def is_dir(self, uri: str) -> bool:
+        with self._telling(uri):
+            return bool(self.filesystem(uri).isdir(path_of(uri)))
+
+    def glob(self, uri: str) -> list[str]:
+        """URIs of the files that match, sorted."""
+        with self._telling(uri):
+            matches = self.filesystem(uri).glob(path_of(uri), detail=True).items()
+            return sorted(uri_of(uri, path) for path, info in matches if info["type"] == "file")
 
     def list_files(self, uri: str, *, recursive: bool = False) -> list[str]:
         """URIs of the files in a directory, sorted; empty when there is none."""
         filesystem = self.filesystem(uri)
-        try:
-            found = filesystem.find(path_of(uri), maxdepth=None if recursive else 1)
-        except FileNotFoundError:
-            return []
+        with self._telling(uri):
+            try:
+                found = filesystem.find(path_of(uri), maxdepth=None if recursive else 1)
+            except FileNotFoundError:
+                return []
         return sorted(uri_of(uri, path) for path in found)
 
     def remove(self, uri: str, *, recursive: bool = False) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with self._telling(uri), contextlib.suppress(FileNotFoundError):
             self.filesystem(uri).rm(path_of(uri), recursive=recursive)
 
     def arrow_filesystem(self, uri: str) -> pyarrow.fs.FileSystem:
@@ -159,6 +215,8 @@ class Storage:
 
     def explain(self, uri: str, problem: Exception) -> str:
         """A storage failure in a person's words, without credentials."""
+        if isinstance(problem, StorageError):
+            return str(problem)
         name = type(problem).__name__
         text = self.options.redact(str(problem)) or name
         where = without_credentials(uri)
