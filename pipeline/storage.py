@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +158,11 @@ class Storage:
     @contextlib.contextmanager
     def writing(self, uri: str) -> Iterator[Any]:
         """A binary file to write; a reader sees all of it when the block is done, nothing when it fails."""
+        with self._telling(uri), self._writing(uri) as handle:
+            yield handle
+
+    @contextlib.contextmanager
+    def _writing(self, uri: str) -> Iterator[Any]:
         filesystem, path = self.filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
             target = Path(path)
@@ -185,6 +191,16 @@ class Storage:
     def is_dir(self, uri: str) -> bool:
         with self._telling(uri):
             return bool(self.filesystem(uri).isdir(path_of(uri)))
+
+    def is_file(self, uri: str) -> bool:
+        with self._telling(uri):
+            return bool(self.filesystem(uri).isfile(path_of(uri)))
+
+    def is_replaceable(self, uri: str) -> bool:
+        """False where what lies there is neither nothing nor an ordinary file: a device, a pipe, a link."""
+        with self._telling(uri):
+            local = isinstance(self.filesystem(uri), LocalFileSystem) and os.path.lexists(path_of(uri))
+            return not local or stat.S_ISREG(os.lstat(path_of(uri)).st_mode)
 
     def glob(self, uri: str) -> list[str]:
         """URIs of the files that match, sorted."""

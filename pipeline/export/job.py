@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-
-from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import JobError
 from pipeline.export.document import Document
@@ -19,7 +15,7 @@ from pipeline.export.formats import FORMATS
 from pipeline.export.names import UniqueNames, file_name
 from pipeline.export.spec import ExportSpec
 from pipeline.export.table import Row, Table, open_table
-from pipeline.storage import Storage, join, path_of
+from pipeline.storage import Storage, StorageError, join
 
 _FILES_AT_ONCE = 32  # an object store takes as long for one as for many
 
@@ -55,10 +51,9 @@ def export(spec: ExportSpec) -> Exported:
             _write_each(rows, kind, output, storage)
         else:
             _write_one(rows, kind, spec.output, output, storage)
-    except JobError:
-        raise
-    except Exception as problem:  # every protocol has exceptions of its own
-        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
+    except StorageError as problem:
+        said = f"{spec.output} does not exist" if problem.missing else str(problem)  # a file in it, else
+        raise JobError(f"--output {said}.") from problem
     return done
 
 
@@ -87,18 +82,17 @@ def _writable(rows: Iterable[Row], kind: type[Document], done: Exported) -> Iter
 
 def _require_free(spec: ExportSpec, output: str, table: Table, *, per_clip: bool) -> None:
     """Refuses an output that would be written over the table, or over what is not of its kind."""
-    filesystem = table.storage.filesystem(output)
+    storage = table.storage
     own = set(table.files) | {file.rsplit("/", 1)[0] for file in table.files}
     if output.rstrip("/") in own:
         raise JobError(f"--output {spec.output} is the table itself; choose another place.")
-    if per_clip and filesystem.isfile(path_of(output)):
+    if per_clip and storage.is_file(output):
         raise JobError(f"--output {spec.output} is a file, and a directory is needed for one file per clip.")
-    if not per_clip and (spec.output.endswith("/") or filesystem.isdir(path_of(output))):
+    if not per_clip and (spec.output.endswith("/") or storage.is_dir(output)):
         raise JobError(
             f"--output {spec.output} is a directory: name a file in it, or give --per-clip for one a clip."
         )
-    local = isinstance(filesystem, LocalFileSystem) and os.path.lexists(output)
-    if not per_clip and local and not stat.S_ISREG(os.lstat(output).st_mode):
+    if not per_clip and not storage.is_replaceable(output):
         raise JobError(f"--output {spec.output} is no ordinary file that could be replaced as a whole.")
 
 
