@@ -7,19 +7,23 @@ requirement-demo = .
 requirement-test = .[test,lint]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint venv
+.PHONY: help demo quick test lint venv
 
 help:
 	@echo "make demo   transcribe the bundled corpus into demo/out"
-	@echo "make test   every check and test: ruff, mypy, pytest"
+	@echo "make quick  the tests that need no Ray cluster, in two processes"
+	@echo "make test   every check and test: make lint, make quick, then the tests of whole jobs on Ray"
 	@echo "make lint   the checks alone: ruff, mypy"
 	@echo "make venv   .venv with everything that development needs"
 
 demo: .venv/.installed-demo
 	$(BIN)/python jobs/transcribe.py --input demo/corpus --output demo/out --model demo/checkpoint
 
-test: lint
-	$(BIN)/python -m pytest
+quick: venv
+	$(BIN)/python -m pytest -m "not ray" -n 2 --dist worksteal
+
+test: lint quick
+	$(BIN)/python -m pytest -m ray
 
 lint: venv
 	$(BIN)/ruff check

@@ -12,13 +12,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
 from jobs.cli import run_tool
-from pipeline.export.job import export, for_the_eye
+from pipeline.export.job import export, format_summary
 from pipeline.export.spec import ExportSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status; see `jobs.cli.run_tool`."""
-    return run_tool(ExportSpec, export, for_the_eye, arguments, program="jobs/export.py")
+    return run_tool(ExportSpec, export, format_summary, arguments, program="jobs/export.py")
 
 
 if __name__ == "__main__":

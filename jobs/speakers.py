@@ -12,12 +12,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
 from jobs.cli import run_tool
-from pipeline.speakers.job import SpeakersSpec, for_the_eye, run
+from pipeline.speakers.job import run
+from pipeline.speakers.spec import SpeakersSpec
+from pipeline.speakers.summary import format_summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status; see `jobs.cli.run_tool`."""
-    return run_tool(SpeakersSpec, run, for_the_eye, arguments, program="jobs/speakers.py")
+    return run_tool(SpeakersSpec, run, format_summary, arguments, program="jobs/speakers.py")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,46 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
+_CLUSTERS = {"local_ray", "own_cluster"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what asks for a cluster, so that `-m "not ray"` is what needs none."""
+    for item in items:
+        if _CLUSTERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("ray")
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """The one cluster of the session, of two CPUs. Jobs run in process join it, those run as commands by
+    RAY_ADDRESS, unless they are told another."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one into the home
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        patch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def own_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that start clusters of their own, in processes of their own."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster_unasked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that starts Ray without one of the fixtures, which would leave it unmarked."""
+    yield
+    ray = sys.modules.get("ray")
+    shared = request.node.get_closest_marker("ray") or "RAY_ADDRESS" in os.environ
+    if ray is not None and ray.is_initialized() and not shared:
+        ray.shutdown()
+        pytest.fail("this test started a Ray cluster: it needs the fixture local_ray")
 
 
 def _shared(name: str) -> Path:

@@ -28,7 +28,7 @@ class HeadNode:
         dashboard: URL.
         root: its folder; Ray's own is `ray/` in it.
         environment: the caller's, with what leads to this cluster in place of what would lead to another: its
-            token, and the folder where `ray start` notes what runs.
+            token, the home, and the folder where `ray start` notes what runs.
     """
 
     address: str
@@ -38,16 +38,31 @@ class HeadNode:
 
 
 @contextmanager
-def head_node(cpus: int) -> Iterator[HeadNode]:
-    """Starts the node, without waiting for it, and takes down its own processes and no others."""
+def fresh_home() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder that is the home and holds Ray's files, and an environment without any other word of Ray."""
     root = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))  # Ray's sockets allow for about 60 characters here
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": TOKEN,
         "RAY_TMPDIR": str(root),
+        "HOME": str(root),
     }
+    yield root, environment
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def head_node(cpus: int) -> Iterator[HeadNode]:
+    """A node in a fresh home, with a token."""
+    with fresh_home() as (root, environment):
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+        with started(cpus, root, environment) as head:
+            yield head
+
+
+@contextmanager
+def started(cpus: int, root: Path, environment: dict[str, str]) -> Iterator[HeadNode]:
+    """Starts the node, without waiting for it, and takes down its own processes and no others."""
     gcs, dashboard, client, agent, agent_grpc, metrics = _free_ports(6)
     command = [*RAY, "start", "--head", "--block", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1"]
     command += [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
@@ -66,7 +81,6 @@ def head_node(cpus: int) -> Iterator[HeadNode]:
             except subprocess.TimeoutExpired:
                 os.killpg(head.pid, signal.SIGKILL)
                 head.wait()
-    shutil.rmtree(root, ignore_errors=True)
 
 
 def _free_ports(count: int) -> list[int]:

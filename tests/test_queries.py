@@ -24,14 +24,14 @@ Answer = list[tuple[Any, ...]]
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """README's command as it stands there, but for the place of the output."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     start = readme.index(".venv/bin/python jobs/annotate.py")
     command = shlex.split(readme[start : readme.index("--embed demo/embed", start)].replace("\\\n", ""))
     output = tmp_path_factory.mktemp("queries") / "annotated"
     command[command.index("demo/out/annotated")] = str(output)
-    command += ["--embed", "demo/embed", "--ray-address", "local"]
+    command += ["--embed", "demo/embed"]
     subprocess.run([sys.executable, *command[1:]], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return output
 

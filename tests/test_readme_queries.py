@@ -26,10 +26,10 @@ QUERIES = re.findall(
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("demo") / "out"
     job = [sys.executable, "jobs/transcribe.py", "--input", "demo/corpus", "--model", "demo/checkpoint"]
-    job += ["--output", str(output), "--ray-address", "local"]
+    job += ["--output", str(output)]
     finished = subprocess.run(job, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert finished.returncode == 0, finished.stderr[-4000:]
     return output

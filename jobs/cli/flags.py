@@ -137,7 +137,7 @@ def _arguments(option: _Option) -> dict[str, Any]:
     """What argparse is told of a flag."""
     field = option.field
     kind, default = _describe(field)
-    told: dict[str, Any] = {"dest": ".".join(option.path), "help": f"{field.description} ({kind}; {default})"}
+    told: dict[str, Any] = {"dest": ".".join(option.path), "help": f"{_help(field)} ({kind}; {default})"}
     if bool in _alternatives(field):
         told["action"] = argparse.BooleanOptionalAction
     elif _is_list(field):
@@ -162,8 +162,21 @@ def _is_list(field: FieldInfo) -> bool:
 
 
 def _choices(field: FieldInfo) -> tuple[Any, ...]:
+    if registered := _extra(field, "choices"):
+        return tuple(registered)
     kind = _alternatives(field)[0]
     return typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+
+
+def _help(field: FieldInfo) -> str:
+    return str(_extra(field, "help") or field.description)
+
+
+def _extra(field: FieldInfo, name: str) -> Any:
+    """What `json_schema_extra` of the field says, now: a function of it is asked, since registries grow."""
+    extra = field.json_schema_extra
+    value: Any = extra.get(name) if isinstance(extra, dict) else None
+    return value() if callable(value) else value
 
 
 def _describe(field: FieldInfo) -> tuple[str, str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -62,13 +64,32 @@ def connect(address: str | None) -> bool:
             join(address=given)
             return True
         try:
-            join(address=given, num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
+            with _token_of_its_own():
+                join(address=given, num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
             return False
         except ValueError:  # there is a cluster, so the number of CPUs is not ours to say
             join()
             return True
     except Exception as problem:
         raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
+
+
+@contextlib.contextmanager
+def _token_of_its_own() -> Iterator[None]:
+    """Gives a cluster that starts inside the block a token that ends with this process.
+
+    Ray would write one to ~/.ray/auth_token, and from then on every `ray start` of this home would demand it,
+    while `ray job submit` and jobs with RAY_ADDRESS send none unless RAY_AUTH_MODE is set.
+    """
+    given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if not given:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        yield
+    except BaseException:  # nothing started, and the cluster to join has another
+        if not given:
+            del os.environ["RAY_AUTH_TOKEN"]
+        raise
 
 
 def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,), *, may_grow: bool = False) -> Resources:

@@ -1,30 +1,54 @@
-"""What all formats have in common: a document is written clip by clip."""
+"""What all formats have in common: a document is written clip by clip; its class says what it can hold."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
-from pipeline.export.spec import ExportSpec
 from pipeline.export.table import Row, Table
 
 Write = Callable[[str], object]
 
 
+@dataclass(frozen=True)
+class Content:
+    """What of the table is asked for.
+
+    Attributes:
+        reference: the words of the aligned reference text, not the transcript's.
+        embeddings: the x-vectors too.
+    """
+
+    reference: bool = False
+    embeddings: bool = False
+
+
 class Document(ABC):
     """A file in the making: of one clip, or of all."""
 
+    name: ClassVar[str]  # of the format
     extension: ClassVar[str]
     one_per_clip: ClassVar[bool]  # unless told otherwise
     error_rows: ClassVar[bool] = False  # clips that failed are written too
+    holds_embeddings: ClassVar[bool] = False
+    needs_a_clip: ClassVar[bool] = False  # a document without any is none
 
     def __init__(self, write: Write, *, whole_table: bool) -> None:
         self._write, self._whole_table = write, whole_table
 
     @classmethod
+    def refusal(cls, content: Content) -> str | None:
+        """Why the format has no place for what is asked for; None where it has."""
+        if content.embeddings and not cls.holds_embeddings:
+            others = " or ".join(name for name, kind in FORMATS.items() if kind.holds_embeddings)
+            return f"embeddings: {cls.name} has no place for them; use format {others}"
+        return None
+
+    @classmethod
     @abstractmethod
-    def columns(cls, table: Table, spec: ExportSpec) -> Mapping[str, str]:
+    def columns(cls, table: Table, content: Content) -> Mapping[str, str]:
         """The columns to read, {name of the value: name in the table}.
 
         Raises:
@@ -42,6 +66,16 @@ class Document(ABC):
 
     def finish(self) -> None:  # noqa: B027 (most formats have nothing at their end)
         """Writes what stands at the end."""
+
+
+FORMATS: dict[str, type[Document]] = {}
+_Kind = TypeVar("_Kind", bound=type[Document])
+
+
+def register(kind: _Kind) -> _Kind:
+    """Makes a format one that jobs/export.py writes; decorates its class."""
+    FORMATS[kind.name] = kind
+    return kind
 
 
 def identity(*names: str) -> dict[str, str]:

@@ -53,6 +53,12 @@ def length_s(row: Mapping[str, Any]) -> float:
     return max((end for end in ends if _is_time(end)), default=0.0)
 
 
+def start_and_duration(part: Timed) -> str:
+    """Two fields of a line. Both ends are rounded, so that one part's end stays the next one's start."""
+    start, end = milliseconds(part.start_s), milliseconds(part.end_s)
+    return f"{seconds(start)} {seconds(max(0, end - start))}"
+
+
 def lay_out(parts: Iterable[Timed], at_s: float, length_s: float) -> list[Interval]:
     """Parts in time order, of a clip that starts at `at_s`, as intervals on the timeline.
 

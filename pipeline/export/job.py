@@ -11,22 +11,12 @@ from itertools import islice
 
 from pipeline.errors import JobError
 from pipeline.export.document import Document
-from pipeline.export.formats.lines import Ctm, Jsonl, Rttm
-from pipeline.export.formats.subtitles import Srt, Vtt
-from pipeline.export.formats.textgrid import TextGrid
+from pipeline.export.formats import FORMATS
 from pipeline.export.names import UniqueNames, file_name
 from pipeline.export.spec import ExportSpec
 from pipeline.export.table import Row, Table, open_table
 from pipeline.storage import Storage, StorageError, join
 
-DOCUMENTS: dict[str, type[Document]] = {
-    "rttm": Rttm,
-    "ctm": Ctm,
-    "srt": Srt,
-    "vtt": Vtt,
-    "jsonl": Jsonl,
-    "textgrid": TextGrid,
-}
 _FILES_AT_ONCE = 32  # an object store takes as long for one as for many
 
 
@@ -48,11 +38,11 @@ def export(spec: ExportSpec) -> Exported:
         JobError: bad configuration before anything is written, or storage that fails.
     """
     storage = Storage(spec.storage.with_environment())
-    kind = DOCUMENTS[spec.format]
+    kind = FORMATS[spec.format]
     per_clip = kind.one_per_clip if spec.per_clip is None else spec.per_clip
     output = storage.normalise(spec.output)
     table = open_table(spec.table, storage)
-    columns = kind.columns(table, spec)
+    columns = kind.columns(table, spec.content)
     done = Exported(output, per_clip)
     rows = _writable(table.rows(columns), kind, done)
     try:
@@ -62,11 +52,12 @@ def export(spec: ExportSpec) -> Exported:
         else:
             _write_one(rows, kind, spec.output, output, storage)
     except StorageError as problem:
-        raise JobError(f"--output {problem}.") from problem
+        said = f"{spec.output} does not exist" if problem.missing else str(problem)  # a file in it, else
+        raise JobError(f"--output {said}.") from problem
     return done
 
 
-def for_the_eye(done: Exported) -> str:
+def format_summary(done: Exported) -> str:
     """The summary as a person reads it."""
     clips = f"{done.clips} written" + (f" ({done.failed} of them with an error)" if done.failed else "")
     if done.left_out:
@@ -107,9 +98,9 @@ def _require_free(spec: ExportSpec, output: str, table: Table, *, per_clip: bool
 
 def _write_one(rows: Iterator[Row], kind: type[Document], given: str, output: str, storage: Storage) -> None:
     first = next(rows, None)
-    if first is None and kind is TextGrid:
+    if first is None and kind.needs_a_clip:
         raise JobError(
-            f"nothing to write to --output {given}: no clip can be written, and a TextGrid needs one."
+            f"nothing to write to --output {given}: no clip can be written, and a {kind.extension} needs one."
         )
     with storage.writing(output) as handle:
         document = kind(lambda text: handle.write(text.encode()), whole_table=True)

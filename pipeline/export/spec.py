@@ -2,40 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from collections.abc import Iterable
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pipeline.export.document import Content
+from pipeline.export.formats import FORMATS
 from pipeline.storage import StorageOptions
 
 
+def _from_formats(**functions: Any) -> Any:
+    """What the command line asks for only when it needs it, since formats may be registered until then."""
+    return functions
+
+
+def _per_clip_help() -> str:
+    whole = _listed(name for name, kind in FORMATS.items() if not kind.one_per_clip)
+    single = _listed(name for name, kind in FORMATS.items() if kind.one_per_clip)
+    return f"one file per clip; unset: one file for {whole}, one per clip for {single}"
+
+
+def _embeddings_help() -> str:
+    holding = _listed(name for name, kind in FORMATS.items() if kind.holds_embeddings)
+    return f"write the embeddings too ({holding})"
+
+
 class ExportSpec(BaseModel):
-    """Write an output table as files that other tools read: RTTM, CTM, SRT, WebVTT, JSONL, TextGrid."""
+    """Write an output table as files that other tools read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     table: str = Field(
         min_length=1, description="output of a job: its directory, a glob or one Parquet file; may be s3://"
     )
-    format: Literal["rttm", "ctm", "srt", "vtt", "jsonl", "textgrid"] = Field(description="what to write")
+    format: str = Field(
+        description="what to write", json_schema_extra=_from_formats(choices=lambda: list(FORMATS))
+    )
     output: str = Field(
         min_length=1, description="file to write, or directory where each clip has its own; may be s3://"
     )
     per_clip: bool | None = Field(
         None,
-        description="one file per clip; unset: one file for rttm, ctm and jsonl, one per clip for srt, vtt "
-        "and textgrid",
+        description="one file per clip; unset: as the format does",
+        json_schema_extra=_from_formats(help=_per_clip_help),
     )
     reference: bool = Field(
         False, description="the words of the aligned reference text (aligned_words), not the transcript's"
     )
-    embeddings: bool = Field(False, description="write the embeddings too (jsonl)")
+    embeddings: bool = Field(
+        False,
+        description="write the embeddings too",
+        json_schema_extra=_from_formats(help=_embeddings_help),
+    )
     storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="access to s3://")
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in FORMATS:
+            close = difflib.get_close_matches(name, FORMATS, n=1, cutoff=0.5)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise ValueError(f"there is no format '{name}', but {_listed(FORMATS)}{hint}")
+        return name
 
     @model_validator(mode="after")
     def _nothing_in_vain(self) -> ExportSpec:
-        if self.embeddings and self.format != "jsonl":
-            raise ValueError(f"embeddings: {self.format} has no place for them; use format jsonl")
-        if self.reference and self.format == "rttm":
-            raise ValueError("reference: rttm holds speakers, no words")
+        if refusal := FORMATS[self.format].refusal(self.content):
+            raise ValueError(refusal)
         return self
+
+    @property
+    def content(self) -> Content:
+        return Content(self.reference, self.embeddings)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """a, b and c."""
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}" if rest else last

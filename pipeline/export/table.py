@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
-from pipeline.storage import Storage
+from pipeline.storage import Storage, StorageError
+from pipeline.table.reader import read_batches, read_footer, table_files
 
 Row = Mapping[str, Any]
 # Lists of these columns hold structs with at least these fields, whoever wrote the Parquet file.
@@ -26,7 +26,7 @@ _SLICE_BYTES = 1 << 20  # of a batch becomes Python objects at once: recordings 
 
 @dataclass(frozen=True)
 class Table:
-    """Parquet files that share the columns of `pipeline/schema.py`, in the order of their names."""
+    """Parquet files that share the columns of `pipeline/table/schema.py`, in the order of their names."""
 
     given: str
     files: tuple[str, ...]
@@ -47,8 +47,8 @@ class Table:
         for uri in self.files:
             try:
                 yield from _rows(uri, columns, self.storage)
-            except (OSError, pa.ArrowException, ValueError) as problem:
-                raise JobError(f"--table {_explain(uri, problem, self.storage)}.") from problem
+            except StorageError as problem:
+                raise JobError(f"--table {_in_words(problem)}.") from problem
 
 
 def open_table(given: str, storage: Storage) -> Table:
@@ -57,42 +57,20 @@ def open_table(given: str, storage: Storage) -> Table:
     Raises:
         JobError: no such table, no rows in it, a file that is no Parquet, no clips in it.
     """
-    uri = storage.normalise(given)
     try:
-        files = _files(uri, storage)
-    except OSError as problem:
-        raise JobError(f"--table {storage.explain(given, problem)}.") from problem
-    if not files:
+        files = table_files(storage.normalise(given), storage)
+        footers = [read_footer(file, storage) for file in files]
+    except StorageError as problem:
+        raise JobError(f"--table {_in_words(problem)}.") from problem
+    if not footers:
         raise JobError(f"--table {given}: no Parquet file there.")
     columns: dict[str, None] = {}
-    rows = 0
-    for file in files:
-        try:
-            with storage.open(file) as opened, pq.ParquetFile(opened) as parquet:
-                schema, rows = parquet.schema_arrow, rows + parquet.metadata.num_rows
-        except (OSError, pa.ArrowException, ValueError) as problem:
-            raise JobError(f"--table {_explain(file, problem, storage)}.") from problem
-        _check(schema, file)
-        columns |= dict.fromkeys(schema.names)
-    if not rows:
+    for footer in footers:
+        _check(footer.schema, footer.uri)
+        columns |= dict.fromkeys(footer.schema.names)
+    if not any(footer.rows for footer in footers):
         raise JobError(f"--table {given}: the table has no rows, there is nothing to export.")
     return Table(given, tuple(files), tuple(columns), storage)
-
-
-def _files(uri: str, storage: Storage) -> list[str]:
-    if storage.is_glob(uri):
-        found = [file.uri for file in storage.glob(uri) if "/_run/" not in file.uri]
-    elif storage.is_dir(uri):
-        found = storage.list_files(uri)
-    elif storage.exists(uri):
-        return [uri]
-    else:
-        raise FileNotFoundError(uri)
-    return [
-        file
-        for file in found
-        if file.endswith(".parquet") and not file.rsplit("/", 1)[-1].startswith((".", "_"))
-    ]
 
 
 def _check(schema: pa.Schema, uri: str) -> None:
@@ -114,21 +92,19 @@ def _check(schema: pa.Schema, uri: str) -> None:
 
 
 def _rows(uri: str, columns: Mapping[str, str], storage: Storage) -> Iterator[Row]:
-    with storage.open(uri) as opened, pq.ParquetFile(opened, buffer_size=1 << 20) as file:
-        kinds = {field.name: field.type for field in file.schema_arrow}
+    for batch in read_batches(uri, storage, list(dict.fromkeys(columns.values())), rows=_BATCH_ROWS):
+        kinds = {field.name: field.type for field in batch.schema}
         held = {name: column for name, column in columns.items() if column in kinds}
-        shorten = {column: _shortening(kinds[column]) for column in held.values()}
         absent = dict.fromkeys(name for name in columns if name not in held)
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(shorten), use_threads=False):
-            step = max(1, batch.num_rows * _SLICE_BYTES // max(1, batch.nbytes))
-            for start in range(0, batch.num_rows, step):
-                part = batch.slice(start, step)
-                values = {column: part.column(column).to_pylist() for column in shorten}
-                for column, change in shorten.items():
-                    if change is not None:
-                        values[column] = [change(value) for value in values[column]]
-                for row in range(part.num_rows):
-                    yield absent | {name: values[column][row] for name, column in held.items()}
+        step = max(1, batch.num_rows * _SLICE_BYTES // max(1, batch.nbytes))
+        for start in range(0, batch.num_rows, step):
+            part = batch.slice(start, step)
+            values = {column: part.column(column).to_pylist() for column in kinds}
+            for column, kind in kinds.items():
+                if shorten := _shortening(kind):
+                    values[column] = [shorten(value) for value in values[column]]
+            for row in range(part.num_rows):
+                yield absent | {name: values[column][row] for name, column in held.items()}
 
 
 def _shortening(kind: pa.DataType) -> Callable[[Any], Any] | None:
@@ -147,7 +123,7 @@ def _shortening(kind: pa.DataType) -> Callable[[Any], Any] | None:
     return None
 
 
-def _explain(uri: str, problem: Exception, storage: Storage) -> str:
-    if isinstance(problem, pa.ArrowInvalid):
-        return f"{uri} is no readable Parquet file ({problem})"
-    return storage.explain(uri, problem)
+def _in_words(problem: StorageError) -> str:
+    if isinstance(problem.__cause__, pa.ArrowInvalid):
+        return str(problem).replace(": ArrowInvalid: ", " is no readable Parquet file: ")
+    return str(problem)

@@ -98,7 +98,7 @@ def micro_clusters(batches: Iterator[Vectors], threshold: float, limit: int) -> 
         while len(centres) > limit:
             if radius >= loosest:
                 raise JobError(
-                    f"--input holds more than {limit} voices that differ by --threshold {threshold:g}, too "
+                    f"--table holds more than {limit} voices that differ by --threshold {threshold:g}, too "
                     "many to compare all with all: lower it, or cluster parts of the table (a glob)."
                 )
             radius = min(radius * _LOOSEN, loosest)
@@ -174,4 +174,4 @@ def _directions(vectors: npt.NDArray[np.floating]) -> Vectors:
 
 
 def _nothing(table: EmbeddingTable) -> JobError:
-    return JobError(f"--input {table.files[0]}: none of the table's {table.rows} rows has an embedding.")
+    return JobError(f"--table {table.files[0]}: none of the table's {table.rows} rows has an embedding.")

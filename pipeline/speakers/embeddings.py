@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
-from pipeline.storage import Storage
-
-_ROWS = 4096
+from pipeline.storage import Storage, StorageError
+from pipeline.table.reader import Footer, read_batches, read_footer, table_files
 
 Vectors = npt.NDArray[np.float32]
 
@@ -56,33 +54,16 @@ class EmbeddingTable:
             JobError: no such table, or one without embeddings.
         """
         try:
-            files = _parquet_files(uri, storage)
-            schemas, rows = [], 0
-            for file in files:
-                with storage.open(file) as opened, pq.ParquetFile(opened) as parquet:
-                    schemas.append(parquet.schema_arrow)
-                    rows += parquet.metadata.num_rows
-        except (OSError, pa.ArrowException) as problem:
-            raise JobError(f"--table {uri}: {storage.explain(uri, problem)}.") from problem
-        if not files:
+            files = table_files(uri, storage)
+            footers = [read_footer(file, storage) for file in files]
+        except StorageError as problem:
+            raise JobError(f"--table {uri}: {problem}.") from problem
+        if not footers:
             raise JobError(f"--table {uri}: no Parquet file there.")
-        for file, schema in zip(files, schemas, strict=True):
-            for name in ("clip_id", "embedding"):
-                if name not in schema.names:
-                    raise JobError(
-                        f"--table {uri}: {file} has no column '{name}' (it has {', '.join(schema.names)}). "
-                        "Tables with x-vectors come from jobs/embed.py, or jobs/annotate.py --embed."
-                    )
-            kind = schema.field("embedding").type
-            is_list = (
-                pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-            )
-            if not is_list or not pa.types.is_floating(kind.value_type):
-                raise JobError(
-                    f"--table {uri}: column 'embedding' of {file} is {kind}, not a list of floats."
-                )
-        columns = frozenset.intersection(*(frozenset(schema.names) for schema in schemas))
-        return cls(files, storage, rows, columns)
+        for footer in footers:
+            _require_embeddings(footer, uri)
+        columns = frozenset.intersection(*(frozenset(footer.schema.names) for footer in footers))
+        return cls(files, storage, sum(footer.rows for footer in footers), columns)
 
     def batches(self, *columns: str) -> Iterator[EmbeddingBatch]:
         """All rows; beside `clip_id` with those of `columns` that the table has.
@@ -106,22 +87,23 @@ class EmbeddingTable:
 
     def _read(self, file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         try:
-            with self.storage.open(file) as opened, pq.ParquetFile(opened) as parquet:
-                yield from parquet.iter_batches(batch_size=_ROWS, columns=columns)
-        except (OSError, pa.ArrowException) as problem:
-            raise JobError(f"--table: {self.storage.explain(file, problem)}.") from problem
+            yield from read_batches(file, self.storage, columns)
+        except StorageError as problem:
+            raise JobError(f"--table: {problem}.") from problem
 
 
-def _parquet_files(uri: str, storage: Storage) -> list[str]:
-    if storage.is_dir(uri):
-        found = storage.list_files(uri)
-    elif storage.exists(uri):
-        return [uri]
-    else:
-        found = [file.uri for file in storage.glob(uri)]
-        if not found:
-            raise FileNotFoundError(uri)
-    return [file for file in found if file.endswith(".parquet") and "/_run/" not in file]
+def _require_embeddings(footer: Footer, uri: str) -> None:
+    schema = footer.schema
+    for name in ("clip_id", "embedding"):
+        if name not in schema.names:
+            raise JobError(
+                f"--table {uri}: {footer.uri} has no column '{name}' (it has {', '.join(schema.names)}). "
+                "Tables with x-vectors come from jobs/embed.py, or jobs/annotate.py --embed."
+            )
+    kind = schema.field("embedding").type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or not pa.types.is_floating(kind.value_type):
+        raise JobError(f"--table {uri}: column 'embedding' of {footer.uri} is {kind}, not a list of floats.")
 
 
 def _unit_vectors(embeddings: pa.Array, file: str) -> tuple[npt.NDArray[np.bool_], Vectors]:

@@ -69,7 +69,7 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class Voices:
+class TrialVectors:
     """The embeddings that trials name.
 
     Attributes:
@@ -99,7 +99,7 @@ class Verification:
     min_dcf: dict[float, tuple[float, float]] = field(default_factory=dict)
 
 
-def find_voices(names: Sequence[str], table: EmbeddingTable) -> Voices:
+def find_vectors(names: Sequence[str], table: EmbeddingTable) -> TrialVectors:
     """Finds each name's clip: that which it names the most surely (see `names_of`); ties are not guessed."""
     wanted = {name: number for number, name in enumerate(names)}
     sureness = np.full(len(names), 99)
@@ -130,25 +130,27 @@ def find_voices(names: Sequence[str], table: EmbeddingTable) -> Voices:
         "without embedding": [names[number] for number in sorted(silent - ambiguous)],
     }
     row[[*ambiguous, *silent]] = -1
-    return Voices(row, np.array(vectors, np.float32), {why: found for why, found in missing.items() if found})
+    return TrialVectors(
+        row, np.array(vectors, np.float32), {why: found for why, found in missing.items() if found}
+    )
 
 
-def score_trials(trials: Trials, voices: Voices) -> tuple[Trials, Floats]:
+def score_trials(trials: Trials, found: TrialVectors) -> tuple[Trials, Floats]:
     """The trials whose two names have an embedding, and their cosines.
 
     Raises:
         JobError: not both kinds of trials are left.
     """
-    known = trials.only((voices.row[trials.enroll] >= 0) & (voices.row[trials.test] >= 0))
+    known = trials.only((found.row[trials.enroll] >= 0) & (found.row[trials.test] >= 0))
     _require_both_kinds(
         known.target,
         f"of {len(trials.target)} --trials {len(known.target)} name clips of the table "
-        f"({told_missing(voices.missing)}): among them",
+        f"({describe_missing(found.missing)}): among them",
     )
     scores = np.zeros(len(known.target))
     for first in range(0, len(scores), _PAIRS):
         some = slice(first, first + _PAIRS)
-        enroll, test = (voices.vectors[voices.row[side[some]]] for side in (known.enroll, known.test))
+        enroll, test = (found.vectors[found.row[side[some]]] for side in (known.enroll, known.test))
         scores[some] = np.einsum("ij,ij->i", enroll, test, dtype=np.float64)
     return known, scores
 
@@ -191,7 +193,7 @@ def verification(target: npt.NDArray[np.bool_], scores: Floats) -> Verification:
     )
 
 
-def told_missing(missing: dict[str, list[str]]) -> str:
+def describe_missing(missing: dict[str, list[str]]) -> str:
     """Names that are not found, in words: how many, and the first."""
     return "; ".join(f"{len(names)} names {why}, {names[0]} first" for why, names in missing.items())
 

@@ -1,4 +1,4 @@
-"""What the tests of whole jobs share: a small Ray cluster of their own, and an S3 server."""
+"""What the tests of whole jobs share beside the session's Ray cluster: an S3 server."""
 
 from __future__ import annotations
 
@@ -7,19 +7,10 @@ from dataclasses import dataclass
 
 import boto3
 import pytest
-import ray
 from moto.server import ThreadedMotoServer
 
 SECRET = "wJalrXUtnFEMI-not-to-be-seen-bPxRfiCY"
 TOKEN = "FwoGZXIvYXdzE-not-to-be-seen-either"
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """A cluster of two CPUs in this process's name; jobs run in process join it."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("local_ray")
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "demo" / "checkpoint"
 LOOSE = ROOT / "demo" / "corpus" / "loose"
@@ -20,7 +21,7 @@ def transcribe(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def refused(output: Path, said: str, *arguments: object) -> None:
-    finished = transcribe("--output", output, "--ray-address", "local", *arguments)
+    finished = transcribe("--output", output, *arguments)
     assert finished.returncode == 2, finished.stderr
     lines = [line for line in finished.stderr.splitlines() if line.startswith("jobs/transcribe.py: ")]
     assert len(lines) == 1, finished.stderr
@@ -56,7 +57,6 @@ def test_more_gpus_than_the_cluster_has(tmp_path: Path) -> None:
     refused(tmp_path / "out", "asks for 1000 GPUs", *arguments)
 
 
-@pytest.mark.usefixtures("local_ray")
 def test_too_many_error_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from jobs.transcribe import main
 

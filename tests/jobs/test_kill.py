@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
+import pytest
 import soundfile
 
 from tests.conftest import ROOT
@@ -88,6 +89,7 @@ def kill_a_worker(run: subprocess.Popen, rng: random.Random) -> bool:
     return False
 
 
+@pytest.mark.usefixtures("own_cluster")
 def test_five_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     corpus, output = tmp_path / "corpus", tmp_path / "out"
     make_corpus(corpus)

@@ -14,7 +14,9 @@ import pytest
 
 from jobs.speakers import main
 from pipeline.errors import JobError
-from pipeline.speakers.job import SpeakersSpec, run
+from pipeline.speakers.job import run
+from pipeline.speakers.spec import SpeakersSpec
+from pipeline.speakers.summary import as_json
 from tests.jobs.conftest import S3
 
 CLIPS = {"ann": 12, "bob": 8, "cat": 5, "dan": 1}
@@ -114,19 +116,22 @@ def test_a_purity_by_hand(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     summary = run(SpeakersSpec(table=str(tmp_path / "t.parquet"), output=str(tmp_path / "out")))
-    assert summary["reference"]["purity"] == 0.8
-    assert summary["reference"]["homogeneity"] == pytest.approx(0.4325, abs=1e-4)
-    assert summary["largest"] == [
+    facts = as_json(summary)
+    assert facts["reference"]["purity"] == 0.8
+    assert facts["reference"]["homogeneity"] == pytest.approx(0.4325, abs=1e-4)
+    assert facts["largest"] == [
         {"speaker_id": "spk_000001", "clips": 3},
         {"speaker_id": "spk_000002", "clips": 2},
     ]
+    assert json.loads((tmp_path / "out/_run/speakers.json").read_text()) == facts
 
 
 def test_a_second_run_replaces_the_first(voices: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     for threshold, speakers in ((0.7, 4), (-0.9, 1)):
         summary = run(SpeakersSpec(table=f"{voices}/*.parquet", output=str(output), threshold=threshold))
-        assert summary["speakers"] == speakers
+        assert summary.found
+        assert summary.found.speakers == speakers
         assert sorted(path.name for path in output.iterdir()) == ["_run", "speakers.parquet"]
         ids = pq.read_table(output / "speakers.parquet")["speaker_id"]
         assert len(set(ids.drop_null().to_pylist())) == speakers
@@ -136,7 +141,8 @@ def test_above_the_limit_the_speakers_are_the_same(voices: Path, tmp_path: Path)
     tables = []
     for name, limit in (("whole", 10_000), ("condensed", 10)):
         summary = run(SpeakersSpec(table=str(voices), output=str(tmp_path / name)), limit=limit)
-        assert summary["method"].startswith("BIRCH") == (limit == 10)
+        assert summary.found
+        assert summary.found.method.startswith("BIRCH") == (limit == 10)
         tables.append(pq.read_table(tmp_path / name / "speakers.parquet").to_pylist())
     for whole, condensed in zip(*tables, strict=True):
         assert (whole["clip_id"], whole["speaker_id"]) == (condensed["clip_id"], condensed["speaker_id"])
@@ -147,7 +153,8 @@ def test_from_s3_to_s3(moto_s3: S3, tmp_path: Path) -> None:
     pq.write_table(corpus(), tmp_path / "t.parquet")
     moto_s3.client.upload_file(str(tmp_path / "t.parquet"), moto_s3.bucket, "voices/t.parquet")  # type: ignore
     summary = run(SpeakersSpec(table=moto_s3.uri("voices/"), output=moto_s3.uri("speakers")))
-    assert summary["speakers"] == 4
+    assert summary.found
+    assert summary.found.speakers == 4
     moto_s3.client.download_file(moto_s3.bucket, "speakers/speakers.parquet", str(tmp_path / "s.parquet"))  # type: ignore
     assert pq.read_table(tmp_path / "s.parquet").num_rows == 27
     with pytest.raises(JobError, match="--output s3://absent-bucket/speakers does not exist"):

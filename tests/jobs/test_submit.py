@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -13,13 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
-from tests.head_node import RAY, HeadNode, head_node
+from tests.head_node import RAY, HeadNode, fresh_home, head_node, started
+
+pytestmark = pytest.mark.usefixtures("own_cluster")
+
+RUNS = ("local", "submitted", "joined", "found")
 
 
 def wait_until_up(head: HeadNode) -> None:
     """Returns once the dashboard answers; `ray start` says "started" a little earlier."""
-    token = head.environment["RAY_AUTH_TOKEN"]
-    request = Request(f"{head.dashboard}/api/version", headers={"Authorization": f"Bearer {token}"})
+    token = head.environment.get("RAY_AUTH_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = Request(f"{head.dashboard}/api/version", headers=headers)
     deadline = time.monotonic() + 90
     while True:
         try:
@@ -31,21 +37,25 @@ def wait_until_up(head: HeadNode) -> None:
             time.sleep(0.2)
 
 
+def finished(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+
+
+def submission(head: HeadNode, corpus: str) -> list[str]:
+    command = [*RAY, "job", "submit", "--address", head.dashboard, "--working-dir", str(ROOT), "--"]
+    return [*command, sys.executable, "jobs/transcribe.py", "--input", corpus, "--model", "demo/checkpoint"]
+
+
 def test_a_submitted_checkout_writes_the_table(tmp_path: Path) -> None:
     with head_node(cpus=2) as head:
         wait_until_up(head)
         output = tmp_path / "out"
-        submit = [*RAY, "job", "submit", "--address", head.dashboard, "--working-dir", str(ROOT), "--"]
-        submit += [sys.executable, "jobs/transcribe.py", "--input", "demo/corpus", "--output", str(output)]
-        submit += ["--model", "demo/checkpoint"]
-        job = subprocess.run(
-            submit,
-            cwd=tmp_path,
-            env=head.environment,
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
+        job = finished(
+            [*submission(head, "demo/corpus"), "--output", str(output)], head.environment, tmp_path
         )
         assert job.returncode == 0, job.stdout[-4000:] + job.stderr[-4000:]
         assert "30 (29 annotated)" in job.stdout
@@ -68,3 +78,29 @@ def test_a_submitted_checkout_writes_the_table(tmp_path: Path) -> None:
             assert not (package / left_out).exists(), f"{left_out} was uploaded"
         size = sum(file.stat().st_size for file in package.rglob("*") if file.is_file())
         assert size < 20 << 20
+
+
+def test_a_local_job_leaves_nothing_behind_that_stops_ray_start_and_what_is_sent_there(
+    tmp_path: Path,
+) -> None:
+    """All with Ray's defaults, in a home without a token."""
+    loose = ROOT / "demo/corpus/loose/telephone.wav"
+    local = [sys.executable, str(ROOT / "jobs/transcribe.py"), "--input", str(loose)]
+    local += ["--model", str(ROOT / "demo/checkpoint"), "--output"]
+    with fresh_home() as (home, environment):
+        alone = finished([*local, str(tmp_path / "local")], environment, tmp_path)
+        assert alone.returncode == 0, alone.stderr[-4000:]
+        assert not (home / ".ray").exists()
+        with started(2, home, environment) as head:
+            wait_until_up(head)
+            submit = [*submission(head, "demo/corpus/loose/telephone.wav"), "--output"]
+            address = {**environment, "RAY_ADDRESS": head.address}
+            for command, around in (
+                ([*submit, str(tmp_path / "submitted")], environment),
+                ([*local, str(tmp_path / "joined")], address),
+                ([*local, str(tmp_path / "found")], environment),
+            ):
+                job = finished(command, around, tmp_path)
+                assert job.returncode == 0, job.stdout[-4000:] + job.stderr[-4000:]
+    texts = [pq.read_table(next(tmp_path.glob(f"{name}/*.parquet")))["text"].to_pylist() for name in RUNS]
+    assert texts == [texts[0]] * 4

@@ -5,10 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.export.document import Document, Write, identity
+from pipeline.export.document import Content, Document, Write, identity, register
 from pipeline.export.intervals import Interval, clean, lay_out, length_s, milliseconds, timed
-from pipeline.export.names import field
-from pipeline.export.spec import ExportSpec
+from pipeline.clip_names import field
 from pipeline.export.table import Row, Table
 
 LINE_CHARACTERS = 42
@@ -24,8 +23,8 @@ class _Subtitles(Document):
         self._at_s = 0.0
 
     @classmethod
-    def columns(cls, table: Table, spec: ExportSpec) -> Mapping[str, str]:
-        if spec.reference:
+    def columns(cls, table: Table, content: Content) -> Mapping[str, str]:
+        if content.reference:
             table.require("aligned_words", purpose=f"{cls.extension} of the reference")
             return identity("duration_s") | {"words": "aligned_words", "text": "ref_text"}
         table.require("words", "text", purpose=cls.extension)
@@ -51,10 +50,11 @@ class _Subtitles(Document):
         self._at_s += length
 
 
+@register
 class Srt(_Subtitles):
     """SubRip: numbered cues."""
 
-    extension = "srt"
+    name = extension = "srt"
 
     def __init__(self, write: Write, *, whole_table: bool) -> None:
         super().__init__(write, whole_table=whole_table)
@@ -67,10 +67,11 @@ class Srt(_Subtitles):
             self._write("\n".join([str(self._number), times, *lines(cue.text)]) + "\n\n")
 
 
+@register
 class Vtt(_Subtitles):
     """WebVTT, with a note that names each clip."""
 
-    extension = "vtt"
+    name = extension = "vtt"
 
     def __init__(self, write: Write, *, whole_table: bool) -> None:
         super().__init__(write, whole_table=whole_table)

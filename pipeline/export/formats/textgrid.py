@@ -9,19 +9,21 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from typing import IO
 
-from pipeline.export.document import Document, Write, identity
+from pipeline.export.document import Content, Document, Write, identity, register
 from pipeline.export.intervals import Interval, Timed, lay_out, length_s, milliseconds, seconds, timed
-from pipeline.export.spec import ExportSpec
 from pipeline.export.table import Row, Table
 
 _IN_MEMORY = 1 << 20
 
 
+@register
 class TextGrid(Document):
     """Tiers without gaps over one timeline; the whole table's has a tier that names the clips, too."""
 
+    name = "textgrid"
     extension = "TextGrid"
     one_per_clip = True
+    needs_a_clip = True
 
     def __init__(self, write: Write, *, whole_table: bool) -> None:
         super().__init__(write, whole_table=whole_table)
@@ -31,9 +33,9 @@ class TextGrid(Document):
         self._speakers: dict[str, _Tier] = {}
 
     @classmethod
-    def columns(cls, table: Table, spec: ExportSpec) -> Mapping[str, str]:
-        words = "aligned_words" if spec.reference else "words"
-        if spec.reference:
+    def columns(cls, table: Table, content: Content) -> Mapping[str, str]:
+        words = "aligned_words" if content.reference else "words"
+        if content.reference:
             table.require(words, purpose="textgrid of the reference")
         table.require(words, "segments", purpose="textgrid")
         return identity("duration_s", "segments") | {"words": words}

@@ -22,6 +22,8 @@ print("address", ray.get_runtime_context().gcs_address, int(ray.cluster_resource
 sys.stdin.read()
 """
 
+pytestmark = pytest.mark.usefixtures("own_cluster")
+
 
 def job(*address: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     if environment is None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.export.job import DOCUMENTS, export
+from pipeline.export.formats import FORMATS
+from pipeline.export.job import export
 from pipeline.export.spec import ExportSpec
 from pipeline.schema import output_schema
 from pipeline.tasks.diarize import DIARIZATION_COLUMNS
@@ -59,7 +60,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("format", DOCUMENTS)
+@pytest.mark.parametrize("format", FORMATS)
 def test_example(tmp_path: Path, format: str) -> None:
     schema = output_schema(pa.schema([("speaker", pa.string())]), TRANSCRIPT_COLUMNS | DIARIZATION_COLUMNS)
     # One clip where it would be long.
@@ -82,7 +83,7 @@ def test_example(tmp_path: Path, format: str) -> None:
 
 
 def test_every_format_and_option_is_named() -> None:
-    for format in DOCUMENTS:
+    for format in FORMATS:
         assert f"`{format}`" in DOCUMENT
     for option in set(ExportSpec.model_fields) - {"storage", "output", "table", "format"}:
         assert f"`--{option.replace('_', '-')}`" in DOCUMENT

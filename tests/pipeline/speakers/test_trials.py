@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import JobError
 from pipeline.speakers.embeddings import EmbeddingTable
-from pipeline.speakers.trials import Trials, find_voices, score_lines, score_trials, verification
+from pipeline.speakers.trials import Trials, find_vectors, score_lines, score_trials, verification
 from pipeline.storage import Storage, StorageOptions
 
 STORAGE = Storage(StorageOptions())
@@ -140,7 +140,7 @@ def test_cosines_of_clips_by_any_of_their_names(tmp_path: Path, table: Embedding
         "0 x/a.wav silent\n"
         "0 nobody nowhere\n",
     )
-    voices = find_voices(found.names, table)
+    voices = find_vectors(found.names, table)
     assert voices.missing == {
         "unknown": ["nobody", "nowhere"],
         "ambiguous": ["a"],
@@ -160,4 +160,4 @@ def test_no_trial_is_left(tmp_path: Path, table: EmbeddingTable) -> None:
     found = trials(tmp_path, "1 nobody a\n0 nobody x/a.wav\n")
     message = r"of 2 --trials 0 name clips of the table \(1 names unknown, nobody first; 1 names ambiguous, a"
     with pytest.raises(JobError, match=message):
-        score_trials(found, find_voices(found.names, table))
+        score_trials(found, find_vectors(found.names, table))

@@ -1,0 +1,34 @@
+"""CTM: a line a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.export.document import Content, Document, identity, register
+from pipeline.export.intervals import start_and_duration, timed
+from pipeline.clip_names import field
+from pipeline.export.table import Row, Table
+
+
+@register
+class Ctm(Document):
+    """NIST's Conversation Time Marked: when each word is said."""
+
+    name = extension = "ctm"
+    one_per_clip = False
+
+    @classmethod
+    def columns(cls, table: Table, content: Content) -> Mapping[str, str]:
+        words = "aligned_words" if content.reference else "words"
+        table.require(words, purpose="ctm")
+        return identity() | {"words": words}
+
+    @classmethod
+    def missing(cls, row: Row) -> str | None:
+        return "without words" if row["words"] is None else None
+
+    def add(self, row: Row) -> None:
+        file = field(row["clip_id"])
+        for word in timed(row["words"], "word"):
+            sure = "NA" if word.confidence is None else f"{word.confidence:.3f}"
+            self._write(f"{file} 1 {start_and_duration(word)} {word.text.replace(' ', '_')} {sure}\n")

@@ -1,0 +1,116 @@
+"""What cannot be exported, and where an export must not go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import JobError
+from pipeline.export.job import export
+from pipeline.export.spec import ExportSpec
+from pipeline.schema import LABEL_COLUMNS
+from tests.pipeline.export.tables import ROWS, Run, clip, write
+
+
+def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
+    table = write(tmp_path / "labels", [clip("a#1", 1.0, label="en")], annotations=LABEL_COLUMNS)
+    wanted = {
+        "rttm": "rttm needs the column segments",
+        "ctm": "ctm needs the column words",
+        "srt": "srt needs the column words or text",
+        "textgrid": "textgrid needs the column words or segments",
+    }
+    for format, message in wanted.items():
+        with pytest.raises(JobError, match=message) as caught:
+            export(ExportSpec(table=str(table), format=format, output=str(tmp_path / "out")))
+        assert "ref_text, language, duration, extra, label, label_score, labels, encoder_s" in str(
+            caught.value
+        )
+    for options in ({"format": "ctm", "reference": True}, {"format": "jsonl", "reference": True}):
+        with pytest.raises(JobError, match="the column aligned_words"):
+            export(ExportSpec(table=str(table), output=str(tmp_path / "out"), **options))
+    with pytest.raises(JobError, match="--embeddings needs the column embedding"):
+        export(ExportSpec(table=str(table), output=str(tmp_path / "o"), format="jsonl", embeddings=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels"]
+
+
+def test_no_table(tmp_path: Path, table: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "text.parquet").write_text("no Parquet at all")
+    pq.write_table(pa.table({"x": [1], "y": ["a"]}), tmp_path / "other.parquet")
+    pq.write_table(pa.table({"clip_id": ["a#1"], "words": ["hello"]}), tmp_path / "flat.parquet")
+    write(tmp_path / "empty", [])
+    for given_table, message in [
+        ("absent", "absent does not exist"),
+        ("nothing", "nothing: no Parquet file there"),
+        ("*.nothing", "no Parquet file there"),
+        ("text.parquet", "text.parquet is no readable Parquet file"),
+        ("other.parquet", "it has no column clip_id but x, y"),
+        (
+            "flat.parquet",
+            "the column words must be a list of structs with word, start_s, end_s, and is string",
+        ),
+        ("empty", "the table has no rows"),
+    ]:
+        with pytest.raises(JobError) as caught:
+            export(ExportSpec(table=str(tmp_path / given_table), format="ctm", output=str(tmp_path / "out")))
+        assert message in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_failed_clips(tmp_path: Path) -> None:
+    table = write(tmp_path / "t", [ROWS[1]])
+    done = export(ExportSpec(table=str(table), format="ctm", output=str(tmp_path / "out")))
+    assert (done.clips, dict(done.left_out)) == (0, {"undecodable": 1})
+    assert (tmp_path / "out").read_bytes() == b""
+    with pytest.raises(JobError, match="no clip can be written, and a TextGrid needs one"):
+        export(
+            ExportSpec(
+                table=str(table), format="textgrid", per_clip=False, output=str(tmp_path / "t.TextGrid")
+            )
+        )
+
+
+def test_where_an_export_must_not_go(run: Run, table: Path) -> None:
+    (run.folder / "a file").write_text("precious")
+    for options, message in [
+        ({"output": "table", "format": "srt"}, "is the table itself"),
+        ({"output": "table", "format": "ctm"}, "is the table itself"),
+        ({"output": "table/part-0.parquet", "format": "ctm"}, "is the table itself"),
+        ({"output": "table/_run", "format": "ctm"}, "is a directory: name a file in it"),
+        ({"output": "a file", "format": "srt"}, "is a file, and a directory is needed"),
+    ]:
+        with pytest.raises(JobError, match=message):
+            run(**options)
+    with pytest.raises(JobError, match="is a directory"):
+        export(ExportSpec(table=str(table), format="ctm", output=f"{run.folder}/new/"))
+    assert (run.folder / "a file").read_text() == "precious"
+    (run.folder / "link").symlink_to("a file")
+    for special in (run.folder / "link", "/dev/stdout", "/dev/null"):
+        with pytest.raises(JobError, match="no ordinary file"):
+            export(ExportSpec(table=str(table), format="ctm", output=str(special)))
+    assert pq.read_table(table / "part-0.parquet").num_rows == 3
+
+
+def test_a_file_is_replaced_only_as_a_whole(run: Run, table: Path) -> None:
+    (run.folder / "out").write_text("before")
+    whole = (table / "part-1.parquet").read_bytes()
+    middle = len(whole) // 3
+    (table / "part-1.parquet").write_bytes(whole[:8] + b"\xff" * middle + whole[8 + middle :])
+    with pytest.raises(JobError, match=r"--table .*part-1\.parquet"):
+        run("jsonl")
+    assert (run.folder / "out").read_text() == "before"
+    (table / "part-1.parquet").write_bytes(whole)
+    run("jsonl")
+    assert len((run.folder / "out").read_text().splitlines()) == 5
+    assert sorted(path.name for path in run.folder.iterdir()) == ["out", "table"]
+
+
+def test_an_output_that_cannot_be_written(run: Run) -> None:
+    (run.folder / "a file").write_text("")
+    for format in ("ctm", "srt"):
+        with pytest.raises(JobError, match=r"--output .*a file/out"):
+            run(format, "a file/out")
