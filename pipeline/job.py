@@ -32,7 +32,7 @@ from pipeline.engine.datasink import TableSink
 from pipeline.engine.datasource import AudioShards
 from pipeline.engine.graph import Graph, ModelStage
 from pipeline.engine.tally import tally_files
-from pipeline.features.stage import Featurizer, FeatureOptions
+from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.metrics.base import Metric
 from pipeline.reports.cost import Encoders

@@ -107,7 +107,9 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,), *, may_grow: b
     per_actor = compute.num_gpus_per_actor if compute.num_gpus_per_actor is not None else float(gpus > 0)
     fewest, most = _pool_size(compute.num_actors, gpus, per_actor)
     if may_grow and per_actor * fewest > gpus:
-        logger.warning("the cluster has %g GPUs and %g are asked for: waiting for more", gpus, per_actor * fewest)
+        logger.warning(
+            "the cluster has %g GPUs and %g are asked for: waiting for more", gpus, per_actor * fewest
+        )
         gpus = per_actor * fewest
     if per_actor * fewest > gpus:
         raise JobError(

@@ -53,7 +53,9 @@ class RunCounter:
         except RayError:
             return Counts()
         by_stage = {stage: seconds for (stage, what), seconds in sums.items() if what == "seconds"}
-        total = {what: sum(n for (_, name), n in sums.items() if name == what) for what in ("passes", "frames")}
+        total = {
+            what: sum(n for (_, name), n in sums.items() if name == what) for what in ("passes", "frames")
+        }
         return Counts(by_stage, int(total["passes"]), int(total["frames"]))
 
 

@@ -13,8 +13,8 @@ from ray.data.context import DataContext
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.parts import Finished, Part, bundles, read_parts, split
-from pipeline.storage import Storage
 from pipeline.schema import read_schema
+from pipeline.storage import Storage
 
 
 class AudioShards(Datasource):

@@ -18,11 +18,11 @@ from pipeline.corpus.condition import Where
 from pipeline.corpus.listing import changed_since, discover, drop_listed_files, filter_files
 from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
+from pipeline.schema import reserved_names
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger, Work
 from pipeline.table.retry import failed_clips
-from pipeline.schema import reserved_names
 
 _SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input carries
 
