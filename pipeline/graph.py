@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import Dataset
-from ray.data.checkpoint import IdColumnCheckpointManager
-from ray.data.datasource import FilenameProvider
 
 from pipeline.annotate.checkpoints import Backbone, feature_extractor
 from pipeline.annotate.stage import Annotator
@@ -117,17 +114,3 @@ def window_plan(spec: JobSpec, backbones: Sequence[Backbone]) -> WindowPlan:
 def configs(backbones: Sequence[Backbone]) -> dict[Task, Wav2Vec2BertConfig]:
     """The configuration of each task's checkpoint."""
     return {task: files.config for backbone in backbones for task, files in backbone.checkpoints.items()}
-
-
-class Ledgered(IdColumnCheckpointManager):
-    """Leaves restoring to the ledger, which looks into unfinished shards only; Ray would load every id."""
-
-    def load_checkpoint(self, *_: Any, **__: Any) -> tuple[None, int]:
-        return None, 0
-
-
-class RunFiles(FilenameProvider):
-    """Names files after their run, so that the ledger can tell whose they are."""
-
-    def __init__(self, run_id: str) -> None:
-        super().__init__(dataset_uuid=run_id, file_format="parquet")

@@ -11,21 +11,22 @@ from typing import Any
 
 import ray
 from ray.data import DataContext, Dataset
-from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.annotate.checkpoints import Backbone, read_backbones
 from pipeline.audio.vad import load_detector
 from pipeline.cluster import connect, share_out
 from pipeline.corpus.datasource import AudioShards
 from pipeline.corpus.listing import Format, Shard
-from pipeline.graph import Ledgered, Passes, RunFiles, annotated, configs
+from pipeline.engine.datasink import TableSink
+from pipeline.graph import Passes, annotated, configs
 from pipeline.metrics.der import References
 from pipeline.reports.summary import Tally, as_json, tally_file, tally_files
 from pipeline.spec import AnnotateSpec, DiarizeSpec, JobSpec, Task, TranscriptOptions, options
-from pipeline.storage import Storage, path_of
-from pipeline.table.ledger import Work
+from pipeline.storage import Storage
+from pipeline.table.ledger import Ledger
+from pipeline.table.plans import Work
 from pipeline.table.retry import drop_rows
-from pipeline.table.scan import blaming_output, choose_table, packed_schema, survey
+from pipeline.table.scan import Changes, choose_table, opened, output_errors, packed_schema, scan
 from pipeline.table.schema import output_schema
 from pipeline.tasks.build import columns_of
 from pipeline.tasks.decoding.files import DecodingFiles, read_decoding_files
@@ -51,18 +52,36 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     digests = {task: files.digest for held in backbones for task, files in held.checkpoints.items()}
     decoding = _decoding_files(spec, backbones, storage)
     identity = {"models": digests, **spec.output_settings(), **decoding.digests()}
-    ledger, elder = choose_table(spec, storage)
-    if elder is not None:
+    ledger, base_table = choose_table(spec, storage)
+    if base_table is not None:
         say(
-            f"{elder.output} holds {', '.join(elder.tasks())}: these annotations go to {ledger.output}, "
-            "to be joined by clip_id"
+            f"{base_table.output} holds {', '.join(base_table.tasks())}: these annotations go to "
+            f"{ledger.output}, to be joined by clip_id"
         )
-    output = ledger.output
-    found = survey(spec, ledger, identity, elder)
-    work, carried = found.work, found.carried
-    for line in found.for_the_log():
-        say(line)
-    for run_id in work.unclosed:
+    with opened(spec, ledger):
+        changes = scan(spec, ledger, identity, base_table)
+        for line in changes.log_lines():
+            say(line)
+        return _annotate(
+            spec, storage, ledger, changes, identity, backbones, decoding, references, started, say
+        )
+
+
+def _annotate(
+    spec: JobSpec,
+    storage: Storage,
+    ledger: Ledger,
+    changes: Changes,
+    identity: dict[str, Any],
+    backbones: list[Backbone],
+    decoding: DecodingFiles,
+    references: References | None,
+    started: float,
+    say: Say,
+) -> dict[str, Any]:
+    work, carried, output = changes.work, changes.passthrough, ledger.output
+    digests = identity["models"]
+    for run_id in work.interrupted:
         tally = Tally()
         for uri in ledger.data_files_of(run_id):
             tally.add(tally_file(uri, storage, references))
@@ -76,8 +95,8 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     connect(spec.ray_address)
     itemsize = 4 if spec.dtype == "float32" else 2
     shares = share_out(spec, [held.parameters * itemsize for held in backbones])
-    with blaming_output(spec, storage):
-        ledger.declare({**identity, "carried": packed_schema(carried)})
+    with output_errors(spec):
+        ledger.declare({**identity, "passthrough": packed_schema(carried)})
         ledger.begin(work)
         drop_rows(ledger, work.failed)
     models = {
@@ -93,26 +112,12 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
     }
     context = DataContext.get_current()
     context.target_max_block_size = _BLOCK_BYTES
-    # Ray commits each file in two phases; which rows are done, the ledger knows (see `graph.Ledgered`).
-    context.checkpoint_config = CheckpointConfig(
-        id_column="clip_id",
-        checkpoint_path=path_of(ledger.commit_uri(work.run_id)),
-        override_filesystem=storage.arrow_filesystem(output),
-        delete_checkpoint_on_success=False,
-        checkpoint_manager_cls=Ledgered,
-    )
-    source = AudioShards(work, storage, carried, census=ledger.census_uri(work.run_id))
+    source = AudioShards(work, storage, carried, finished=ledger.shard_counter(work.run_id))
     passes: Any = ray.remote(num_cpus=0)(Passes).remote()
     dataset = annotated(source, spec, shares, backbones, decoding, carried, storage, metadata, passes)
-    dataset.write_parquet(
-        path_of(output),
-        filesystem=storage.arrow_filesystem(output),
-        filename_provider=RunFiles(work.run_id),
-        min_rows_per_file=spec.rows_per_file or _rows_per_file(work.shards),
-        ray_remote_args={"num_cpus": shares.task_cpus},
-        compression="zstd",
-        schema=output_schema(carried, columns_of(spec, configs(backbones))).with_metadata(metadata),
-    )
+    schema = output_schema(carried, columns_of(spec, configs(backbones))).with_metadata(metadata)
+    sink = TableSink(ledger.writer(work.run_id, schema), spec.rows_per_file or _rows_per_file(work.shards))
+    dataset.write_datasink(sink, ray_remote_args={"num_cpus": shares.task_cpus})
     tally = tally_files(ledger.data_files_of(work.run_id), storage, references)
     wall = time.monotonic() - started
     facts = _facts(spec, work, started, output, rtfx=tally.seconds / wall if not work.clips_done else None)
@@ -125,7 +130,7 @@ def run(spec: JobSpec, *, say: Say = print) -> dict[str, Any]:
         "backbones": [[task.value for task in held.checkpoints] for held in backbones],
     }
     summary = as_json(tally, facts)
-    ledger.finish(work.run_id, summary, to_the_end=spec.limit is None)
+    ledger.finish(work.run_id, summary, to_the_end=spec.limit is None, written=sink.written)
     return summary
 
 

@@ -66,12 +66,17 @@ class StorageOptions(BaseModel):
 class StorageError(OSError):
     """What storage says, in a person's words and without credentials; `missing` where nothing is there."""
 
-    def __init__(self, message: str, missing: bool = False) -> None:
+    def __init__(self, message: str, *, missing: bool = False) -> None:
         super().__init__(message)
         self.missing = missing
 
-    def __reduce__(self) -> tuple[type[StorageError], tuple[str, bool]]:
-        return type(self), (str(self), self.missing)
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file as a listing tells of it."""
+
+    uri: str
+    size: int
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class Storage:
             raise
         except Exception as problem:
             missing = isinstance(problem, FileNotFoundError)
-            raise StorageError(self.explain(uri, problem), missing) from problem
+            raise StorageError(self.explain(uri, problem), missing=missing) from problem
 
     def read_bytes(self, uri: str) -> bytes:
         with self._telling(uri):
@@ -182,15 +187,27 @@ class Storage:
         with self._telling(uri):
             return bool(self.filesystem(uri).exists(path_of(uri)))
 
+    def info(self, uri: str) -> FileInfo:
+        with self._telling(uri):
+            return FileInfo(uri, int(self.filesystem(uri).size(path_of(uri)) or 0))
+
+    def is_glob(self, uri: str) -> bool:
+        """Whether it has wildcards and is not itself the name of something."""
+        return any(sign in path_of(uri) for sign in "*?[") and not self.exists(uri)
+
     def is_dir(self, uri: str) -> bool:
         with self._telling(uri):
             return bool(self.filesystem(uri).isdir(path_of(uri)))
 
-    def glob(self, uri: str) -> list[str]:
-        """URIs of the files that match, sorted."""
+    def glob(self, uri: str) -> list[FileInfo]:
+        """The files that match, by name."""
         with self._telling(uri):
-            matches = self.filesystem(uri).glob(path_of(uri), detail=True).items()
-            return sorted(uri_of(uri, path) for path, info in matches if info["type"] == "file")
+            matches = sorted(self.filesystem(uri).glob(path_of(uri), detail=True).items())
+            return [
+                FileInfo(uri_of(uri, path), int(info["size"] or 0))
+                for path, info in matches
+                if info["type"] == "file"
+            ]
 
     def list_files(self, uri: str, *, recursive: bool = False) -> list[str]:
         """URIs of the files in a directory, sorted; empty when there is none."""
@@ -246,6 +263,11 @@ class Storage:
             # Several processes write the same places: a cached listing would be a lie.
             "use_listings_cache": False,
         }
+
+
+def is_remote(uri: str) -> bool:
+    """Whether it names a place of a protocol, not a local path."""
+    return "://" in uri
 
 
 def path_of(uri: str) -> str:

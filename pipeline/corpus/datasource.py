@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,13 +23,14 @@ from pipeline.corpus.readers.parquet import open_parquet, read_parquet
 from pipeline.corpus.readers.tar import read_tar
 from pipeline.errors import ClipError, Code, JobError, Stage
 from pipeline.storage import Storage
-from pipeline.table.ledger import Work, write_census
+from pipeline.table.plans import PartOfShard, Work
 from pipeline.table.schema import read_schema
 
 # Rows that only name their audio are cheap to read and dear to decode: small parts spread them over actors.
 _FILES_IN_A_TASK = 64
 _LINES_IN_A_TASK = 256
 _BYTES_IN_A_TASK = 512 << 20
+Finished = Callable[[PartOfShard, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ class AudioShards(Datasource):
     Of the work's shards come the clips that meet its condition and have no row yet.
     """
 
-    def __init__(self, work: Work, storage: Storage, carried: pa.Schema, *, census: str) -> None:
+    def __init__(self, work: Work, storage: Storage, carried: pa.Schema, *, finished: Finished) -> None:
         super().__init__()
         self._parts = [part for shard in work.shards for part in split(shard, storage)]
         self._size = sum(shard.size for shard in work.shards)
-        self._work, self._storage, self._carried, self._census = work, storage, carried, census
+        self._work, self._storage, self._carried, self._finished = work, storage, carried, finished
 
     def get_name(self) -> str:
         return "AudioShards"
@@ -101,8 +102,7 @@ class AudioShards(Datasource):
             self._carried,
             where=self._work.where,
             done={uri: ids for uri, ids in self._work.done.items() if uri in uris},
-            own={uri: rows for uri, rows in self._work.own.items() if uri in uris},
-            census=self._census,
+            finished=self._finished,
         )
         size = sum(part.shard.size // part.of_parts for part in parts)
         return ReadTask(
@@ -125,27 +125,24 @@ def _read(
     *,
     where: str | None,
     done: Mapping[str, pa.Array],
-    own: Mapping[str, int],
-    census: str,
+    finished: Finished,
 ) -> Iterator[pa.Table]:
     condition = Where(where, carried) if where else None
     for part in parts:
         clips = matched = 0
-        finished = done.get(part.shard.uri)
+        known = done.get(part.shard.uri)
         for table in part.read(storage, carried):
             table = _with_own_id(table, part)
             if condition is not None:
                 table = condition.filter(table)
             clips += table.num_rows
-            if finished is not None:
-                fresh = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=finished)))
+            if known is not None:
+                fresh = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=known)))
                 matched += table.num_rows - fresh.num_rows
                 table = fresh
             if table.num_rows:
                 yield table
-        if part.shard.format is not Format.AUDIO:
-            before = own.get(part.shard.uri, 0)
-            write_census(storage, census, part.shard, part.number, part.of_parts, clips, matched, before)
+        finished(part, clips, matched)
 
 
 def _with_own_id(table: pa.Table, part: Part) -> pa.Table:

@@ -23,8 +23,9 @@ from pipeline.errors import JobError
 from pipeline.reports.cost import earlier_speed, estimated_speed
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage, join
-from pipeline.table.ledger import Ledger, Work
-from pipeline.table.scan import choose_table, survey
+from pipeline.table.ledger import Ledger
+from pipeline.table.plans import Work
+from pipeline.table.scan import choose_table, scan
 from w2vbert.config import CONFIG_NAME, Wav2Vec2BertConfig
 
 _LISTED = 20
@@ -71,12 +72,12 @@ def look_ahead(spec: JobSpec) -> dict[str, Any]:
         JobError: what would stop the job itself before any work, but for the models' weights.
     """
     storage = Storage(spec.storage.with_environment())
-    ledger, elder = choose_table(spec, storage)
+    ledger, base_table = choose_table(spec, storage)
     configs = [_config(model, storage) for model in dict.fromkeys(spec.models.values())]
-    found = survey(spec, ledger, spec.output_settings(), elder, dry=True)
+    found = scan(spec, ledger, spec.output_settings(), base_table, dry=True)
     return {
         "output": ledger.output,
-        "said": list(found.for_the_log()),
+        "said": list(found.log_lines()),
         "where": spec.where,
         "limit": spec.limit,
         **plan(spec, found.work, ledger, configs),

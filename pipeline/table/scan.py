@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,29 +21,30 @@ from pipeline.corpus.readers.parquet import parquet_columns
 from pipeline.corpus.readers.tar import tar_samples
 from pipeline.errors import JobError
 from pipeline.spec import JobSpec
-from pipeline.storage import Storage
-from pipeline.table.ledger import Ledger, Work
+from pipeline.storage import Storage, StorageError
+from pipeline.table.ledger import Ledger
+from pipeline.table.plans import Work
 from pipeline.table.retry import failed_clips
 from pipeline.table.schema import column_name
 
-_SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input carries
+_SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input brings along
 
 
 @dataclass(frozen=True)
-class Survey:
-    """The shards in question, what is left to do of them, and the columns that the input carries.
+class Changes:
+    """The shards in question, what is left to do of them, and the input's own columns.
 
     `older` shards are left aside for `--since`, `unasked` loose files for `--where`.
     """
 
     shards: list[Shard]
     work: Work
-    carried: pa.Schema
+    passthrough: pa.Schema
     since: datetime | None = None
     older: int = 0
     unasked: int = 0
 
-    def for_the_log(self) -> Iterator[str]:
+    def log_lines(self) -> Iterator[str]:
         work = self.work
         again = f" ({work.clips_done} of their clips are done already)" if work.clips_done else ""
         yield (
@@ -67,7 +68,7 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     """
     output = storage.normalise(spec.output).rstrip("/")
     ledger = Ledger(output, storage)
-    with blaming_output(spec, storage):
+    with output_errors(spec):
         held = ledger.tasks()
     tasks = [str(task) for task in spec.models]
     if not held or set(held) & set(tasks):
@@ -75,23 +76,39 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     return Ledger(f"{output}-{'-'.join(tasks)}", storage), ledger
 
 
-def survey(
+@contextmanager
+def opened(spec: JobSpec, ledger: Ledger) -> Iterator[None]:
+    """Holds the lock of the table, and ends what a killed job left half-done in it.
+
+    Raises:
+        JobError: another job holds it, or storage lets nobody write there.
+    """
+    with ExitStack() as stack:
+        with output_errors(spec):
+            stack.enter_context(ledger.locked())
+            ledger.open()
+        yield
+
+
+def scan(
     spec: JobSpec,
     ledger: Ledger,
     identity: Mapping[str, Any],
-    elder: Ledger | None = None,
+    base_table: Ledger | None = None,
     *,
     dry: bool = False,
-) -> Survey:
+) -> Changes:
     """Compares the input with the output, after `--overwrite` deleted what it held.
+
+    Without `dry` the table must be opened (see `opened`).
 
     Args:
         identity: the settings and models that all runs of the output share.
-        elder: the table that this one stands beside.
+        base_table: the one that this one stands beside.
         dry: only look; with `--overwrite`, as if the output held nothing.
 
     Raises:
-        JobError: no input, an output of other settings or models, a condition that does not hold water.
+        JobError: no input, an output of other settings or models, an invalid --where expression.
     """
     if spec.retry_errors and spec.limit is not None:
         raise JobError(
@@ -99,48 +116,45 @@ def survey(
             "later run. Narrow --retry-errors with --where or --since."
         )
     storage, fresh = ledger.storage, spec.overwrite
-    with blaming_output(spec, storage):
+    with output_errors(spec):
         known = {} if fresh else ledger.known_names()
         held = None if fresh else ledger.table()
-        if elder is not None:
-            known = {**elder.known_names(), **known}  # the same clips have the same ids
-    outputs = [ledger.output, *([elder.output] if elder else [])]
+        if base_table is not None:
+            known = {**base_table.known_names(), **known}  # the same clips have the same ids
+    outputs = [ledger.output, *([base_table.output] if base_table else [])]
     # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
     found = without_listed(discover(spec.input, storage, outputs=outputs, known_names=known), storage)
-    carried = _carried(held, found, storage)
-    where = Where(spec.where, carried) if spec.where else None
+    passthrough = _passthrough(held, found, storage)
+    where = Where(spec.where, passthrough) if spec.where else None
     recent = changed_since(found, spec.since)
-    shards = without_unasked(recent, where, carried) if where else recent
+    shards = without_unasked(recent, where, passthrough) if where else recent
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
-    with blaming_output(spec, storage):
+    with output_errors(spec):
         if fresh:
             if not dry:
                 ledger.clear()
             work = Work(run_id, False, shards, {}, 0, where=spec.where)
         else:
             ledger.require(identity, spec.models)
-            if not dry:
-                ledger.sweep()
             failed = failed_clips(ledger, shards, where) if spec.retry_errors else {}
             work = ledger.plan(shards, run_id, where=spec.where, failed=failed)
-    return Survey(shards, work, carried, spec.since, len(found) - len(recent), len(recent) - len(shards))
+    return Changes(shards, work, passthrough, spec.since, len(found) - len(recent), len(recent) - len(shards))
 
 
 @contextmanager
-def blaming_output(spec: JobSpec, storage: Storage) -> Iterator[None]:
+def output_errors(spec: JobSpec) -> Iterator[None]:
     """Turns what storage says about the output (no such bucket, no right to write) into a JobError."""
     try:
         yield
-    except JobError:
-        raise
-    except Exception as problem:  # every protocol has exceptions of its own
-        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
+    except StorageError as problem:
+        raise JobError(f"--output {problem}.") from problem
 
 
-def _carried(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> pa.Schema:
+def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> pa.Schema:
     """The input's own columns: fixed by the first run of an output, so that all its files agree."""
-    if held is not None and "carried" in held:
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(held["carried"])))
+    packed = (held or {}).get("passthrough", (held or {}).get("carried"))  # its name in earlier versions
+    if packed is not None:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(packed)))
     schemas = []
     for kind, look in (
         (Format.PARQUET, lambda shard: _renamed(parquet_columns(shard, storage))),

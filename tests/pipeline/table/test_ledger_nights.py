@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.corpus.listing import Format, Shard
-from pipeline.table.ledger import Work
+from pipeline.table.plans import Work
 from tests.pipeline.table import outputs
 from tests.pipeline.table.outputs import UNDECODABLE, UNREADABLE, A, B, Output
 
@@ -91,7 +91,7 @@ def job(table: Output, corpus: Corpus, work: Work, night: Night, limit: int | No
             table.write(work.run_id, [(shard, key)], errors=errors, languages=languages, part=part)
             yield
         if shard.format is not Format.AUDIO:
-            table.census(work.run_id, shard, clips, matched=matched, done=work.own.get(shard.uri, 0))
+            table.count(work.run_id, shard, clips, matched=matched)
             yield
     table.ledger.finish(work.run_id, {}, to_the_end=limit is None)
 
@@ -105,7 +105,7 @@ def run(table: Output, corpus: Corpus, night: Night, number: int) -> bool:
     shards = [corpus.now(shard) for shard in asked]
     run_id = f"run{number:02}"
     work = table.plan(*shards, run_id=run_id, where=where, retry=night.retry)
-    for closed in work.unclosed:
+    for closed in work.interrupted:
         table.ledger.finish(closed, {}, to_the_end=False)
     if not work.shards:
         return True
@@ -129,10 +129,13 @@ def test_every_clip_exactly_once_whatever_happens(sequence: list[Night]) -> None
             if night.grows:
                 corpus.grow(night.grows)
             run(table, corpus, night, number)
-            table.ledger.sweep()
+            table.ledger.open()
             table.rows()  # no clip twice, at any time
+            files = {str(path) for path in table.folder.glob("*.parquet")}
+            assert files == set(table.ledger.data_files())
         last = Night((A, B, LOOSE), None, False, None, None, None, (0,) * 7)
         assert run(table, corpus, last, len(sequence))
         everything = {identity for shard in last.shards for identity in corpus.ids(shard, None)}
         assert table.rows().keys() == everything
         assert table.plan(*map(corpus.now, last.shards)).shards == []
+        table.release()
