@@ -37,8 +37,8 @@ def table_files(uri: str, storage: Storage) -> list[str]:
     Raises:
         StorageError: nothing is there (`missing`), or storage does not answer.
     """
-    if any(sign in uri for sign in "*?[") and not storage.exists(uri):
-        return [file for file in storage.glob(uri) if _is_data(file)]
+    if storage.is_glob(uri):
+        return [file.uri for file in storage.glob(uri) if _is_data(file.uri)]
     if not storage.is_dir(uri):
         if not storage.exists(uri):
             raise StorageError(storage.explain(uri, FileNotFoundError(uri)), missing=True)
@@ -93,7 +93,7 @@ def open_parquet(uri: str, storage: Storage) -> Iterator[pq.ParquetFile]:
         raise
     except (OSError, pa.ArrowException) as problem:
         missing = isinstance(problem, FileNotFoundError)
-        raise StorageError(storage.explain(uri, problem), missing) from problem
+        raise StorageError(storage.explain(uri, problem), missing=missing) from problem
 
 
 def _is_data(uri: str) -> bool:

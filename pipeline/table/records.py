@@ -66,9 +66,9 @@ class Records:
         uris = self.storage.list_files(self.home, recursive=True)
         merged = [uri for uri in uris if uri.endswith(".jsonl")]
         single = [uri for uri in uris if uri.endswith(".json")]
-        lines = [line for text in self._read(merged) for line in text.splitlines()]
+        lines = [line for text in read_texts(merged, self.storage) for line in text.splitlines()]
         found = {(record.run_id, record.file): record for record in map(FileRecord.from_json, lines)}
-        for record in map(FileRecord.from_json, self._read(single)):
+        for record in map(FileRecord.from_json, read_texts(single, self.storage)):
             found[record.run_id, record.file] = record
         return sorted(found.values(), key=lambda record: record.file)
 
@@ -95,15 +95,19 @@ class Records:
             self.storage.remove(join(self.output, record.file))
             self.storage.remove(self._uri(record.run_id, record.file))
 
-    def sweep(self) -> None:
-        """Removes the files that were never committed: those that a pending record names, looked at again."""
+    def sweep(self, run_id: str | None = None) -> None:
+        """Removes the files that were never committed: those that a pending record names, looked at again.
+
+        Args:
+            run_id: only those of one run.
+        """
         for record in self.all():
-            if not record.committed:
+            if not record.committed and run_id in (None, record.run_id):
                 self._remove_pending(record.run_id, record.file)
 
     def merge(self, run_id: str) -> None:
         """Puts what is committed of a run that is over into one file; pending ones are swept before."""
-        single = self._read(self.storage.list_files(join(self.home, run_id)))
+        single = read_texts(self.storage.list_files(join(self.home, run_id)), self.storage)
         own = [record for record in map(FileRecord.from_json, single) if record.committed]
         if not own:
             return
@@ -147,10 +151,6 @@ class Records:
             if problem.missing:
                 return None
             raise
-
-    def _read(self, uris: Sequence[str]) -> list[str]:
-        with ThreadPoolExecutor(_THREADS) as threads:
-            return [data.decode() for data in threads.map(self.storage.read_bytes, uris)]
 
     def _merged_uri(self, run_id: str) -> str:
         return join(self.home, f"{run_id}.jsonl")
@@ -201,6 +201,14 @@ class TableWriter:
             raise
         records.put(record)
         return record
+
+
+def read_texts(uris: Sequence[str], storage: Storage) -> list[str]:
+    """Small files, side by side."""
+    if len(uris) < 2:
+        return [storage.read_bytes(uri).decode() for uri in uris]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return [data.decode() for data in threads.map(storage.read_bytes, uris)]
 
 
 def write_file(
