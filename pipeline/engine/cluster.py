@@ -113,8 +113,8 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,), *, may_grow: b
         gpus = per_actor * fewest
     if per_actor * fewest > gpus:
         raise JobError(
-            f"num_actors × num_gpus_per_actor asks for {per_actor * fewest:g} GPUs, the cluster has {gpus:g}; "
-            "lower --num-actors or --num-gpus-per-actor (0 runs on CPUs)."
+            f"num_actors × num_gpus_per_actor asks for {per_actor * fewest:g} GPUs, the cluster has "
+            f"{gpus:g}; lower --num-actors or --num-gpus-per-actor (0 runs on CPUs)."
         )
     pools = 1
     if len(weights) > 1 and sum(weights) > _room_for_weights(per_actor, fewest):
