@@ -43,14 +43,14 @@ def available() -> bool:
 
 
 class CudaBeamDecoder:
-    """Finds the likeliest readings of a clip's logits, as `BeamDecoder` without a lexicon does on CPUs.
+    """Finds the likeliest texts of a clip's logits, as `BeamDecoder` without a lexicon does on CPUs.
 
-    The search sums over the paths of a reading and returns it without frames. Words, frames, confidences and
-    scores are then those of the reading's best path, found by alignment: what `BeamDecoder` gives.
+    The search sums over the paths of a text and returns it without frames. Words, frames, confidences and
+    scores are then those of its best path, found by alignment: what `BeamDecoder` gives.
 
     Args:
         tokenizer: its `pad_token` is the blank.
-        nbest: how many readings to return.
+        nbest: number of hypotheses to return.
         beam_size: hypotheses kept after each frame; no more than 128, nor than there are tokens.
 
     Raises:
@@ -66,7 +66,7 @@ class CudaBeamDecoder:
         self._beam_size = beam_size
 
     def __call__(self, logits: Tensor) -> list[Hypothesis]:
-        """The best readings of one clip, best first, `nbest` at most, each of another text.
+        """The best hypotheses of one clip, best first, `nbest` at most, each of another text.
 
         Args:
             logits: (frames, vocab) on the GPU, logits or log probabilities.
@@ -124,7 +124,7 @@ def _align(
         ids = [order[int(index)] for index in hypothesis.tokens]
         try:
             alignment = align(log_probs, ids, blank)
-        except AlignmentError:  # what fills a beam wider than there are readings
+        except AlignmentError:  # what fills a beam wider than there are texts
             continue
         score = float(alignment.log_posteriors.sum(dtype=np.float64))
         yield TokenPath(alignment.path, np.exp(alignment.log_posteriors), score)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2vbert import Wav2Vec2CTCTokenizer
-from w2vbert.decoding.beam import BeamDecoder
+from w2vbert.decoding.beam import BeamDecoder, BeamOptions
 from w2vbert.decoding.greedy import decode_greedy
 from w2vbert.decoding.segments import MAX_FRAMES, TokenPath, pieces, search_in_pieces
 
@@ -108,10 +108,9 @@ def test_three_hours_by_repetition(
     assert len(logits) == 540_000
     decoder = BeamDecoder(
         tokenizer,
+        BeamOptions(beam_size=8, nbest=2),
         lexicon=lexicon,
         language_model=tmp_path / "lm.arpa" if lexicon else None,
-        beam_size=8,
-        nbest=2,
     )
     best = decoder(logits)[0]
     assert best.transcript.text == " ".join(["ab c"] * times)
@@ -128,7 +127,7 @@ def test_pieces_change_nothing_where_words_are_clear(tokenizer: Wav2Vec2CTCToken
         ids += [each for letter in letters for each in (letter, BLANK)]
         ids += [DELIMITER] + [BLANK] * int(torch.randint(0, 30, (1,), generator=generator))
     logits = saying(ids)
-    (found,) = BeamDecoder(tokenizer, beam_size=5)(logits)
+    (found,) = BeamDecoder(tokenizer, BeamOptions(beam_size=5))(logits)
     greedy = decode_greedy(logits, tokenizer)
     assert found.transcript.text == greedy.text
     assert [w.start_frame for w in found.transcript.words] == [w.start_frame for w in greedy.words]
