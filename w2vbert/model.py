@@ -232,7 +232,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
         """An encoding as `forward` returns it: padded batches, zero in padding.
 
         Args:
-            length: frames per row of the features; rows of `last_hidden_state` are as long as the adapter makes them.
+            length: frames per row of the features; in `last_hidden_state` the adapter makes fewer of them.
         """
         states, attentions = encoding.hidden_states, encoding.attentions
         return Wav2Vec2BertBaseModelOutput(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from w2vbert.decoding.greedy import Transcript, read_path
-from w2vbert.decoding.segments import TokenPath, search_in_pieces
+from w2vbert.decoding.segments import TokenPath, search_in_segments
 
 if TYPE_CHECKING:
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
@@ -160,9 +160,9 @@ class BeamDecoder:
 
         Args:
             logits: (frames, vocab), logits or log probabilities; those of a long recording are searched in
-                pieces (see `w2vbert.decoding.segments`).
+                segments (see `w2vbert.decoding.segments`).
         """
-        paths = search_in_pieces(self._paths, logits.detach(), self.tokenizer, nbest=self.options.nbest)
+        paths = search_in_segments(self._paths, logits.detach(), self.tokenizer, nbest=self.options.nbest)
         return [as_hypothesis(path, self.tokenizer) for path in paths]
 
     def _paths(self, logits: Tensor) -> Iterator[TokenPath]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from w2vbert.decoding.alignment import AlignmentError, align
 from w2vbert.decoding.beam import Hypothesis, as_hypothesis
-from w2vbert.decoding.segments import MAX_FRAMES, TokenPath, search_in_pieces
+from w2vbert.decoding.segments import MAX_FRAMES, TokenPath, search_in_segments
 
 if TYPE_CHECKING:
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
@@ -73,7 +73,7 @@ class CudaBeamDecoder:
         """
         beam = min(self._beam_size, _MAX_BEAM, logits.shape[-1])
         longest = max(1, min(MAX_FRAMES, _MAX_TABLE // (beam * logits.shape[-1])))
-        paths = search_in_pieces(
+        paths = search_in_segments(
             self._paths, logits.detach(), self.tokenizer, nbest=self.nbest, longest=longest
         )
         return [as_hypothesis(path, self.tokenizer) for path in paths]

@@ -41,8 +41,8 @@ def span_mask(
             CPU generator's seed gives the same masks wherever the model runs.
 
     Returns:
-        bool ``(batch, max_length)`` on the generator's device (the CPU without one), True where masked; always
-        False beyond a row's length.
+        bool ``(batch, max_length)`` on the generator's device (the CPU without one), True where masked;
+        always False beyond a row's length.
 
     Raises:
         ValueError: ``mask_prob``, ``mask_length``, ``min_masks`` or ``max_length`` is out of range.
