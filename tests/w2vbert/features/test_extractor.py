@@ -315,7 +315,7 @@ def test_another_extractor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "frame_s"), [({}, 0.02), ({"stride": 1}, 0.01), ({"sampling_rate": 8000, "stride": 3}, 0.03)]
+    ("options", "frame_s"), [({}, 0.02), ({"stride": 1}, 0.01), ({"sampling_rate": 8000, "stride": 3}, 0.06)]
 )
 def test_seconds_from_one_frame_to_the_next(options: dict[str, int], frame_s: float) -> None:
     extractor = SeamlessM4TFeatureExtractor(**options)
