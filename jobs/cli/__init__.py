@@ -38,21 +38,21 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
     try:
         spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
         # After the flags are read: --help and mistakes should not wait for torch.
+        from pipeline.job import plan, run
+        from pipeline.reports.plan import format_plan
+        from pipeline.reports.summary import format_summary
+
         if spec.table.plan:
-            from pipeline.reports import plan
-
-            print(plan.for_the_eye(plan.look_ahead(spec)))
+            print(format_plan(plan(spec)))
             return 0
-        from pipeline.job import run
-        from pipeline.reports.summary import for_the_eye
-
         summary = run(spec)
     except JobError as problem:
         return _fail(program, problem)
-    print(for_the_eye(summary))
-    if summary["error_rate"] > spec.table.max_error_rate:
+    print(format_summary(summary))
+    error_rate = summary.tally.error_rate
+    if error_rate > spec.table.max_error_rate:
         print(
-            f"{program}: {summary['error_rate']:.1%} of the clips are error rows, "
+            f"{program}: {error_rate:.1%} of the clips are error rows, "
             f"more than --max-error-rate {spec.table.max_error_rate:g}",
             file=sys.stderr,
         )
