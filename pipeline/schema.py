@@ -88,8 +88,3 @@ def annotations_of(schema: pa.Schema) -> frozenset[str]:
 def reserved_names() -> frozenset[str]:
     """Every name that an output may give a column, those of all registered tasks among them."""
     return _OWN.union(*(task.column_names for task in TASKS.values()))
-
-
-def column_name(name: str) -> str:
-    """The output's name of an input column: `text` is the transcript, so the input's is `ref_text`."""
-    return f"ref_{name}" if name in reserved_names() else name

@@ -38,22 +38,21 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
     try:
         spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
         # After the flags are read: --help and mistakes should not wait for torch.
-        if spec.table.plan:
-            from pipeline.job import plan
-            from pipeline.reports.plan import format_plan
-
-            print(format_plan(plan(spec)))
-            return 0
-        from pipeline.job import run
+        from pipeline.job import plan, run
+        from pipeline.reports.plan import format_plan
         from pipeline.reports.summary import format_summary
 
+        if spec.table.plan:
+            print(format_plan(plan(spec)))
+            return 0
         summary = run(spec)
     except JobError as problem:
         return _fail(program, problem)
     print(format_summary(summary))
-    if summary.tally.error_rate > spec.table.max_error_rate:
+    error_rate = summary.tally.error_rate
+    if error_rate > spec.table.max_error_rate:
         print(
-            f"{program}: {summary.tally.error_rate:.1%} of the clips are error rows, "
+            f"{program}: {error_rate:.1%} of the clips are error rows, "
             f"more than --max-error-rate {spec.table.max_error_rate:g}",
             file=sys.stderr,
         )

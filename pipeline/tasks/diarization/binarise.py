@@ -29,7 +29,7 @@ def binarise(probabilities: Probabilities, options: DiarizationOptions, frame_s:
         (frames, speakers).
     """
     begins, ends = probabilities > options.onset, probabilities <= options.offset
-    # The last frame that decided: between the thresholds what was said before goes on.
+    # The last frame that decided: between the thresholds the state before goes on.
     frames = np.arange(len(probabilities))[:, None]
     decided = np.maximum.accumulate(np.where(begins | ends, frames, 0), axis=0)
     active: Activity = np.take_along_axis(begins, decided, axis=0)

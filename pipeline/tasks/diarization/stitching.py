@@ -43,7 +43,7 @@ class SpeakerStitcher:
         self._settled: list[tuple[int, Probabilities]] = []
         self._start = self._seam = 0  # of the last window: its first frame, and the first that counts
         self._last: Probabilities = np.zeros((0, speakers), np.float32)
-        self._voices: npt.NDArray[np.float64] | None = None  # (speakers, width): sums of unit x-vectors
+        self._sums: npt.NDArray[np.float64] | None = None  # (speakers, width) of unit x-vectors
 
     def add(
         self,
@@ -59,10 +59,10 @@ class SpeakerStitcher:
             embeddings: (speakers, width), the x-vector of each slot; None or NaN for one that does not speak.
         """
         before = self._last[start - self._start :][: len(probabilities)]
-        voices = None if embeddings is None else _unit_vectors(embeddings)
-        slots = self._slots(before, probabilities[: len(before)], voices)
-        if voices is not None:
-            self._voices = voices[slots] + (0 if self._voices is None else self._voices)
+        vectors = None if embeddings is None else _unit_vectors(embeddings)
+        slots = self._slots(before, probabilities[: len(before)], vectors)
+        if vectors is not None:
+            self._sums = vectors[slots] + (0 if self._sums is None else self._sums)
         self._settle(start + len(before) // 2)
         self._start, self._last = start, np.asarray(probabilities[:, slots], np.float32)
 
@@ -81,7 +81,7 @@ class SpeakerStitcher:
         self._seam = seam
 
     def _slots(
-        self, before: Probabilities, now: Probabilities, voices: npt.NDArray[np.float64] | None
+        self, before: Probabilities, now: Probabilities, vectors: npt.NDArray[np.float64] | None
     ) -> npt.NDArray[np.intp]:
         """(speakers,): the window's slot of each speaker of the recording.
 
@@ -94,8 +94,8 @@ class SpeakerStitcher:
         counted = speaks | (frames == 0)
         disagreement = np.sum(apart, axis=0, where=counted, dtype=np.float64) / np.maximum(counted.sum(0), 1)
         cost = disagreement
-        if voices is not None and self._voices is not None:
-            cosine = _unit_vectors(self._voices) @ voices.T
+        if vectors is not None and self._sums is not None:
+            cosine = _unit_vectors(self._sums) @ vectors.T
             weight = np.minimum(frames / self._enough, 1)
             cost = weight * disagreement + (1 - weight) * (1 - cosine) / 2
         moved = np.subtract.outer(np.arange(self._speakers), np.arange(self._speakers))
