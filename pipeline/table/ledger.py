@@ -94,7 +94,6 @@ class Ledger:
         if held is not None and "format" not in held:
             self.records.adopt(self._files_of_earlier_version())
             self._write_json(_TABLE, {**held, "format": FORMAT})
-        if held is not None:
             for folder in ("commit", "census"):
                 self.storage.remove(join(self.home, folder), recursive=True)
         self.records.sweep()

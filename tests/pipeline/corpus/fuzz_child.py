@@ -19,7 +19,7 @@ from pipeline.features.windows import WindowPlan
 from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
-from pipeline.table.scan import survey
+from pipeline.table.scan import scan
 from pipeline.table.schema import feature_schema, read_schema
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
@@ -30,27 +30,27 @@ def rows_of(case: Path, extractor: SeamlessM4TFeatureExtractor) -> list[dict[str
     output = str(case / "out")
     spec = TranscribeSpec(input=[str(case / "in")], output=output, model="m")
     ledger = Ledger(output, STORAGE)
-    found = survey(spec, ledger, {})
+    found = scan(spec, ledger, {}, dry=True)
     featurizer = Featurizer(
         extractor,
         STORAGE,
-        found.carried,
+        found.passthrough,
         channel="mean",
         max_duration_s=600,
         half=False,
         plan=WindowPlan(frames=3000, overlap=200),
         vad=None,
     )
-    source = AudioShards(found.work, STORAGE, found.carried, census=ledger.census_uri(found.work.run_id))
+    source = AudioShards(found.work, STORAGE, found.passthrough, finished=lambda *_: None)
     rows: list[dict[str, Any]] = []
     for task in source.get_read_tasks(1):
         for table in task():
             table.validate(full=True)
-            assert table.schema == read_schema(found.carried)
+            assert table.schema == read_schema(found.passthrough)
             read = table.select(["clip_id", "audio", "source"]).to_pylist()
             for features in featurizer(table):
                 features.validate(full=True)
-                assert features.schema == feature_schema(found.carried)
+                assert features.schema == feature_schema(found.passthrough)
                 for row in features.select(["clip_id", "features", "windows", "error"]).to_pylist():
                     clip = read.pop(0)
                     assert clip["clip_id"] == row["clip_id"]

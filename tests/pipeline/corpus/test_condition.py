@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipeline.corpus.datasource import AudioShards, loose_clip, without_unasked
 from pipeline.corpus.listing import Format, discover
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageOptions
-from pipeline.table.ledger import Work
+from pipeline.table.plans import Work, write_shard_counts
 from pipeline.table.schema import READ_COLUMNS
 
 STORAGE = Storage(StorageOptions())
@@ -66,7 +67,8 @@ def read(corpus: Path, where: str | None, **work: Any) -> list[dict[str, Any]]:
     """What the read tasks yield, run here one after another."""
     shards = discover([str(corpus)], STORAGE, outputs=["elsewhere"])
     todo = Work("run1", False, shards, work.get("done", {}), 0, where=where)
-    source = AudioShards(todo, STORAGE, CARRIED, census=str(corpus.parent / "census"))
+    finished = partial(write_shard_counts, STORAGE, str(corpus.parent / "counts"))
+    source = AudioShards(todo, STORAGE, CARRIED, finished=finished)
     return [row for task in source.get_read_tasks(1) for table in task() for row in table.to_pylist()]
 
 
@@ -74,8 +76,8 @@ def ids(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(row["clip_id"] for row in rows)
 
 
-def census(corpus: Path) -> dict[str, tuple[int, int]]:
-    records = [json.loads(file.read_text()) for file in (corpus.parent / "census").glob("*.json")]
+def counted(corpus: Path) -> dict[str, tuple[int, int]]:
+    records = [json.loads(file.read_text()) for file in (corpus.parent / "counts").glob("*.json")]
     return {Path(record["shard"]).name: (record["clips"], record["matched"]) for record in records}
 
 
@@ -99,7 +101,7 @@ def test_every_layout_yields_what_passes(corpus: Path, where: str, keys: list[in
     audio = {row["clip_id"]: row["audio"] for row in rows if row["audio"]}
     assert audio == {f"{name}#{key}": CLIPS[key] for name in ("p.parquet", "t.tar") for key in keys}
     count = len(keys)
-    assert census(corpus) == {"p.parquet": (count, 0), "t.tar": (count, 0), "m.jsonl": (count, 0)}
+    assert counted(corpus) == {"p.parquet": (count, 0), "t.tar": (count, 0), "m.jsonl": (count, 0)}
 
 
 def test_by_name(corpus: Path) -> None:
@@ -110,11 +112,11 @@ def test_by_name(corpus: Path) -> None:
     ]
 
 
-def test_the_census_counts_what_passes_and_has_rows(corpus: Path) -> None:
+def test_the_counts_are_of_what_passes_and_has_rows(corpus: Path) -> None:
     uri = str(corpus / "t.tar")
     done = {uri: pa.array(["t.tar#0", "t.tar#1"], pa.string())}
     assert ids(read(corpus, "language = 'en' AND shard LIKE '%.tar'", done=done)) == ["t.tar#3"]
-    assert census(corpus)["t.tar"] == (2, 1)
+    assert counted(corpus)["t.tar"] == (2, 1)
 
 
 def test_rows_that_could_not_be_read_pass(corpus: Path) -> None:
