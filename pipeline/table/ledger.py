@@ -44,12 +44,11 @@ from pipeline.table.plans import (
     continued_run,
     write_shard_counts,
 )
-from pipeline.table.reader import data_files, read_batches
-from pipeline.table.records import FORMAT, FileRecord, Records, TableWriter, count_file
+from pipeline.table.reader import data_files, files_of_earlier_version, read_batches
+from pipeline.table.records import FORMAT, FileRecord, Records, TableWriter
 
 _LOG = logging.getLogger(__name__)
 _TABLE, _OVERWRITE = "table.json", "overwrite.json"
-_OTHERS = "others"  # the run of files in a table of an earlier version that no run's id names
 
 
 class Ledger:
@@ -94,7 +93,6 @@ class Ledger:
         if held is not None and "format" not in held:
             self.records.adopt(self._files_of_earlier_version())
             self._write_json(_TABLE, {**held, "format": FORMAT})
-        if held is not None:
             for folder in ("commit", "census"):
                 self.storage.remove(join(self.home, folder), recursive=True)
         self.records.sweep()
@@ -349,27 +347,8 @@ class Ledger:
         return {shard: pa.concat_arrays(parts) for shard, parts in ids.items()}
 
     def _files_of_earlier_version(self) -> list[FileRecord]:
-        """Records of the files of a table that kept none, by looking into them.
-
-        Runs that are over have all files of their name. Of killed ones count those that Ray's commit files
-        name, and its pending ones name those to remove; others are left alone.
-        """
-        closed, runs = self.closed_runs(), [run_id for run_id, _ in self.plans.all()]
-        marks = {
-            uri.rsplit("/", 1)[-1].removesuffix(".parquet")
-            for uri in self.storage.list_files(join(self.home, "commit"), recursive=True)
-        }
-        found = []
-        for uri in data_files(self.output, self.storage):
-            file = uri.rsplit("/", 1)[-1]
-            run_id = next((run_id for run_id in runs if file.startswith(f"{run_id}_")), _OTHERS)
-            task = file.rsplit("-", 1)[0]  # Ray: <task>-<part>.parquet, after the mark <task>.parquet
-            if run_id in {*closed, _OTHERS} or task in marks:
-                rows = read_batches(uri, self.storage, ["shard", "error"])
-                found.append(count_file(run_id, file, self.storage.info(uri).size, rows))
-            elif f"{task}.pending" in marks:
-                found.append(FileRecord(run_id, file))
-        return found
+        runs = [run_id for run_id, _ in self.plans.all()]
+        return files_of_earlier_version(self.output, self.storage, runs, self.closed_runs())
 
     def _read_json(self, name: str) -> Any:
         try:

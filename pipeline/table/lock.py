@@ -22,7 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.errors import JobError
-from pipeline.storage import Storage, StorageError, is_remote, join, path_of
+from pipeline.storage import Storage, StorageError, join
+from pipeline.table.records import remove_if_empty
 
 BEAT_S = 15.0
 STALE_S = 120.0
@@ -112,9 +113,9 @@ class Lock:
             if held is None or held.token != self.token:
                 return
             self.storage.remove(self.uri)
-        _remove_if_empty(join(self.output, "_run"))
+        remove_if_empty(join(self.output, "_run"))
         if self._made_output:
-            _remove_if_empty(self.output)
+            remove_if_empty(self.output)
 
     def _take_over(self, stale: Holder) -> None:
         heir = f"{self.uri.removesuffix('.json')}-after-{stale.token}.json"
@@ -186,13 +187,6 @@ def _is_stale(held: Holder, uri: str, storage: Storage) -> bool:
     _LOG.warning("%s gave no sign of life since %s; watching it for %.0f s", uri, held.heartbeat, WATCH_S)
     time.sleep(WATCH_S)
     return read_holder(uri, storage) == held
-
-
-def _remove_if_empty(folder: str) -> None:
-    """Objects have no folders: only a local one can be left empty."""
-    if not is_remote(folder):
-        with suppress(OSError):
-            os.rmdir(path_of(folder))
 
 
 def _refusal(output: str, held: Holder) -> str:

@@ -11,9 +11,11 @@ Where a file has a line and a record of its own, the record counts: it is the yo
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 
@@ -21,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.storage import Storage, StorageError, join
+from pipeline.storage import Storage, StorageError, is_remote, join, path_of
 
 PENDING, COMMITTED = "pending", "committed"
 FORMAT = 1  # of the records, as `_run/table.json` says
@@ -116,12 +118,16 @@ class Records:
         self._write(run_id, list(merged.values()))
         for record in own:
             self.storage.remove(self._uri(run_id, record.file))
+        remove_if_empty(join(self.home, run_id))
 
     def adopt(self, records: Iterable[FileRecord]) -> None:
         """Records of files that were written without."""
         by_run: dict[str, list[FileRecord]] = {}
         for record in records:
-            by_run.setdefault(record.run_id, []).append(record)
+            if record.committed:
+                by_run.setdefault(record.run_id, []).append(record)
+            else:
+                self.put(record)
         for run_id, found in by_run.items():
             self._write(run_id, found)
 
@@ -135,6 +141,7 @@ class Records:
         if len(left) < len(merged):  # the line would count again once the file's own record is gone
             self._write(run_id, left)
         self.storage.remove(self._uri(run_id, file))
+        remove_if_empty(join(self.home, run_id))
 
     def _merged(self, run_id: str) -> list[FileRecord]:
         text = self._text(self._merged_uri(run_id)) or ""
@@ -209,6 +216,13 @@ def read_texts(uris: Sequence[str], storage: Storage) -> list[str]:
         return [storage.read_bytes(uri).decode() for uri in uris]
     with ThreadPoolExecutor(_THREADS) as threads:
         return [data.decode() for data in threads.map(storage.read_bytes, uris)]
+
+
+def remove_if_empty(folder: str) -> None:
+    """Objects have no folders: only a local one can be left empty."""
+    if not is_remote(folder):
+        with suppress(OSError):
+            os.rmdir(path_of(folder))
 
 
 def write_file(
