@@ -9,8 +9,6 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from pipeline.tasks import TASKS
-
 ERROR = pa.struct([("stage", pa.string()), ("code", pa.string()), ("message", pa.string())])
 
 # What the read stage hands on: identity, and the bytes of the audio or where they are.
@@ -51,7 +49,7 @@ CLIP_COLUMNS: dict[str, pa.DataType] = {
 COST_COLUMNS: dict[str, pa.DataType] = {"encoder_s": pa.float32()}
 # Values of input columns that the run's table has no column for, as one JSON object.
 EXTRA = "extra"
-_OWN = frozenset({*CLIP_COLUMNS, *FEATURE_COLUMNS, *READ_COLUMNS, *COST_COLUMNS, EXTRA})
+OWN_NAMES = frozenset({*CLIP_COLUMNS, *FEATURE_COLUMNS, *READ_COLUMNS, *COST_COLUMNS, EXTRA})
 
 
 def read_schema(passthrough: pa.Schema) -> pa.Schema:
@@ -83,8 +81,3 @@ def output_schema(passthrough: pa.Schema, annotations: Mapping[str, pa.DataType]
 def annotations_of(schema: pa.Schema) -> frozenset[str]:
     """The annotation columns of an `output_schema` or `partial_schema`: they follow `extra`."""
     return frozenset(schema.names[schema.names.index(EXTRA) + 1 :]) - COST_COLUMNS.keys()
-
-
-def reserved_names() -> frozenset[str]:
-    """Every name that an output may give a column, those of all registered tasks among them."""
-    return _OWN.union(*(task.column_names for task in TASKS.values()))

@@ -37,11 +37,11 @@ ROOMS = (
         "storage",
         "node_files",
         "clip_names",
+        "schema",
         "audio",
         "features",
         "metrics",
         "tasks",
-        "schema",
         "spec",
     ),
     *("corpus", "annotate", "table", "reports", "speakers", "export", "engine", "job"),
@@ -191,7 +191,7 @@ def test_only_public_parts_of_ray() -> None:
 def test_uris_are_known_in_one_file() -> None:
     """Elsewhere `://` stands in texts that people read (an s3:// in a help text), never in a comparison."""
     for file in MODULES.values():
-        if file == Path("pipeline/storage.py") or file.parts[0] == "w2vbert":
+        if file.parts[:2] == ("pipeline", "storage") or file.parts[0] == "w2vbert":
             continue
         for node in ast.walk(tree(file)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -11,9 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.schema import reserved_names
+from pipeline.schema import OWN_NAMES
+from pipeline.tasks import TASKS
 
 _MISFIT = object()
+
+
+def reserved_names() -> frozenset[str]:
+    """Every name that an output may give a column, those of all registered tasks among them."""
+    return OWN_NAMES.union(*(task.column_names for task in TASKS.values()))
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.corpus.clips import Shard
-from pipeline.corpus.columns import Passthrough, merge
+from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.condition import Where
 from pipeline.corpus.listing import changed_since, discover, drop_listed_files, filter_files
 from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
-from pipeline.schema import reserved_names
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage, StorageError
 from pipeline.table.ledger import Ledger

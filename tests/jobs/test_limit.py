@@ -13,19 +13,25 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import soundfile
+from pipeline.corpus.datasource import AudioShards
 from ray.data import DataContext
 
-from pipeline.corpus.datasource import AudioShards
 from pipeline.corpus.clips import Shard
+from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.listing import discover
+from pipeline.corpus.parts import Selection
 from pipeline.engine.datasink import TableSink
+from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
 from pipeline.table.plans import Work
-from pipeline.schema import ERROR
 
 STORAGE = Storage(StorageOptions())
 CLIPS = 40
+
+
+def ignore(what: str, amount: float) -> None:
+    """Nobody counts here."""
 
 
 def identity(clips: pa.Table) -> pa.Table:
@@ -37,12 +43,14 @@ def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
     ledger.begin(work)
     context = DataContext.get_current()
     context.target_max_block_size = 1 << 20
-    source = AudioShards(work, STORAGE, pa.schema([]), finished=ledger.shard_counter(work.run_id))
+    finished = ledger.shard_counter(work.run_id)
+    selection = Selection(work.where, work.done)
+    source = AudioShards(work.shards, STORAGE, Passthrough(pa.schema([])), selection, finished, ignore)
     clips = ray.data.read_datasource(source, num_cpus=0.25)
     if limit is not None:
         clips = clips.limit(limit)
     schema = pa.schema([("clip_id", pa.string()), ("shard", pa.string()), ("error", ERROR)])
-    sink = TableSink(ledger.writer(work.run_id, schema), 10)
+    sink = TableSink(ledger.writer(work.run_id, schema), 10, ignore)
     clips.map_batches(identity, batch_format="pyarrow", num_cpus=0.25).write_datasink(
         sink, ray_remote_args={"num_cpus": 0.25}
     )

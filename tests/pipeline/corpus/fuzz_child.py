@@ -30,7 +30,7 @@ def rows_of(case: Path, extractor: SeamlessM4TFeatureExtractor) -> list[dict[str
     output = str(case / "out")
     spec = TranscribeSpec(input=[str(case / "in")], output=output, model="m")
     ledger = Ledger(output, STORAGE)
-    found = survey(spec, ledger, {})
+    found = scan(spec, ledger, {}, dry=True)
     featurizer = Featurizer(
         extractor,
         STORAGE,

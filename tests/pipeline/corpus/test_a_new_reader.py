@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from pipeline.corpus.clips import Clip, Shard
-from pipeline.corpus.columns import Passthrough, merge
+from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.listing import discover
 from pipeline.corpus.parts import bundles, read_parts, split
 from pipeline.corpus.readers import READERS, register
@@ -24,7 +24,6 @@ from pipeline.errors import JobError
 from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.storage import Storage, StorageFile, StorageOptions
-from pipeline.schema import reserved_names
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
 STORAGE = Storage(StorageOptions())

@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.corpus.clips import Clip, read_table
-from pipeline.corpus.columns import Passthrough, conform, conform_columns, infer, merge, plain
-from pipeline.schema import reserved_names
+from pipeline.corpus.columns import Passthrough, conform, conform_columns, infer, merge, plain, reserved_names
 
 
 def test_types_of_json_values() -> None:
@@ -93,7 +92,9 @@ _JSON = st.recursive(
     st.lists(st.dictionaries(st.sampled_from(["text", "a", "b", "ref_text"]), _JSON), max_size=4), st.data()
 )
 def test_no_value_breaks_a_table(samples: list[dict[str, object]], data: st.DataObject) -> None:
-    carried = Passthrough(merge([infer(samples[: data.draw(st.integers(0, len(samples)))])], reserved_names()))
+    carried = Passthrough(
+        merge([infer(samples[: data.draw(st.integers(0, len(samples)))])], reserved_names())
+    )
     table = read_table([Clip(f"s#{i}", "s", values=values) for i, values in enumerate(samples)], carried)
     assert table.num_rows == len(samples)
     for values, extra in zip(samples, table["extra"].to_pylist(), strict=True):

@@ -21,8 +21,8 @@ from pipeline.corpus.listing import discover, filter_files
 from pipeline.corpus.parts import Part, Selection, bundles, read_parts, split
 from pipeline.corpus.readers.base import loose_clip
 from pipeline.errors import JobError
-from pipeline.storage import Storage, StorageOptions
 from pipeline.schema import READ_COLUMNS
+from pipeline.storage import Storage, StorageOptions
 
 STORAGE = Storage(StorageOptions())
 PASSTHROUGH = pa.schema([("language", pa.string()), ("age", pa.int64()), ("ref_text", pa.string())])

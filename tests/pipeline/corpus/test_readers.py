@@ -17,11 +17,11 @@ import pytest
 import soundfile
 
 from pipeline.corpus.clips import Shard
-from pipeline.corpus.columns import Passthrough, merge
+from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.readers import READERS, manifest
 from pipeline.errors import JobError
+from pipeline.schema import read_schema
 from pipeline.storage import Storage, StorageError, StorageFile, StorageOptions
-from pipeline.schema import read_schema, reserved_names
 
 STORAGE = Storage(StorageOptions())
 PARQUET, TAR, MANIFEST = (READERS[name] for name in ("parquet", "tar", "manifest"))

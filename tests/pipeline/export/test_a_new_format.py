@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.export import main
 from jobs.cli import read_spec
+from jobs.export import main
 from pipeline.errors import JobError
 from pipeline.export.document import FORMATS, Content, Document, identity, register
 from pipeline.export.spec import ExportSpec

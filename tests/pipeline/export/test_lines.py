@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pyannote.core import Segment
 from pyannote.database.util import load_rttm
 
-from pipeline.export.job import export, format_summary
 from pipeline.clip_names import field
+from pipeline.export.job import export, format_summary
 from pipeline.export.spec import ExportSpec
 from tests.pipeline.export.tables import ROWS, UNDECODABLE, Run, clip, turns, words, write
 

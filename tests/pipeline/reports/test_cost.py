@@ -46,6 +46,4 @@ def test_speed_says_what_it_rests_on() -> None:
     assert "at 50% of the" in one.basis
     assert "float32 products reach on this machine" in one.basis
     assert ("CPU" in one.basis) != torch.cuda.is_available()
-    assert (
-        "; 2 encoders" in estimated_speed(Encoders([config] * 2, 0.02), 1.0, "float32").basis
-    )
+    assert "; 2 encoders" in estimated_speed(Encoders([config] * 2, 0.02), 1.0, "float32").basis

@@ -16,7 +16,8 @@ import soundfile
 from jobs.cli import run_job
 from pipeline.corpus.clips import Shard
 from pipeline.errors import JobError
-from pipeline.reports.plan import for_the_eye, look_ahead
+from pipeline.job import plan
+from pipeline.reports.plan import format_plan
 from pipeline.spec import AnnotateSpec, TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
@@ -37,16 +38,16 @@ def wav(path: Path, seconds: float) -> None:
 
 
 def test_the_demo_corpus(tmp_path: Path) -> None:
-    found = look_ahead(spec(CORPUS, output=tmp_path / "out"))
-    assert [(s["name"], s["layout"], s["clips"], s["done"]) for s in found["shards"]] == [
+    found = plan(spec(CORPUS, output=tmp_path / "out"))
+    assert [(s.name, s.layout, s.clips, s.done) for s in found.shards] == [
         *[(f"loose/{file.name}", "audio", 1, 0) for file in sorted((CORPUS / "loose").iterdir())],
         ("manifest/list.jsonl", "manifest", 6, 0),
         ("parquet/train-00000-of-00001.parquet", "parquet", 10, 0),
         ("webdataset/shard-000000.tar", "tar", None, 0),
     ]
     files = [file for file in CORPUS.rglob("*") if file.is_file()]
-    assert found["bytes"] == sum(file.stat().st_size for file in files)
-    assert (found["clips"], found["uncounted_shards"], found["shards_skipped"]) == (22, 1, 0)
+    assert found.bytes == sum(file.stat().st_size for file in files)
+    assert (found.clips, found.uncounted_shards, found.shards_skipped) == (22, 1, 0)
     assert not (tmp_path / "out").exists()
 
 
@@ -57,25 +58,25 @@ def test_seconds_of_each_layout(tmp_path: Path) -> None:
     for number in range(64):
         wav(home / f"{number:02}.wav", 1 + number % 4)
     loose = sum(1 + number % 4 for number in range(64))
-    found = look_ahead(spec(home, output=tmp_path / "out"))
-    assert found["hours"] * 3600 == pytest.approx(loose, rel=0.005)
-    assert found["hours_basis"] == "from the headers of 32 clips, by size for all of them"
+    found = plan(spec(home, output=tmp_path / "out"))
+    assert found.hours * 3600 == pytest.approx(loose, rel=0.005)
+    assert found.hours_basis == "from the headers of 32 clips, by size for all of them"
 
     records = [{"audio_filepath": f"{n}.mp3", "duration": 2.0} for n in range(3)]
     lines = [*map(json.dumps, records), json.dumps({"audio_filepath": "untold.mp3"}), "{broken"]
     (home / "m.jsonl").write_text("\n".join(lines))
-    listed = look_ahead(spec(home / "m.jsonl", output=tmp_path / "out"))
+    listed = plan(spec(home / "m.jsonl", output=tmp_path / "out"))
     # Lines without a duration count as the mean of the others.
-    assert (listed["clips"], listed["hours"] * 3600) == (5, pytest.approx(10.0))
-    assert listed["hours_basis"] == "from the durations that manifests give 3 clips"
+    assert (listed.clips, listed.hours * 3600) == (5, pytest.approx(10.0))
+    assert listed.hours_basis == "from the durations that manifests give 3 clips"
 
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(48_000), 16_000, format="WAV", subtype="PCM_16")
     audio = pa.array([buffer.getvalue()] * 20, pa.binary())
     options = {"compression": "none", "use_dictionary": False}
     pq.write_table(pa.table({"audio": audio}), tmp_path / "p.parquet", **options)
-    table = look_ahead(spec(tmp_path / "p.parquet", output=tmp_path / "out"))
-    assert (table["clips"], table["hours"] * 3600) == (20, pytest.approx(60.0, rel=0.01))
+    table = plan(spec(tmp_path / "p.parquet", output=tmp_path / "out"))
+    assert (table.clips, table.hours * 3600) == (20, pytest.approx(60.0, rel=0.01))
 
 
 def test_a_manifest_without_durations_is_told_by_headers(tmp_path: Path) -> None:
@@ -83,15 +84,15 @@ def test_a_manifest_without_durations_is_told_by_headers(tmp_path: Path) -> None
     wav(tmp_path / "b.wav", 4)
     lines = [{"audio": "a.wav"}, {"audio": "b.wav"}, {"audio": "b.wav", "offset": 1.0}, {"audio": "gone.wav"}]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = look_ahead(spec(tmp_path / "m.jsonl", output=tmp_path / "out"))
-    assert found["hours"] * 3600 == pytest.approx((2 + 4 + 3) / 3 * 4)
+    found = plan(spec(tmp_path / "m.jsonl", output=tmp_path / "out"))
+    assert found.hours * 3600 == pytest.approx((2 + 4 + 3) / 3 * 4)
 
 
 def test_what_no_header_tells(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(b"noise")
-    found = look_ahead(spec(tmp_path, output=tmp_path / "out"))
-    assert (found["hours"], found["device_hours"], found["clips"]) == (None, None, 1)
-    assert "no header could be read" in for_the_eye(found)
+    found = plan(spec(tmp_path, output=tmp_path / "out"))
+    assert (found.hours, found.device_hours, found.clips) == (None, None, 1)
+    assert "no header could be read" in format_plan(found)
 
 
 def test_the_speed_of_earlier_runs_is_the_best_guide(tmp_path: Path) -> None:
@@ -103,10 +104,10 @@ def test_the_speed_of_earlier_runs_is_the_best_guide(tmp_path: Path) -> None:
         ledger.declare({"models": {"transcribe": "sha256:aa"}, **spec(home, output=output).output_settings()})
         for run_id, hours, seconds in (("run1", 1.0, 100.0), ("run2", 3.0, 300.0), ("run3", 0.0, 0.0)):
             ledger.finish(run_id, {"hours": hours, "encoder_s": seconds})
-    found = look_ahead(spec(home, output=output))
+    found = plan(spec(home, output=output))
     # Four hours in 400 s: 36 times as fast as real time.
-    assert found["device_hours"] == pytest.approx(3 / 3600 / 36, rel=1e-3)
-    assert found["device_hours_basis"].startswith("earlier runs here: the encoder took 400.0 s for 240.0 min")
+    assert found.device_hours == pytest.approx(3 / 3600 / 36, rel=1e-3)
+    assert found.device_hours_basis.startswith("earlier runs here: the encoder took 400.0 s for 240.0 min")
 
 
 def test_only_what_is_left_counts_and_nothing_changes(tmp_path: Path) -> None:
@@ -117,13 +118,13 @@ def test_only_what_is_left_counts_and_nothing_changes(tmp_path: Path) -> None:
     pq.write_table(pa.table({"audio": [buffer.getvalue()] * 10}), home / "p.parquet")
     ledger = Ledger(str(output), Storage(StorageOptions()))
     job = spec(home, output=output)
-    fresh = look_ahead(job)["hours"]
+    fresh = plan(job).hours
     uri = str(home / "p.parquet")
     ids = [f"p.parquet#{number}" for number in range(4)]
     rows = pa.table({"clip_id": ids, "shard": [uri] * 4, "error": pa.nulls(4)})
     with ledger.locked():
         ledger.declare({"models": {"transcribe": "sha256:aa"}, **job.output_settings()})
-        ledger.begin(Work("run1", False, [Shard(uri, "p.parquet", Format.PARQUET, 1, "old")], {}, 0))
+        ledger.begin(Work("run1", False, [Shard(uri, "p.parquet", "parquet", 1, "old")], {}, 0))
         ledger.writer("run1", rows.schema).write([rows], 0)
         ledger.finish("run1", {})
         # A writer of a killed run left a file, which the job itself would delete.
@@ -132,18 +133,18 @@ def test_only_what_is_left_counts_and_nothing_changes(tmp_path: Path) -> None:
         pq.write_table(rows, output / "run2-0-000000.parquet")
     before = {file: file.stat().st_mtime_ns for file in output.rglob("*")}
     for overwrite in (False, True):
-        found = look_ahead(job.model_copy(update={"overwrite": overwrite}))
-        (planned,) = found["shards"]
-        assert (planned["clips"], planned["done"]) == (10, 0 if overwrite else 4)
-        assert found["clips"] == (10 if overwrite else 6)
-        assert found["hours"] == pytest.approx(fresh * (1.0 if overwrite else 0.6))
+        found = plan(job.model_copy(update={"overwrite": overwrite}))
+        (planned,) = found.shards
+        assert (planned.clips, planned.done) == (10, 0 if overwrite else 4)
+        assert found.clips == (10 if overwrite else 6)
+        assert found.hours == pytest.approx(fresh * (1.0 if overwrite else 0.6))
     assert {file: file.stat().st_mtime_ns for file in output.rglob("*")} == before
 
 
 def test_a_long_list_is_cut(tmp_path: Path) -> None:
     for number in range(1025):
         (tmp_path / f"{number:04}.wav").write_bytes(b"x")
-    text = for_the_eye(look_ahead(spec(tmp_path, output=tmp_path / "out")))
+    text = format_plan(plan(spec(tmp_path, output=tmp_path / "out")))
     lines = text.splitlines()
     first = lines.index(next(line for line in lines if line.startswith("shard ")))
     assert lines[first + 1].split() == ["0000.wav", "audio", "1", "B", "1", "0"]
@@ -166,7 +167,7 @@ def test_as_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_condition_that_is_none_stops_the_plan_too(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="--where nosuch = 1: "):
-        look_ahead(spec(CORPUS, output=tmp_path / "out", where="nosuch = 1"))
+        plan(spec(CORPUS, output=tmp_path / "out", where="nosuch = 1"))
 
 
 def test_a_table_of_other_annotations_stops_the_plan_too(tmp_path: Path) -> None:
@@ -176,4 +177,4 @@ def test_a_table_of_other_annotations_stops_the_plan_too(tmp_path: Path) -> None
     with ledger.locked():
         ledger.declare(held)
     with pytest.raises(JobError, match="holds embed, transcribe; this job would write transcribe, "):
-        look_ahead(job)
+        plan(job)

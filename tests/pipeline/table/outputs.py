@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
+from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
 from pipeline.table.plans import Work
 from pipeline.table.records import FileRecord, write_file
 from pipeline.table.retry import drop_rows, failed_clips
-from pipeline.schema import ERROR
 
 STORAGE = Storage(StorageOptions())
 PASSTHROUGH = pa.schema([("language", pa.string())])

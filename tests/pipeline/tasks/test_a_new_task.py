@@ -14,7 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.cli import command
-from pipeline.schema import output_schema, reserved_names
+from pipeline.corpus.columns import reserved_names
+from pipeline.schema import output_schema
 from pipeline.spec import annotate_spec, job_spec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks import TASKS, columns_of, register
