@@ -25,6 +25,7 @@ from pipeline.annotate.checkpoints import (
 from pipeline.annotate.heads import AnnotatorSettings
 from pipeline.audio.vad import load_detector
 from pipeline.corpus.clips import Shard
+from pipeline.corpus.parts import Selection
 from pipeline.corpus.readers import READERS
 from pipeline.engine.cluster import Resources, allocate, connect
 from pipeline.engine.counter import RunCounter
@@ -32,7 +33,7 @@ from pipeline.engine.datasink import TableSink
 from pipeline.engine.datasource import AudioShards
 from pipeline.engine.graph import Graph, ModelStage
 from pipeline.engine.tally import tally_files
-from pipeline.features.stage import Featurizer, FeatureOptions
+from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.metrics.base import Metric
 from pipeline.reports.cost import Encoders
@@ -211,10 +212,9 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
             work.shards,
             storage,
             passthrough,
-            where=work.where,
-            done=work.done,
-            finished=table.shard_counter(work.run_id),
-            report=counter.report("read"),
+            Selection(work.where, work.done),
+            table.shard_counter(work.run_id),
+            counter.report("read"),
         ),
         featurizer=_featurizer(job, passthrough.schema),
         models=_model_stages(job, passthrough.schema, schema, one_pool=resources.one_pool),

@@ -210,7 +210,6 @@ class Wav2Vec2BertModel(PreTrainedModel):
                 min_masks=config.mask_time_min_masks,
                 max_length=max(layout.lengths),
                 generator=generator,
-                device=frames.device,
             )
         if mask_time_indices is not None:
             masked = mask_time_indices.to(frames.device).bool()[layout.rows, layout.positions].unsqueeze(1)
@@ -225,16 +224,15 @@ class Wav2Vec2BertModel(PreTrainedModel):
                 config.mask_feature_length,
                 min_masks=config.mask_feature_min_masks,
                 generator=generator,
-                device=frames.device,
             )
-            frames = frames.masked_fill(mask[layout.rows], 0.0)
+            frames = frames.masked_fill(mask.to(frames.device)[layout.rows], 0.0)
         return frames
 
     def padded(self, encoding: Encoding, length: int) -> Wav2Vec2BertBaseModelOutput:
         """An encoding as `forward` returns it: padded batches, zero in padding.
 
         Args:
-            length: frames per row of the features; `last_hidden_state` has what the adapter makes of so many.
+            length: frames per row of the features; in `last_hidden_state` the adapter makes fewer of them.
         """
         states, attentions = encoding.hidden_states, encoding.attentions
         return Wav2Vec2BertBaseModelOutput(

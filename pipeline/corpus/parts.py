@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +36,24 @@ class Part:
         return self.shard.size // self.of_parts
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which clips are wanted.
+
+    Attributes:
+        where: a condition that they meet.
+        done: by shard (URI), the ids of those that have a row, which are left out.
+    """
+
+    where: str | None = None
+    done: Mapping[str, pa.Array] = field(default_factory=dict)
+
+    def of(self, parts: Sequence[Part]) -> Selection:
+        """As much of it as these parts need."""
+        uris = {part.shard.uri for part in parts}
+        return Selection(self.where, {uri: ids for uri, ids in self.done.items() if uri in uris})
+
+
 Finished = Callable[[Part, int, int], None]
 
 
@@ -63,23 +81,21 @@ def read_parts(
     parts: Sequence[Part],
     storage: Storage,
     passthrough: Passthrough,
-    *,
-    where: str | None = None,
-    done: Mapping[str, pa.Array] | None = None,
+    selection: Selection | None = None,
     finished: Finished | None = None,
 ) -> Iterator[pa.Table]:
     """The clips of the parts, as tables of `read_schema`. What cannot be read becomes an error row.
 
     Args:
-        where: only those that meet this condition.
-        done: by shard (URI), the ids of clips that have a row; these are left out.
+        selection: of the clips; None: all.
         finished: called with each part that was read to its end, how many clips it holds that meet the
             condition, and how many of those have a row.
     """
-    condition = Where(where, passthrough.schema) if where else None
+    selection = selection or Selection()
+    condition = Where(selection.where, passthrough.schema) if selection.where else None
     for part in parts:
         clips = matched = 0
-        known = (done or {}).get(part.shard.uri)
+        known = selection.done.get(part.shard.uri)
         for table in part.reader.tables(part.shard, storage, passthrough, part.slice):
             table = _with_own_id(table, part)
             if condition is not None:

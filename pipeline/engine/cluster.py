@@ -107,12 +107,14 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,), *, may_grow: b
     per_actor = compute.num_gpus_per_actor if compute.num_gpus_per_actor is not None else float(gpus > 0)
     fewest, most = _pool_size(compute.num_actors, gpus, per_actor)
     if may_grow and per_actor * fewest > gpus:
-        logger.warning("the cluster has %g GPUs and %g are asked for: waiting for more", gpus, per_actor * fewest)
+        logger.warning(
+            "the cluster has %g GPUs and %g are asked for: waiting for more", gpus, per_actor * fewest
+        )
         gpus = per_actor * fewest
     if per_actor * fewest > gpus:
         raise JobError(
-            f"num_actors × num_gpus_per_actor asks for {per_actor * fewest:g} GPUs, the cluster has {gpus:g}; "
-            "lower --num-actors or --num-gpus-per-actor (0 runs on CPUs)."
+            f"num_actors × num_gpus_per_actor asks for {per_actor * fewest:g} GPUs, the cluster has "
+            f"{gpus:g}; lower --num-actors or --num-gpus-per-actor (0 runs on CPUs)."
         )
     pools = 1
     if len(weights) > 1 and sum(weights) > _room_for_weights(per_actor, fewest):

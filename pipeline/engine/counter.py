@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError
 
+_STAGES = ("read", "featurize", "annotate", "write")
 Item = TypeVar("Item")
 Report = Callable[[str, float], None]
 """(what, how much): adds to a count."""
@@ -53,8 +54,17 @@ class RunCounter:
         except RayError:
             return Counts()
         by_stage = {stage: seconds for (stage, what), seconds in sums.items() if what == "seconds"}
-        total = {what: sum(n for (_, name), n in sums.items() if name == what) for what in ("passes", "frames")}
-        return Counts(by_stage, int(total["passes"]), int(total["frames"]))
+        in_order = {stage: by_stage[stage] for stage in sorted(by_stage, key=_place)}
+        passes, frames = (
+            int(sum(amount for (_, name), amount in sums.items() if name == what))
+            for what in ("passes", "frames")
+        )
+        return Counts(in_order, passes, frames)
+
+
+def _place(stage: str) -> tuple[int, str]:
+    """A second pool of models, "annotate 2", stands after the first."""
+    return _STAGES.index(stage.split()[0]), stage
 
 
 class _Sums:

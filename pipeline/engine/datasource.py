@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -12,29 +12,29 @@ from ray.data.context import DataContext
 
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
-from pipeline.corpus.parts import Finished, Part, bundles, read_parts, split
-from pipeline.storage import Storage
+from pipeline.corpus.parts import Finished, Part, Selection, bundles, read_parts, split
+from pipeline.engine.counter import Report, timed
 from pipeline.schema import read_schema
+from pipeline.storage import Storage
 
 
 class AudioShards(Datasource):
-    """Audio shards as rows of `read_schema`; arguments are those of `read_parts`."""
+    """Audio shards as rows of `read_schema`; arguments are those of `read_parts`, and where to report."""
 
     def __init__(
         self,
         shards: Sequence[Shard],
         storage: Storage,
         passthrough: Passthrough,
-        *,
-        where: str | None = None,
-        done: Mapping[str, pa.Array] | None = None,
-        finished: Finished | None = None,
+        selection: Selection,
+        finished: Finished,
+        report: Report,
     ) -> None:
         super().__init__()
         self._parts = [part for shard in shards for part in split(shard, storage)]
         self._size = sum(shard.size for shard in shards)
-        self._storage, self._passthrough = storage, passthrough
-        self._where, self._done, self._finished = where, done or {}, finished
+        self._storage, self._passthrough, self._selection = storage, passthrough, selection
+        self._finished, self._report = finished, report
 
     def get_name(self) -> str:
         return "AudioShards"
@@ -51,18 +51,10 @@ class AudioShards(Datasource):
         return [self._task(parts, per_task_row_limit) for parts in bundles(self._parts)]
 
     def _task(self, parts: list[Part], row_limit: int | None) -> ReadTask:
-        uris = {part.shard.uri for part in parts}
-        read = partial(
-            read_parts,
-            parts,
-            self._storage,
-            self._passthrough,
-            where=self._where,
-            done={uri: ids for uri, ids in self._done.items() if uri in uris},
-            finished=self._finished,
-        )
+        selection = self._selection.of(parts)
+        read = partial(read_parts, parts, self._storage, self._passthrough, selection, self._finished)
         return ReadTask(
-            read,
+            partial(_timed, read, self._report),
             BlockMetadata(
                 num_rows=None,
                 size_bytes=sum(part.size for part in parts),
@@ -72,3 +64,7 @@ class AudioShards(Datasource):
             schema=read_schema(self._passthrough.schema),
             per_task_row_limit=row_limit,
         )
+
+
+def _timed(read: partial[Iterator[pa.Table]], report: Report) -> Iterator[pa.Table]:
+    return timed(read(), report)

@@ -1,7 +1,7 @@
 """The dataset graph of a job: shards -> clips -> features -> annotations.
 
-Between featurizers and model actors a row is a pack: a table of clips, each column a list. So a batch of one row
-is what one featurizer made, a long recording is one by itself, and memory stays bounded.
+Between featurizers and model actors a row is a pack: a table of clips, each column a list. So a batch of one
+row is what one featurizer made, a long recording is one by itself, and memory stays bounded.
 """
 
 from __future__ import annotations

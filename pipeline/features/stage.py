@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from pipeline import schema
 from pipeline.audio.recording import SAMPLE_RATE, Recording, Samples
 from pipeline.audio.vad import Detector, kept_frames, load_detector, speech_of
 from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
 from pipeline.features.spool import FeatureSpool
 from pipeline.features.windows import WindowPlan
 from pipeline.storage import Storage, StorageError, StorageFile, is_remote
-from pipeline import schema
 from w2vbert.features.extractor import AudioTooShortError, SeamlessM4TFeatureExtractor
 
 _TABLE_BYTES = 8 << 20  # of features

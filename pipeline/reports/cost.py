@@ -23,7 +23,7 @@ _MEASURED_S = 0.3
 
 @dataclass(frozen=True)
 class Encoders:
-    """The encoders that run over all of the audio; `frame_s`: seconds from one of their frames to the next."""
+    """Encoders that run over all of the audio; `frame_s`: seconds from one of their frames to the next."""
 
     configs: Sequence[Wav2Vec2BertConfig]
     frame_s: float

@@ -2,124 +2,106 @@
 
 Beside the Parquet files, under `_run/`:
 
-    table.json                 model digest, settings and carried columns that every run of this output shares
-    shards/<run id>.jsonl      the shards that a run set out to read, written before it reads one
-    census/<run id>/*.json     clips of each shard, written by the read task that came to its end
-    commit/<run id>/           Ray Data's two-phase commit of the run's files
-    <run id>.json              the run's summary; it exists when the run is over
+    table.json             model digests, settings and passthrough columns that all runs of the output share
+    lock.json              who writes the table just now (see `pipeline.table.lock`)
+    files/                 which files the table has (see `pipeline.table.records`)
+    shards/, shard_counts/ what runs set out to read, and how far they came (see `pipeline.table.plans`)
+    <run id>.json          the run's summary; it exists when the run is over
 
 A run is logical: a killed one is continued under its id.
 
 A shard read to its end is complete: under a condition (`--where`) for runs with the same one, without one for
-all. Runs count in the order of their ids: one that annotates errors anew takes back what earlier ones
+all. Runs count in the order of their ids: one that annotates errors again takes back what earlier ones
 completed, until it has read the shard to its end itself.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
+import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.corpus.clips import Shard
-from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
-from pipeline.storage import Storage, join, path_of
+from pipeline.storage import Storage, StorageError, join
+from pipeline.table.lock import Lock, check_lock, lock_uri
+from pipeline.table.plans import (
+    PartOfShard,
+    Plan,
+    PlannedShard,
+    Plans,
+    Work,
+    complete_shards,
+    continued_run,
+    write_shard_counts,
+)
+from pipeline.table.reader import data_files, files_of_earlier_version, read_batches
+from pipeline.table.records import FORMAT, FileRecord, Records, TableWriter
 
-
-@dataclass(frozen=True)
-class Work:
-    """What is left to do: shards to read, and of those the clips that are done already.
-
-    Attributes:
-        done: by shard, ids of the clips that have rows and keep them.
-        own: by shard, how many of these rows the run itself wrote before it was killed.
-        failed: by shard, ids of the clips whose error rows go, so that they are annotated anew.
-        unclosed: runs that were killed, and of which nothing is left to do.
-    """
-
-    run_id: str
-    continued: bool
-    shards: list[Shard]
-    done: Mapping[str, pa.Array]
-    skipped: int
-    unclosed: Sequence[str] = ()
-    own: Mapping[str, int] = field(default_factory=dict)
-    failed: Mapping[str, pa.Array] = field(default_factory=dict)
-    where: str | None = None
-
-    @property
-    def clips_done(self) -> int:
-        return sum(len(ids) for ids in self.done.values())
-
-    @property
-    def clips_failed(self) -> int:
-        return sum(len(ids) for ids in self.failed.values())
-
-
-@dataclass(frozen=True)
-class _Planned:
-    """A shard that a run set out to read: one line of its plan.
-
-    `finished` counts once the run is over; until then census and rows tell.
-    """
-
-    shard: Shard
-    where: str | None = None
-    retry: bool = False
-    finished: bool = True
-
-    @classmethod
-    def from_json(cls, line: str) -> _Planned:
-        record: dict[str, Any] = json.loads(line)
-        own = {each.name for each in fields(Shard)}
-        shard = {name: value for name, value in record.items() if name in own}
-        return cls(
-            Shard(**shard),
-            **{name: value for name, value in record.items() if name not in own},
-        )
-
-    def to_json(self) -> str:
-        settings = {"where": self.where, "retry": self.retry, "finished": self.finished}
-        return json.dumps(asdict(self.shard) | settings)
-
-
-@dataclass
-class _Complete:
-    """What is known to be read to its end: a shard's version, and under which conditions."""
-
-    version: str
-    conditions: set[str | None]
-
-    def holds(self, version: str, where: str | None) -> bool:
-        return self.version == version and not self.conditions.isdisjoint({None, where})
-
-
-_Plans = list[tuple[str, list[_Planned]]]
+_LOG = logging.getLogger(__name__)
+_TABLE, _OVERWRITE = "table.json", "overwrite.json"
 
 
 class Ledger:
-    """The `_run/` folder of one output."""
+    """One output and its `_run/` folder. What changes it needs the table's lock: `with ledger.locked()`."""
 
     def __init__(self, output: str, storage: Storage) -> None:
         self.output, self.storage = output, storage
         self.home = join(output, "_run")
+        self.records, self.plans = Records(output, storage), Plans(self.home, storage)
+        self._lock: Lock | None = None
+
+    # One job at a time
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the table's lock.
+
+        Raises:
+            JobError: another job holds it.
+        """
+        self._lock = Lock.take(self.output, self.storage)
+        try:
+            yield
+        finally:
+            lock, self._lock = self._lock, None
+            try:
+                lock.release()
+            except StorageError as problem:  # what the job did is done
+                _LOG.warning("the lock of %s could not be removed: %s", self.output, problem)
+
+    def check_lock(self) -> None:
+        """Raises JobError where the lock was lost."""
+        if self._lock is None:
+            raise RuntimeError(f"{self.output} is changed without its lock")
+        self._lock.check()
+
+    def open(self) -> None:
+        """Ends what a killed job left half-done; gives a table of an earlier version its records."""
+        self.check_lock()
+        self._complete_clear()
+        held = self.table()
+        if held is not None and "format" not in held:
+            self.records.adopt(self._files_of_earlier_version())
+            self._write_json(_TABLE, {**held, "format": FORMAT})
+            for folder in ("commit", "census"):
+                self.storage.remove(join(self.home, folder), recursive=True)
+        self.records.sweep()
 
     # What every run of this output shares
 
     def table(self) -> dict[str, Any] | None:
         """The table's identity, or None where nothing was ever written."""
-        uri = join(self.home, "table.json")
-        if not self.storage.exists(uri):
-            return None
-        found: dict[str, Any] = json.loads(self.storage.read_bytes(uri))
+        found: dict[str, Any] | None = self._read_json(_TABLE)
         return found
 
     def tasks(self) -> list[str]:
@@ -127,7 +109,8 @@ class Ledger:
         return list((self.table() or {}).get("models", {}))
 
     def declare(self, identity: Mapping[str, Any]) -> None:
-        self._write_json(join(self.home, "table.json"), identity)
+        self.check_lock()
+        self._write_json(_TABLE, {**identity, "format": FORMAT})
 
     def require(self, identity: Mapping[str, Any], tasks: Iterable[str]) -> None:
         """Refuses to mix results of other annotations, another model or other settings into this output.
@@ -138,7 +121,7 @@ class Ledger:
         """
         held = self.table()
         if held is None:
-            if strangers := self.data_files():
+            if strangers := data_files(self.output, self.storage):
                 raise JobError(
                     f"--output {self.output} holds Parquet files of another origin ({strangers[0]}); "
                     "choose another output, or --overwrite to delete it."
@@ -165,37 +148,57 @@ class Ledger:
             )
 
     def clear(self) -> None:
-        """Deletes the output, if it is one of ours or a table at all."""
+        """Deletes the output, if it is one of ours or a table at all; killed in between, `open` goes on."""
+        self.check_lock()
         files = self.storage.list_files(self.output, recursive=True)
-        ours = self.table() is not None
+        held = self.table()
         strange = [uri for uri in files if not uri.endswith(".parquet") and "/_run/" not in uri]
-        if strange and not ours:
+        if strange and held is None:
             raise JobError(
                 f"--overwrite would delete {self.output}, which holds files that no run of this wrote "
                 f"({strange[0]}); delete it by hand or choose another output."
             )
-        # Only what a run writes: Parquet files in folders below are somebody else's.
-        for uri in [*self.data_files(), *self.storage.list_files(self.home, recursive=True)]:
+        # Only what runs wrote; without records, Parquet files in folders below are somebody else's.
+        if held is not None and "format" in held:
+            doomed = [join(self.output, record.file) for record in self.records.all()]
+        else:
+            doomed = data_files(self.output, self.storage)
+        self._write_json(_OVERWRITE, {"files": doomed})
+        self._complete_clear()
+
+    def _complete_clear(self) -> None:
+        intended = self._read_json(_OVERWRITE)
+        if intended is None:
+            return
+        for uri in intended["files"]:
             self.storage.remove(uri)
+        kept = {lock_uri(self.output), join(self.home, _OVERWRITE)}
+        for uri in self.storage.list_files(self.home, recursive=True):
+            if uri not in kept:
+                self.storage.remove(uri)
+        self.storage.remove(join(self.home, _OVERWRITE))
 
     # What is done
 
+    def files(self) -> list[FileRecord]:
+        """The table's files; those of a table of an earlier version are looked into."""
+        held = self.table()
+        if held is not None and "format" not in held:
+            return [record for record in self._files_of_earlier_version() if record.committed]
+        return self.records.committed()
+
     def data_files(self) -> list[str]:
-        return [uri for uri in self.storage.list_files(self.output) if uri.endswith(".parquet")]
+        return [self.uri_of(record) for record in self.files()]
 
     def data_files_of(self, run_id: str) -> list[str]:
-        return [uri for uri in self.data_files() if uri.rsplit("/", 1)[-1].startswith(run_id)]
+        return [self.uri_of(record) for record in self.files() if record.run_id == run_id]
+
+    def uri_of(self, record: FileRecord) -> str:
+        return join(self.output, record.file)
 
     def known_names(self) -> dict[str, str]:
         """uri -> name of every shard that any run set out to read."""
-        return {line.shard.uri: line.shard.name for _, planned in self._plans() for line in planned}
-
-    def sweep(self) -> None:
-        """Deletes what killed writers left: data files that were never committed."""
-        closed = self._closed()
-        for run_id, _ in self._plans():
-            if run_id not in closed:
-                self._remove_uncommitted(run_id)
+        return {line.shard.uri: line.shard.name for _, planned in self.plans.all() for line in planned}
 
     def plan(
         self,
@@ -209,11 +212,12 @@ class Ledger:
 
         Args:
             where: the condition that clips must meet.
-            failed: by shard, ids of the clips to annotate anew.
+            failed: by shard, ids of the clips to annotate again.
         """
         failed = failed or {}
-        plans = self._plans()
-        complete, unfinished = self._progress(plans)
+        plans, files = self.plans.all(), self.files()
+        finished, unfinished = self._progress(plans, files)
+        complete = complete_shards(plans, finished)
 
         def is_complete(uri: str, version: str, where: str | None) -> bool:
             return uri in complete and complete[uri].holds(version, where)
@@ -234,147 +238,107 @@ class Ledger:
             for run_id, lines in unfinished.items()
         }
         wanted = {shard.uri for shard in todo}
-        continued = None if failed else _continued(plans, missing, wanted, where)
+        continued = None if failed else continued_run(plans, missing, wanted, where)
         touched = {line.shard.uri for _, planned in plans for line in planned}
         return Work(
             run_id=continued or new_run_id,
             continued=continued is not None,
             shards=todo,
-            done=_without(self._ids_of(wanted & touched), failed),
+            done=_without(self._ids_of(wanted & touched, files), failed),
             skipped=len(shards) - len(todo),
-            unclosed=[run_id for run_id, lines in missing.items() if not lines],
-            own=self._rows_by_shard(self.data_files_of(continued)) if continued else {},
+            interrupted=[run_id for run_id, lines in missing.items() if not lines],
+            rows_before_kill=_rows_by_shard(files, continued) if continued else {},
             failed=failed,
             where=where,
         )
 
-    def _progress(self, plans: _Plans) -> tuple[dict[str, _Complete], dict[str, list[_Planned]]]:
-        """By shard what is complete, and by run without a summary what it did not read to its end."""
-        complete: dict[str, _Complete] = {}
-        unfinished: dict[str, list[_Planned]] = {}
-        closed = self._closed()
+    def _progress(
+        self, plans: list[Plan], files: list[FileRecord]
+    ) -> tuple[dict[str, set[str]], dict[str, list[PlannedShard]]]:
+        """By run the shards it read to their end, and by run without a summary those that it did not."""
+        closed = self.closed_runs()
+        everywhere = _rows_by_shard(files)
+        finished: dict[str, set[str]] = {}
+        unfinished: dict[str, list[PlannedShard]] = {}
         for run_id, planned in plans:
             if run_id in closed:
-                finished = {line.shard.uri for line in planned if line.finished}
-            else:
-                finished = self._read_to_their_end(run_id, planned)
-                unfinished[run_id] = [line for line in planned if line.shard.uri not in finished]
-            for line in planned:
-                uri, version = line.shard.uri, line.shard.version
-                if line.retry:
-                    complete.pop(uri, None)
-                if uri in finished:
-                    held = complete.get(uri)
-                    if held is not None and held.version == version:
-                        held.conditions.add(line.where)
-                    else:
-                        complete[uri] = _Complete(version, {line.where})
-        return complete, unfinished
+                finished[run_id] = {line.shard.uri for line in planned if line.finished}
+                continue
+            rows = _rows_by_shard(files, run_id)
+            finished[run_id] = self.plans.read_to_their_end(run_id, planned, rows, everywhere)
+            unfinished[run_id] = [line for line in planned if line.shard.uri not in finished[run_id]]
+        return finished, unfinished
 
     # How a run goes on
 
     def begin(self, work: Work) -> None:
         """Writes down what the run sets out to read; a continued run adds to what it wrote before."""
-        earlier = next((planned for run_id, planned in self._plans() if run_id == work.run_id), [])
-        now = [_Planned(shard, work.where, retry=shard.uri in work.failed) for shard in work.shards]
-        self._write_plan(work.run_id, {line.shard.uri: line for line in [*earlier, *now]}.values())
+        self.check_lock()
+        earlier = self.plans.of(work.run_id)
+        now = [
+            PlannedShard(
+                shard,
+                work.where,
+                retry=shard.uri in work.failed,
+                rows_before_kill=work.rows_before_kill.get(shard.uri, 0),
+            )
+            for shard in work.shards
+        ]
+        self.plans.write(work.run_id, {line.shard.uri: line for line in [*earlier, *now]}.values())
 
-    def census_uri(self, run_id: str) -> str:
-        return join(self.home, "census", run_id)
+    def writer(self, run_id: str, schema: pa.Schema) -> TableWriter:
+        """What writes the files of this start of the run, for as long as it holds the lock."""
+        assert self._lock is not None
+        check = partial(check_lock, self._lock.uri, self._lock.token, self.storage)
+        return TableWriter(self.output, self.storage, schema, run_id, uuid.uuid4().hex[:6], check)
 
-    def commit_uri(self, run_id: str) -> str:
-        return join(self.home, "commit", run_id)
+    def shard_counter(self, run_id: str) -> Callable[[PartOfShard, int, int], None]:
+        """What read tasks call with a part that they read to its end, its clips, and those that had rows."""
+        return partial(write_shard_counts, self.storage, self.plans.shard_counts_uri(run_id))
 
     def summary_uri(self, run_id: str) -> str:
         return join(self.home, f"{run_id}.json")
 
-    def finish(self, run_id: str, summary: Mapping[str, Any], *, to_the_end: bool = True) -> None:
+    def finish(
+        self,
+        run_id: str,
+        summary: Mapping[str, Any],
+        *,
+        to_the_end: bool = True,
+        written: Iterable[FileRecord] = (),
+    ) -> None:
         """The run is over: its summary says so, and what only a restart needs may go.
 
         Args:
-            to_the_end: every shard was read to its end; else (`--limit`, a kill) census and rows tell which.
+            to_the_end: every shard was read to its end; else (`--limit`, a kill) counts and rows tell which.
+            written: what the write tasks say they committed.
         """
-        self._remove_uncommitted(run_id)
+        self.check_lock()
+        files = self.records.committed()
+        if lost := {record.file for record in written} - {record.file for record in files}:
+            raise JobError(f"{self.output}: the records of {', '.join(sorted(lost))} are gone; run it again.")
+        self.records.sweep(run_id)
         if not to_the_end:
-            planned = next((planned for name, planned in self._plans() if name == run_id), [])
-            finished = self._read_to_their_end(run_id, planned)
-            self._write_plan(run_id, (replace(line, finished=line.shard.uri in finished) for line in planned))
-        self._write_json(self.summary_uri(run_id), summary)
-        for uri in (self.commit_uri(run_id), self.census_uri(run_id)):
-            self.storage.remove(uri, recursive=True)
+            planned, rows = self.plans.of(run_id), _rows_by_shard(files, run_id)
+            finished = self.plans.read_to_their_end(run_id, planned, rows, _rows_by_shard(files))
+            self.plans.write(run_id, (replace(line, finished=line.shard.uri in finished) for line in planned))
+        self.records.merge(run_id)
+        self._write_json(f"{run_id}.json", summary)
+        self.plans.remove_shard_counts(run_id)
 
-    def _remove_uncommitted(self, run_id: str) -> None:
-        """Deletes data files without a committed checkpoint: a killed writer's, whenever it wrote them."""
-        committed = {
-            uri.rsplit("/", 1)[-1].removesuffix(".parquet")
-            for uri in self.storage.list_files(self.commit_uri(run_id))
-            if not uri.endswith(".pending.parquet")
-        }
-        for uri in self.data_files_of(run_id):
-            # Ray names them <task>-<part>.parquet after the checkpoint <task>.parquet.
-            if uri.rsplit("/", 1)[-1].rsplit("-", 1)[0] not in committed:
-                self.storage.remove(uri)
-
-    def _plans(self) -> _Plans:
-        """What each run set out to read, in the order of the runs."""
-        plans = []
-        for uri in self.storage.list_files(join(self.home, "shards")):
-            lines = self.storage.read_bytes(uri).decode().splitlines()
-            run_id = uri.rsplit("/", 1)[-1].removesuffix(".jsonl")
-            plans.append((run_id, [_Planned.from_json(line) for line in lines]))
-        return plans
-
-    def _write_plan(self, run_id: str, planned: Iterable[_Planned]) -> None:
-        text = "".join(f"{line.to_json()}\n" for line in planned)
-        self.storage.write_bytes(join(self.home, "shards", f"{run_id}.jsonl"), text.encode())
-
-    def _closed(self) -> set[str]:
+    def closed_runs(self) -> set[str]:
         """Runs that have their summary."""
         names = (uri.rsplit("/", 1)[-1] for uri in self.storage.list_files(self.home))
         return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
-    def _read_to_their_end(self, run_id: str, planned: Sequence[_Planned]) -> set[str]:
-        """The shards of which the run wrote all that its census says was to be written."""
-        shards = [line.shard for line in planned]
-        loose = {shard.uri for shard in shards if READERS[shard.format].one_clip}
-        rows = self._rows_by_shard(self.data_files_of(run_id))
-        needed = self._census(run_id, shards) | dict.fromkeys(loose, 1)
-        if elsewhere := loose - rows.keys():  # the row of a file that changed is another run's
-            needed |= dict.fromkeys(elsewhere & self._rows_by_shard(self.data_files()).keys(), 0)
-        return {uri for uri, count in needed.items() if rows[uri] >= count}
-
-    def _census(self, run_id: str, planned: Iterable[Shard]) -> dict[str, int]:
-        """Rows that the run has of each shard once it is done, of shards read to their end."""
-        versions = {shard.uri: shard.version for shard in planned}
-        clips: Counter[str] = Counter()
-        done: Counter[str] = Counter()
-        parts: dict[str, int] = {}
-        totals: dict[str, int] = {}
-        for uri in self.storage.list_files(self.census_uri(run_id)):
-            record = json.loads(self.storage.read_bytes(uri))
-            if record["version"] != versions.get(record["shard"]):
-                continue  # the shard changed after it was counted
-            clips[record["shard"]] += record["clips"] - record["matched"]
-            done[record["shard"]] = max(done[record["shard"]], record["done"])
-            parts[record["shard"]] = parts.get(record["shard"], 0) + 1
-            totals[record["shard"]] = record["of_parts"]
-        return {shard: clips[shard] + done[shard] for shard in parts if parts[shard] == totals[shard]}
-
-    def _rows_by_shard(self, files: Iterable[str]) -> Counter[str]:
-        counts: Counter[str] = Counter()
-        for uri in files:
-            for batch in self._columns(uri, ["shard"]):
-                for entry in batch.column(0).value_counts().to_pylist():
-                    counts[entry["values"]] += entry["counts"]
-        return counts
-
-    def _ids_of(self, shards: Iterable[str]) -> dict[str, pa.Array]:
+    def _ids_of(self, shards: Iterable[str], files: Iterable[FileRecord]) -> dict[str, pa.Array]:
         wanted = pa.array(sorted(shards), pa.string())
+        names = set(wanted.to_pylist())
         ids: dict[str, list[pa.Array]] = {}
-        if not len(wanted):
-            return {}
-        for uri in self.data_files():
-            for batch in self._columns(uri, ["shard", "clip_id"]):
+        for record in files:
+            if names.isdisjoint(record.shards):
+                continue
+            for batch in read_batches(self.uri_of(record), self.storage, ["shard", "clip_id"]):
                 table = pa.Table.from_batches([batch])
                 table = table.filter(pc.is_in(table["shard"], value_set=wanted))
                 for shard in table["shard"].unique().to_pylist():
@@ -382,13 +346,21 @@ class Ledger:
                     ids.setdefault(shard, []).append(mine.combine_chunks())
         return {shard: pa.concat_arrays(parts) for shard, parts in ids.items()}
 
-    def _columns(self, uri: str, columns: list[str]) -> Iterable[pa.RecordBatch]:
-        file = pq.ParquetFile(path_of(uri), filesystem=self.storage.arrow_filesystem(uri))
-        with file:
-            yield from file.iter_batches(columns=columns)
+    def _files_of_earlier_version(self) -> list[FileRecord]:
+        runs = [run_id for run_id, _ in self.plans.all()]
+        return files_of_earlier_version(self.output, self.storage, runs, self.closed_runs())
 
-    def _write_json(self, uri: str, value: Mapping[str, Any]) -> None:
-        self.storage.write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    def _read_json(self, name: str) -> Any:
+        try:
+            return json.loads(self.storage.read_bytes(join(self.home, name)))
+        except StorageError as problem:
+            if problem.missing:
+                return None
+            raise
+
+    def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        data = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        self.storage.write_bytes(join(self.home, name), data.encode())
 
 
 def _by_setting(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -397,32 +369,13 @@ def _by_setting(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in identity.items() if name != "models"}, **models}
 
 
-def write_census(
-    storage: Storage,
-    home: str,
-    shard: Shard,
-    part: int,
-    of_parts: int,
-    clips: int,
-    matched: int = 0,
-    done: int = 0,
-) -> None:
-    """Says how many clips a part of a shard holds that were asked for, once it was read to its end.
-
-    `matched` of them had rows before. `done` rows of the shard were there from the run itself, before it was
-    killed and went on; some may be of clips that are gone from the shard since.
-    """
-    name = hashlib.sha256(f"{shard.uri}#{part}".encode()).hexdigest()[:32]
-    record = {
-        "shard": shard.uri,
-        "version": shard.version,
-        "part": part,
-        "of_parts": of_parts,
-        "clips": clips,
-        "matched": matched,
-        "done": done,
-    }
-    storage.write_bytes(join(home, f"{name}.json"), json.dumps(record).encode())
+def _rows_by_shard(files: Iterable[FileRecord], run_id: str | None = None) -> Counter[str]:
+    """Of the whole table, or of one run."""
+    counts: Counter[str] = Counter()
+    for record in files:
+        if run_id in (None, record.run_id):
+            counts.update(record.shards)
+    return counts
 
 
 def _without(ids: dict[str, pa.Array], others: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
@@ -430,25 +383,3 @@ def _without(ids: dict[str, pa.Array], others: Mapping[str, pa.Array]) -> dict[s
         shard: array.filter(pc.invert(pc.is_in(array, value_set=others[shard]))) if shard in others else array
         for shard, array in ids.items()
     }
-
-
-def _continued(
-    plans: _Plans, missing: Mapping[str, list[_Planned]], wanted: set[str], where: str | None
-) -> str | None:
-    """The killed run that goes on: a job under its condition does all that it still had to do.
-
-    Runs count in the order of their ids, so none goes on that a later run shares a shard with.
-    """
-    later: set[str] = set()
-    for run_id, planned in reversed(plans):
-        uris = {line.shard.uri for line in planned}
-        lines = missing.get(run_id)
-        if (
-            lines
-            and wanted.issuperset(line.shard.uri for line in lines)
-            and all(line.where == where and not line.retry for line in planned)
-            and later.isdisjoint(uris | wanted)
-        ):
-            return run_id
-        later |= uris
-    return None

@@ -8,7 +8,7 @@ glob, or is one file; hidden names and `_run/` are no part of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.storage import Storage, StorageError, join
-from pipeline.table.records import Records
+from pipeline.table.records import FileRecord, Records, count_file
 
 BATCH_ROWS = 4096
+_OTHERS = "others"  # the run of files that no run's id names
 _BLOCK_BYTES = 4 << 20  # fetched at once from storage far away
 
 
@@ -37,8 +38,8 @@ def table_files(uri: str, storage: Storage) -> list[str]:
     Raises:
         StorageError: nothing is there (`missing`), or storage does not answer.
     """
-    if any(sign in uri for sign in "*?[") and not storage.exists(uri):
-        return [file for file in storage.glob(uri) if _is_data(file)]
+    if storage.is_glob(uri):
+        return [file.uri for file in storage.glob(uri) if _is_data(file.uri)]
     if not storage.is_dir(uri):
         if not storage.exists(uri):
             raise StorageError(storage.explain(uri, FileNotFoundError(uri)), missing=True)
@@ -62,6 +63,32 @@ def table_format(output: str, storage: Storage) -> int | None:
             return None
         raise
     found: int | None = held.get("format")
+    return found
+
+
+def files_of_earlier_version(
+    output: str, storage: Storage, runs: Iterable[str], closed: Iterable[str]
+) -> list[FileRecord]:
+    """Records of the files of a table that kept none, by looking into them.
+
+    Runs that are over have all files of their name. Of killed ones count those that Ray's commit files name,
+    and its pending ones name those to remove; others are left alone.
+    """
+    marks = {
+        uri.rsplit("/", 1)[-1].removesuffix(".parquet")
+        for uri in storage.list_files(join(output, "_run", "commit"), recursive=True)
+    }
+    names, over = list(runs), {*closed, _OTHERS}
+    found = []
+    for uri in data_files(output, storage):
+        file = uri.rsplit("/", 1)[-1]
+        run_id = next((run_id for run_id in names if file.startswith(f"{run_id}_")), _OTHERS)
+        task = file.rsplit("-", 1)[0]  # Ray: <task>-<part>.parquet, after the mark <task>.parquet
+        if run_id in over or task in marks:
+            rows = read_batches(uri, storage, ["shard", "error"])
+            found.append(count_file(run_id, file, storage.info(uri).size, rows))
+        elif f"{task}.pending" in marks:
+            found.append(FileRecord(run_id, file))
     return found
 
 
@@ -93,7 +120,7 @@ def open_parquet(uri: str, storage: Storage) -> Iterator[pq.ParquetFile]:
         raise
     except (OSError, pa.ArrowException) as problem:
         missing = isinstance(problem, FileNotFoundError)
-        raise StorageError(storage.explain(uri, problem), missing) from problem
+        raise StorageError(storage.explain(uri, problem), missing=missing) from problem
 
 
 def _is_data(uri: str) -> bool:

@@ -11,9 +11,11 @@ Where a file has a line and a record of its own, the record counts: it is the yo
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 
@@ -21,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.storage import Storage, StorageError, join
+from pipeline.storage import Storage, StorageError, is_remote, join, path_of
 
 PENDING, COMMITTED = "pending", "committed"
 FORMAT = 1  # of the records, as `_run/table.json` says
@@ -66,9 +68,9 @@ class Records:
         uris = self.storage.list_files(self.home, recursive=True)
         merged = [uri for uri in uris if uri.endswith(".jsonl")]
         single = [uri for uri in uris if uri.endswith(".json")]
-        lines = [line for text in self._read(merged) for line in text.splitlines()]
+        lines = [line for text in read_texts(merged, self.storage) for line in text.splitlines()]
         found = {(record.run_id, record.file): record for record in map(FileRecord.from_json, lines)}
-        for record in map(FileRecord.from_json, self._read(single)):
+        for record in map(FileRecord.from_json, read_texts(single, self.storage)):
             found[record.run_id, record.file] = record
         return sorted(found.values(), key=lambda record: record.file)
 
@@ -95,15 +97,19 @@ class Records:
             self.storage.remove(join(self.output, record.file))
             self.storage.remove(self._uri(record.run_id, record.file))
 
-    def sweep(self) -> None:
-        """Removes the files that were never committed: those that a pending record names, looked at again."""
+    def sweep(self, run_id: str | None = None) -> None:
+        """Removes the files that were never committed: those that a pending record names, looked at again.
+
+        Args:
+            run_id: only those of one run.
+        """
         for record in self.all():
-            if not record.committed:
+            if not record.committed and run_id in (None, record.run_id):
                 self._remove_pending(record.run_id, record.file)
 
     def merge(self, run_id: str) -> None:
         """Puts what is committed of a run that is over into one file; pending ones are swept before."""
-        single = self._read(self.storage.list_files(join(self.home, run_id)))
+        single = read_texts(self.storage.list_files(join(self.home, run_id)), self.storage)
         own = [record for record in map(FileRecord.from_json, single) if record.committed]
         if not own:
             return
@@ -112,12 +118,16 @@ class Records:
         self._write(run_id, list(merged.values()))
         for record in own:
             self.storage.remove(self._uri(run_id, record.file))
+        remove_if_empty(join(self.home, run_id))
 
     def adopt(self, records: Iterable[FileRecord]) -> None:
         """Records of files that were written without."""
         by_run: dict[str, list[FileRecord]] = {}
         for record in records:
-            by_run.setdefault(record.run_id, []).append(record)
+            if record.committed:
+                by_run.setdefault(record.run_id, []).append(record)
+            else:
+                self.put(record)
         for run_id, found in by_run.items():
             self._write(run_id, found)
 
@@ -131,6 +141,7 @@ class Records:
         if len(left) < len(merged):  # the line would count again once the file's own record is gone
             self._write(run_id, left)
         self.storage.remove(self._uri(run_id, file))
+        remove_if_empty(join(self.home, run_id))
 
     def _merged(self, run_id: str) -> list[FileRecord]:
         text = self._text(self._merged_uri(run_id)) or ""
@@ -147,10 +158,6 @@ class Records:
             if problem.missing:
                 return None
             raise
-
-    def _read(self, uris: Sequence[str]) -> list[str]:
-        with ThreadPoolExecutor(_THREADS) as threads:
-            return [data.decode() for data in threads.map(self.storage.read_bytes, uris)]
 
     def _merged_uri(self, run_id: str) -> str:
         return join(self.home, f"{run_id}.jsonl")
@@ -201,6 +208,21 @@ class TableWriter:
             raise
         records.put(record)
         return record
+
+
+def read_texts(uris: Sequence[str], storage: Storage) -> list[str]:
+    """Small files, side by side."""
+    if len(uris) < 2:
+        return [storage.read_bytes(uri).decode() for uri in uris]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return [data.decode() for data in threads.map(storage.read_bytes, uris)]
+
+
+def remove_if_empty(folder: str) -> None:
+    """Objects have no folders: only a local one can be left empty."""
+    if not is_remote(folder):
+        with suppress(OSError):
+            os.rmdir(path_of(folder))
 
 
 def write_file(

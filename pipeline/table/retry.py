@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
-from pipeline.corpus.listing import Shard
-from pipeline.storage import Storage, path_of
 from pipeline.table.ledger import Ledger
+from pipeline.table.reader import open_parquet, read_batches
+from pipeline.table.records import FileRecord, count_file, write_file
 
 
 def failed_clips(ledger: Ledger, shards: Iterable[Shard], where: Where | None) -> dict[str, pa.Array]:
     """By shard, the ids of the rows that are errors, of these shards and under this condition."""
     wanted = pa.array(sorted(shard.uri for shard in shards), pa.string())
+    names = set(wanted.to_pylist())
     columns = sorted({"clip_id", "shard", "error", *(where.columns if where else ())})
     ids: dict[str, list[pa.Array]] = {}
-    for uri in ledger.data_files():
-        with _open(uri, ledger.storage) as file:
-            for batch in file.iter_batches(columns=columns):
-                rows = pa.Table.from_batches([batch])
-                rows = rows.filter(
-                    pc.and_(rows["error"].is_valid(), pc.is_in(rows["shard"], value_set=wanted))
-                )
-                if where is not None and rows.num_rows:
-                    rows = where.filter(rows)
-                for shard in rows["shard"].unique().to_pylist():
-                    mine = rows.filter(pc.equal(rows["shard"], shard))["clip_id"]
-                    ids.setdefault(shard, []).append(mine.combine_chunks())
+    for record in ledger.files():
+        if not record.errors or names.isdisjoint(record.shards):
+            continue
+        for batch in read_batches(ledger.uri_of(record), ledger.storage, columns):
+            rows = pa.Table.from_batches([batch])
+            rows = rows.filter(pc.and_(rows["error"].is_valid(), pc.is_in(rows["shard"], value_set=wanted)))
+            if where is not None and rows.num_rows:
+                rows = where.filter(rows)
+            for shard in rows["shard"].unique().to_pylist():
+                mine = rows.filter(pc.equal(rows["shard"], shard))["clip_id"]
+                ids.setdefault(shard, []).append(mine.combine_chunks())
     return {shard: pa.concat_arrays(parts) for shard, parts in ids.items()}
 
 
@@ -41,36 +42,45 @@ def drop_rows(ledger: Ledger, failed: Mapping[str, pa.Array]) -> None:
     """
     if not failed:
         return
+    ledger.check_lock()
     ids = pa.concat_arrays(list(failed.values()))
-    for uri in ledger.data_files():
-        with _open(uri, ledger.storage) as file:
-            looks = file.iter_batches(columns=["clip_id", "error"])
-            if not any(pc.any(_among(rows, ids)).as_py() for rows in looks):
-                continue
-            left = _without(file, ids)
-        if left is None:
-            ledger.storage.remove(uri)
-        else:
-            ledger.storage.write_bytes(uri, left)
+    rewritten = {
+        record.run_id
+        for record in ledger.files()
+        if record.errors and not failed.keys().isdisjoint(record.shards) and _rewrite(ledger, record, ids)
+    }
+    for run_id in rewritten & ledger.closed_runs():
+        ledger.records.merge(run_id)
 
 
-def _without(file: pq.ParquetFile, ids: pa.Array) -> bytes | None:
-    """The file without the error rows of these clips; None where no row is left."""
-    buffer = pa.BufferOutputStream()
-    rows = 0
-    with pq.ParquetWriter(buffer, file.schema_arrow, compression="zstd") as writer:
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group)
-            table = table.filter(pc.invert(_among(table, ids)))
-            rows += table.num_rows
-            if table.num_rows:
-                writer.write_table(table)
-    return buffer.getvalue().to_pybytes() if rows else None
+def _rewrite(ledger: Ledger, record: FileRecord, ids: pa.Array) -> bool:
+    """Takes the error rows of these clips out of one file; False where it has none."""
+    uri, storage = ledger.uri_of(record), ledger.storage
+    looks = read_batches(uri, storage, ["shard", "clip_id", "error"])
+    batches = [pa.Table.from_batches([batch]) for batch in looks]
+    left = [rows.filter(pc.invert(_among(rows, ids))) for rows in batches]
+    if sum(rows.num_rows for rows in left) == sum(rows.num_rows for rows in batches):
+        return False
+    after = count_file(record.run_id, record.file, 0, (rows for rows in left if rows.num_rows))
+    if not after.rows:
+        ledger.records.remove(record)
+        return True
+    # Until the file is rewritten its record may count too few rows and too many errors, never the contrary.
+    ledger.records.put(replace(after, bytes=record.bytes, errors=record.errors))
+    with open_parquet(uri, storage) as file:
+        groups = (file.read_row_group(number) for number in range(file.num_row_groups))
+        ledger.records.put(
+            write_file(ledger.records, record.file, _without(groups, ids), file.schema_arrow, record.run_id)
+        )
+    return True
 
 
-def _among(rows: pa.Table | pa.RecordBatch, ids: pa.Array) -> pa.Array | pa.ChunkedArray:
-    return pc.and_(pc.is_in(rows.column("clip_id"), value_set=ids), rows.column("error").is_valid())
+def _without(groups: Iterable[pa.Table], ids: pa.Array) -> Iterator[pa.Table]:
+    for group in groups:
+        left = group.filter(pc.invert(_among(group, ids)))
+        if left.num_rows:
+            yield left
 
 
-def _open(uri: str, storage: Storage) -> pq.ParquetFile:
-    return pq.ParquetFile(path_of(uri), filesystem=storage.arrow_filesystem(uri))
+def _among(rows: pa.Table, ids: pa.Array) -> pa.Array | pa.ChunkedArray:
+    return pc.and_(pc.is_in(rows["clip_id"], value_set=ids), rows["error"].is_valid())

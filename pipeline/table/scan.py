@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,17 +18,18 @@ from pipeline.corpus.condition import Where
 from pipeline.corpus.listing import changed_since, discover, drop_listed_files, filter_files
 from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
-from pipeline.spec import JobSpec
-from pipeline.storage import Storage
-from pipeline.table.ledger import Ledger, Work
-from pipeline.table.retry import failed_clips
 from pipeline.schema import reserved_names
+from pipeline.spec import JobSpec
+from pipeline.storage import Storage, StorageError
+from pipeline.table.ledger import Ledger
+from pipeline.table.plans import Work
+from pipeline.table.retry import failed_clips
 
-_SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input carries
+_SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input brings along
 
 
 @dataclass(frozen=True)
-class Survey:
+class Changes:
     """The shards in question, what is left to do of them, and the input's own columns.
 
     `older` shards are left aside for `--since`, `unasked` loose files for `--where`.
@@ -41,7 +42,7 @@ class Survey:
     older: int = 0
     unasked: int = 0
 
-    def for_the_log(self) -> Iterator[str]:
+    def log_lines(self) -> Iterator[str]:
         work = self.work
         again = f" ({work.clips_done} of their clips are done already)" if work.clips_done else ""
         yield (
@@ -53,7 +54,7 @@ class Survey:
         if self.unasked:
             yield f"{self.unasked} audio files left aside that --where does not hold for"
         if work.clips_failed:
-            yield f"{work.clips_failed} clips whose rows are errors to be annotated anew"
+            yield f"{work.clips_failed} clips whose rows are errors to be annotated again"
 
 
 def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None]:
@@ -63,9 +64,9 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     the same ids: all files of a table have the same columns, and to rewrite a finished table for one more
     column would cost as much as the table and could be killed half-way.
     """
-    output = storage.normalise(spec.output).rstrip("/")
+    output = storage.normalise(spec.table.output).rstrip("/")
     ledger = Ledger(output, storage)
-    with blaming_output(spec, storage):
+    with output_errors(spec):
         held = ledger.tasks()
     tasks = [str(task) for task in spec.models]
     if not held or set(held) & set(tasks):
@@ -73,72 +74,86 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     return Ledger(f"{output}-{'-'.join(tasks)}", storage), ledger
 
 
-def survey(
+@contextmanager
+def opened(spec: JobSpec, ledger: Ledger) -> Iterator[None]:
+    """Holds the lock of the table, and ends what a killed job left half-done in it.
+
+    Raises:
+        JobError: another job holds it, or storage lets nobody write there.
+    """
+    with ExitStack() as stack:
+        with output_errors(spec):
+            stack.enter_context(ledger.locked())
+            ledger.open()
+        yield
+
+
+def scan(
     spec: JobSpec,
     ledger: Ledger,
     identity: Mapping[str, Any],
-    elder: Ledger | None = None,
+    base_table: Ledger | None = None,
     *,
     dry: bool = False,
-) -> Survey:
+) -> Changes:
     """Compares the input with the output, after `--overwrite` deleted what it held.
+
+    Without `dry` the table must be opened (see `opened`).
 
     Args:
         identity: the settings and models that all runs of the output share.
-        elder: the table that this one stands beside.
+        base_table: the one that this one stands beside.
         dry: only look; with `--overwrite`, as if the output held nothing.
 
     Raises:
-        JobError: no input, an output of other settings or models, a condition that does not hold water.
+        JobError: no input, an output of other settings or models, an invalid --where expression.
     """
-    if spec.retry_errors and spec.limit is not None:
+    if spec.table.retry_errors and spec.corpus.limit is not None:
         raise JobError(
             "--retry-errors and --limit do not go together: error rows that are taken out would wait for a "
             "later run. Narrow --retry-errors with --where or --since."
         )
-    storage, fresh = ledger.storage, spec.overwrite
-    with blaming_output(spec, storage):
+    corpus, storage, fresh = spec.corpus, ledger.storage, spec.table.overwrite
+    with output_errors(spec):
         known = {} if fresh else ledger.known_names()
         held = None if fresh else ledger.table()
-        if elder is not None:
-            known = {**elder.known_names(), **known}  # the same clips have the same ids
-    outputs = [ledger.output, *([elder.output] if elder else [])]
+        if base_table is not None:
+            known = {**base_table.known_names(), **known}  # the same clips have the same ids
+    outputs = [ledger.output, *([base_table.output] if base_table else [])]
     # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
-    found = drop_listed_files(discover(spec.input, storage, outputs=outputs, known_names=known), storage)
+    found = drop_listed_files(discover(corpus.input, storage, outputs=outputs, known_names=known), storage)
     passthrough = _passthrough(held, found, storage)
-    where = Where(spec.where, passthrough.schema) if spec.where else None
-    recent = changed_since(found, spec.since)
+    where = Where(corpus.where, passthrough.schema) if corpus.where else None
+    recent = changed_since(found, corpus.since)
     shards = filter_files(recent, where, passthrough) if where else recent
     run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
-    with blaming_output(spec, storage):
+    with output_errors(spec):
         if fresh:
             if not dry:
                 ledger.clear()
-            work = Work(run_id, False, shards, {}, 0, where=spec.where)
+            work = Work(run_id, False, shards, {}, 0, where=corpus.where)
         else:
             ledger.require(identity, spec.models)
-            if not dry:
-                ledger.sweep()
-            failed = failed_clips(ledger, shards, where) if spec.retry_errors else {}
-            work = ledger.plan(shards, run_id, where=spec.where, failed=failed)
-    return Survey(shards, work, passthrough, spec.since, len(found) - len(recent), len(recent) - len(shards))
+            failed = failed_clips(ledger, shards, where) if spec.table.retry_errors else {}
+            work = ledger.plan(shards, run_id, where=corpus.where, failed=failed)
+    older, unasked = len(found) - len(recent), len(recent) - len(shards)
+    return Changes(shards, work, passthrough, corpus.since, older, unasked)
 
 
 @contextmanager
-def blaming_output(spec: JobSpec, storage: Storage) -> Iterator[None]:
+def output_errors(spec: JobSpec) -> Iterator[None]:
     """Turns what storage says about the output (no such bucket, no right to write) into a JobError."""
     try:
         yield
-    except JobError:
-        raise
-    except Exception as problem:  # every protocol has exceptions of its own
-        raise JobError(f"--output {storage.explain(spec.output, problem)}.") from problem
+    except StorageError as problem:
+        raise JobError(f"--output {problem}.") from problem
 
 
 def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> Passthrough:
     """The input's own columns: fixed by the first run of an output, so that all its files agree."""
-    if held is not None and "carried" in held:
-        return Passthrough(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(held["carried"]))))
+    packed = (held or {}).get("passthrough", (held or {}).get("carried"))  # its name in earlier versions
+    if packed is not None:
+        return Passthrough(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(packed))))
     schemas = []
     for reader in READERS.values():
         of_kind = [shard for shard in shards if shard.format == reader.name and not reader.one_clip]

@@ -14,20 +14,22 @@ import pytest
 import ray
 import soundfile
 from ray.data import DataContext
-from ray.data.checkpoint import CheckpointConfig
 
 from pipeline.corpus.datasource import AudioShards
+from pipeline.corpus.clips import Shard
 from pipeline.corpus.listing import discover
-from pipeline.engine.graph import Ledgered, RunFiles
-from pipeline.storage import Storage, StorageOptions, path_of
-from pipeline.table.ledger import Ledger, Work
+from pipeline.engine.datasink import TableSink
+from pipeline.storage import Storage, StorageOptions
+from pipeline.table.ledger import Ledger
+from pipeline.table.plans import Work
+from pipeline.schema import ERROR
 
 STORAGE = Storage(StorageOptions())
 CLIPS = 40
 
 
 def identity(clips: pa.Table) -> pa.Table:
-    return clips.select(["clip_id", "shard"])
+    return clips.select(["clip_id", "shard", "error"])
 
 
 def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
@@ -35,23 +37,17 @@ def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
     ledger.begin(work)
     context = DataContext.get_current()
     context.target_max_block_size = 1 << 20
-    context.checkpoint_config = CheckpointConfig(
-        id_column="clip_id",
-        checkpoint_path=path_of(ledger.commit_uri(work.run_id)),
-        override_filesystem=STORAGE.arrow_filesystem(ledger.output),
-        delete_checkpoint_on_success=False,
-        checkpoint_manager_cls=Ledgered,
-    )
-    source = AudioShards(work, STORAGE, pa.schema([]), census=ledger.census_uri(work.run_id))
+    source = AudioShards(work, STORAGE, pa.schema([]), finished=ledger.shard_counter(work.run_id))
     clips = ray.data.read_datasource(source, num_cpus=0.25)
     if limit is not None:
         clips = clips.limit(limit)
-    clips.map_batches(identity, batch_format="pyarrow", num_cpus=0.25).write_parquet(
-        path_of(ledger.output),
-        filename_provider=RunFiles(work.run_id),
-        min_rows_per_file=10,
-        ray_remote_args={"num_cpus": 0.25},
+    schema = pa.schema([("clip_id", pa.string()), ("shard", pa.string()), ("error", ERROR)])
+    sink = TableSink(ledger.writer(work.run_id, schema), 10)
+    clips.map_batches(identity, batch_format="pyarrow", num_cpus=0.25).write_datasink(
+        sink, ray_remote_args={"num_cpus": 0.25}
     )
+    written = [record for record in ledger.files() if record.run_id == work.run_id]
+    assert sorted(sink.written, key=lambda record: record.file) == written
     files = ledger.data_files_of(work.run_id)
     return [row for uri in files for row in pq.ParquetFile(uri).read()["clip_id"].to_pylist()]
 
@@ -69,9 +65,15 @@ def test_runs_of_a_few_clips_each_get_through_all_of_them(tmp_path: Path) -> Non
                 tar.addfile(member, io.BytesIO(buffer.getvalue()))
     ledger = Ledger(str(tmp_path / "out"), STORAGE)
     shards = discover([str(tmp_path)], STORAGE, outputs=[ledger.output])
+    with ledger.locked():
+        go_on(ledger, shards)
+
+
+def go_on(ledger: Ledger, shards: list[Shard]) -> None:
+    """Nights of so many clips each, until there is nothing more."""
     wrote: list[str] = []
     for night, limit in enumerate([1, 50, 10, 100, 100]):
-        ledger.sweep()
+        ledger.open()
         work = ledger.plan(shards, f"run{night}")
         if not work.shards:
             assert len(wrote) == 3 * CLIPS
@@ -80,7 +82,7 @@ def test_runs_of_a_few_clips_each_get_through_all_of_them(tmp_path: Path) -> Non
         # No more than asked for, and less only where no more is left.
         assert len(new) == min(limit, 3 * CLIPS - len(wrote))
         wrote += new
-        plan = tmp_path / "out" / "_run" / "shards" / f"run{night}.jsonl"
+        plan = Path(ledger.home, "shards", f"run{night}.jsonl")
         ledger.finish(work.run_id, {}, to_the_end=False)
         lines = [json.loads(line) for line in plan.read_text().splitlines()]
         finished = {line["name"] for line in lines if line["finished"]}

@@ -12,7 +12,7 @@ from torchaudio.models.decoder import ctc_decoder
 
 from tests.ngrams import arpa, lexicon
 from w2vbert import Wav2Vec2CTCTokenizer
-from w2vbert.decoding.beam import BeamDecoder, Hypothesis
+from w2vbert.decoding.beam import BeamDecoder, BeamOptions, Hypothesis
 
 WEIGHTS = {"beam_size": 30, "beam_threshold": 40.0, "lm_weight": 1.3, "word_score": -0.4}
 SENTENCES = ["one two three", "one two four", "nine zero zero one", "five six seven eight nine", "two two"]
@@ -48,7 +48,7 @@ def torchaudio_decoder(tokenizer: Wav2Vec2CTCTokenizer, nbest: int, files: dict[
 def ours(
     tokenizer: Wav2Vec2CTCTokenizer, logits: Tensor, nbest: int, files: dict[str, Path]
 ) -> list[Hypothesis]:
-    return BeamDecoder(tokenizer, nbest=nbest, **files, **WEIGHTS)(logits)
+    return BeamDecoder(tokenizer, BeamOptions(nbest=nbest, **WEIGHTS), **files)(logits)
 
 
 def theirs(decoder: Any, logits: Tensor, *, ended: bool) -> list[tuple[list[str], float]]:

@@ -116,12 +116,6 @@ def test_frame_labels_of_padding_do_not_count(problem_type: Any) -> None:
     assert loss(ours, speech) == pytest.approx(by_hand.item(), rel=1e-6)
 
 
-def test_span_masks_of_short_clips() -> None:
-    with pytest.raises(ValueError, match="mask_length"):
-        _compute_mask_indices((1, 9), 0.5, 10)
-    assert not span_mask([9], 0.5, 10, min_masks=2).any()
-
-
 def numpy_generator() -> tuple[bytes, int]:
     """State of NumPy's global generator: its words, which change every 624 draws, and the place in them."""
     _, words, position, *_ = np.random.get_state()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from w2vbert.decoding.greedy import Transcript, Word, read_path
+from w2vbert.decoding.greedy import Word
 
 if TYPE_CHECKING:
     from w2vbert.decoding.normalise import SpelledWord
@@ -52,10 +52,6 @@ class Alignment:
     def score(self) -> float:
         """Mean log posterior of a frame, blanks included: 0 is certain; low where audio and text differ."""
         return float(self.log_posteriors.mean())
-
-    def transcript(self, tokenizer: Wav2Vec2CTCTokenizer) -> Transcript:
-        """The text that was aligned, with word frames and confidences as `decode_greedy` gives them."""
-        return read_path(self.path, np.exp(self.log_posteriors), tokenizer)
 
 
 def align(logits: Tensor, ids: Sequence[int], blank: int = 0) -> Alignment:

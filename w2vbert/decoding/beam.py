@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from w2vbert.decoding.greedy import Transcript, read_path
-from w2vbert.decoding.segments import TokenPath, search_in_pieces
+from w2vbert.decoding.segments import TokenPath, search_in_segments
 
 if TYPE_CHECKING:
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
@@ -35,7 +35,7 @@ class LanguageModelError(ValueError):
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading of a clip.
+    """A text of a clip, and how likely it is.
 
     score: log probability of its path, plus `lm_weight` times that of the language model, plus the bonuses.
     """
@@ -44,22 +44,37 @@ class Hypothesis:
     score: float
 
 
+@dataclass(frozen=True)
+class BeamOptions:
+    """How to search.
+
+    Attributes:
+        nbest: number of hypotheses to return.
+        beam_size: hypotheses kept after each frame.
+        beam_threshold: hypotheses this far below the best are dropped.
+        lm_weight: of the language model's log probabilities, which KenLM gives to base 10.
+        word_score: added for each word.
+        log_add: sum the paths of a hypothesis instead of taking the best one.
+    """
+
+    nbest: int = 1
+    beam_size: int = 50
+    beam_threshold: float = 50.0
+    lm_weight: float = 2.0
+    word_score: float = 0.0
+    log_add: bool = False
+
+
 class BeamDecoder:
-    """Finds the likeliest readings of a clip's logits.
+    """Finds the likeliest texts of a clip's logits.
 
     Args:
         tokenizer: its `pad_token` is the blank, its `word_delimiter_token` ends words.
+        options: beam and weights.
         lexicon: the words there are, as a collection, or as a file with a word and its tokens in each line.
             With it the language model is one of words; without it any spelling can come out, and the language
             model is one of tokens.
         language_model: an ARPA file or a KenLM binary.
-        nbest: how many readings to return.
-        beam_size: hypotheses kept after each frame.
-        beam_size_token: tokens tried in each frame; None: all.
-        beam_threshold: hypotheses this far below the best are dropped.
-        lm_weight: of the language model's log probabilities, which KenLM gives to base 10.
-        word_score, silence_score: added for each word, and for each word delimiter.
-        log_add: sum the paths of a hypothesis instead of taking the best one.
 
     Raises:
         ImportError: flashlight-text is not installed.
@@ -72,20 +87,13 @@ class BeamDecoder:
     def __init__(
         self,
         tokenizer: Wav2Vec2CTCTokenizer,
+        options: BeamOptions | None = None,
         *,
         lexicon: str | os.PathLike[str] | Iterable[str] | None = None,
         language_model: str | os.PathLike[str] | None = None,
-        nbest: int = 1,
-        beam_size: int = 50,
-        beam_size_token: int | None = None,
-        beam_threshold: float = 50.0,
-        lm_weight: float = 2.0,
-        word_score: float = 0.0,
-        silence_score: float = 0.0,
-        log_add: bool = False,
     ) -> None:
         try:
-            from flashlight.lib.text import decoder as flashlight
+            import flashlight.lib.text.decoder  # noqa: F401
         except ImportError as error:
             raise ImportError("beam search needs flashlight-text: pip install flashlight-text") from error
 
@@ -93,40 +101,49 @@ class BeamDecoder:
         if blank is None or delimiter is None:
             raise ValueError("beam search needs a pad_token (the blank) and a word_delimiter_token")
         self.tokenizer = tokenizer
-        self.nbest = nbest
+        self.options = BeamOptions() if options is None else options
         names = {index: token for token, index in tokenizer.get_vocab().items()}
         self._classes = max(names) + 1
         self._blank, self._delimiter = blank, delimiter
-        self._of_words = lexicon is not None
-        options = {
-            "beam_size": beam_size,
-            "beam_size_token": beam_size_token or self._classes,
-            "beam_threshold": beam_threshold,
-            "lm_weight": lm_weight,
-            "sil_score": silence_score,
-            "log_add": log_add,
-            "criterion_type": flashlight.CriterionType.CTC,
-        }
         spellings = None if lexicon is None else read_lexicon(lexicon, tokenizer)
+        self._of_words = spellings is not None
         # What the language model scores, by index. Ids may have gaps, entries may not.
         entries = spellings or [names.get(index, f"<{index}>") for index in range(self._classes)]
-        model: Any = flashlight.ZeroLM()
-        if language_model is not None:
-            model = load_ngrams(Path(language_model), [*entries])
-        self._language_model = model  # the search holds no reference of its own
+        # The search holds no reference of its own to the language model.
+        self._language_model = (
+            None if language_model is None else load_ngrams(Path(language_model), [*entries])
+        )
+        self._search = self._make_search(spellings)
+
+    def _make_search(self, spellings: Lexicon | None) -> Any:
+        from flashlight.lib.text import decoder as flashlight
+
+        if self._language_model is None:
+            self._language_model = flashlight.ZeroLM()
+        model, blank, delimiter = self._language_model, self._blank, self._delimiter
+        options = {
+            "beam_size": self.options.beam_size,
+            "beam_size_token": self._classes,
+            "beam_threshold": self.options.beam_threshold,
+            "lm_weight": self.options.lm_weight,
+            "sil_score": 0.0,
+            "log_add": self.options.log_add,
+            "criterion_type": flashlight.CriterionType.CTC,
+        }
         if spellings is None:
-            self._search = flashlight.LexiconFreeDecoder(
+            return flashlight.LexiconFreeDecoder(
                 flashlight.LexiconFreeDecoderOptions(**options), model, delimiter, blank, []
             )
-            return
         trie = flashlight.Trie(self._classes, delimiter)
         start = model.start(False)
         for index, spelled in enumerate(spellings.values()):
             for ids in spelled:
                 trie.insert(ids, index, model.score(start, index)[1])
         trie.smear(flashlight.SmearingMode.MAX)
-        self._search = flashlight.LexiconDecoder(
-            flashlight.LexiconDecoderOptions(**options, word_score=word_score, unk_score=-float("inf")),
+        return flashlight.LexiconDecoder(
+            flashlight.LexiconDecoderOptions(
+                **options, word_score=self.options.word_score, unk_score=-float("inf")
+            ),
             trie,
             model,
             delimiter,
@@ -137,15 +154,15 @@ class BeamDecoder:
         )
 
     def __call__(self, logits: Tensor) -> list[Hypothesis]:
-        """The best readings of one clip, best first, `nbest` at most, each of another text.
+        """The best hypotheses of one clip, best first, `nbest` at most, each of another text.
 
         Words, frames and confidences are those of the hypothesis's best path, as `decode_greedy` gives them.
 
         Args:
             logits: (frames, vocab), logits or log probabilities; those of a long recording are searched in
-                pieces (see `w2vbert.decoding.segments`).
+                segments (see `w2vbert.decoding.segments`).
         """
-        paths = search_in_pieces(self._paths, logits.detach(), self.tokenizer, nbest=self.nbest)
+        paths = search_in_segments(self._paths, logits.detach(), self.tokenizer, nbest=self.options.nbest)
         return [as_hypothesis(path, self.tokenizer) for path in paths]
 
     def _paths(self, logits: Tensor) -> Iterator[TokenPath]:
@@ -162,7 +179,7 @@ class BeamDecoder:
         for result in self._search.decode(searched.data_ptr(), len(searched), classes):
             ids = np.array(result.tokens[1 : frames + 1])  # between the states before and after the clip
             if self._of_words:
-                # Where no reading ends with a whole word, the search returns one that breaks off within.
+                # Where no hypothesis ends with a whole word, the search returns one that breaks off within.
                 ends = np.flatnonzero(np.array(result.words[1:]) >= 0)
                 rest = ids[ends[-1] + 1 if len(ends) else 0 :]
                 rest[rest != self._delimiter] = self._blank

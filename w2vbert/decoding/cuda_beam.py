@@ -15,7 +15,7 @@ from torch import Tensor
 
 from w2vbert.decoding.alignment import AlignmentError, align
 from w2vbert.decoding.beam import Hypothesis, as_hypothesis
-from w2vbert.decoding.segments import MAX_FRAMES, TokenPath, search_in_pieces
+from w2vbert.decoding.segments import MAX_FRAMES, TokenPath, search_in_segments
 
 if TYPE_CHECKING:
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
@@ -43,14 +43,14 @@ def available() -> bool:
 
 
 class CudaBeamDecoder:
-    """Finds the likeliest readings of a clip's logits, as `BeamDecoder` without a lexicon does on CPUs.
+    """Finds the likeliest texts of a clip's logits, as `BeamDecoder` without a lexicon does on CPUs.
 
-    The search sums over the paths of a reading and returns it without frames. Words, frames, confidences and
-    scores are then those of the reading's best path, found by alignment: what `BeamDecoder` gives.
+    The search sums over the paths of a text and returns it without frames. Words, frames, confidences and
+    scores are then those of its best path, found by alignment: what `BeamDecoder` gives.
 
     Args:
         tokenizer: its `pad_token` is the blank.
-        nbest: how many readings to return.
+        nbest: number of hypotheses to return.
         beam_size: hypotheses kept after each frame; no more than 128, nor than there are tokens.
 
     Raises:
@@ -66,14 +66,14 @@ class CudaBeamDecoder:
         self._beam_size = beam_size
 
     def __call__(self, logits: Tensor) -> list[Hypothesis]:
-        """The best readings of one clip, best first, `nbest` at most, each of another text.
+        """The best hypotheses of one clip, best first, `nbest` at most, each of another text.
 
         Args:
             logits: (frames, vocab) on the GPU, logits or log probabilities.
         """
         beam = min(self._beam_size, _MAX_BEAM, logits.shape[-1])
         longest = max(1, min(MAX_FRAMES, _MAX_TABLE // (beam * logits.shape[-1])))
-        paths = search_in_pieces(
+        paths = search_in_segments(
             self._paths, logits.detach(), self.tokenizer, nbest=self.nbest, longest=longest
         )
         return [as_hypothesis(path, self.tokenizer) for path in paths]
@@ -124,7 +124,7 @@ def _align(
         ids = [order[int(index)] for index in hypothesis.tokens]
         try:
             alignment = align(log_probs, ids, blank)
-        except AlignmentError:  # what fills a beam wider than there are readings
+        except AlignmentError:  # what fills a beam wider than there are texts
             continue
         score = float(alignment.log_posteriors.sum(dtype=np.float64))
         yield TokenPath(alignment.path, np.exp(alignment.log_posteriors), score)

@@ -1,6 +1,6 @@
 """Beam search over recordings of any length: searched from pause to pause, for a search keeps every frame.
 
-A piece is to the language model what a sentence is: it begins anew after a long pause.
+To the language model a segment is a sentence: its context is empty at the start of each.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch import Tensor
 if TYPE_CHECKING:
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
-MAX_FRAMES = 3_000  # of one piece: a minute. A search among all spellings takes up to 120 KB for each frame.
+MAX_FRAMES = 3_000  # of a segment: a minute. A search among all spellings takes up to 120 KB for each frame.
 
 
 @dataclass(frozen=True, eq=False)
 class TokenPath:
-    """One way through a piece. ids, posteriors: (frames,) of a token for each frame; score: the search's."""
+    """A path through a segment. ids, posteriors: (frames,) of a token for each frame; score: the search's."""
 
     ids: NDArray[np.int64]
     posteriors: NDArray[np.float32]
     score: float
 
 
-def search_in_pieces(
+def search_in_segments(
     search: Callable[[Tensor], Iterable[TokenPath]],
     logits: Tensor,
     tokenizer: Wav2Vec2CTCTokenizer,
@@ -38,7 +38,7 @@ def search_in_pieces(
     nbest: int,
     longest: int = MAX_FRAMES,
 ) -> list[TokenPath]:
-    """The best paths through a recording, best first, of different texts; their score is the pieces' sum.
+    """The best paths through a recording, best first, of different texts; scores add up over segments.
 
     Args:
         search: the paths through (frames, vocab) logits, best first.
@@ -47,14 +47,14 @@ def search_in_pieces(
         longest: most frames to search at once.
     """
     found: list[TokenPath] = []
-    for start, end in pieces(logits, tokenizer, longest):
+    for start, end in cut_at_pauses(logits, tokenizer, longest):
         paths = list(islice(_of_different_texts(search(logits[start:end]), tokenizer), nbest))
         found = _joined(found, paths, nbest) if start else paths
     return list(_of_different_texts(found, tokenizer))
 
 
-def pieces(logits: Tensor, tokenizer: Wav2Vec2CTCTokenizer, longest: int) -> list[tuple[int, int]]:
-    """(start, end) of pieces of (frames, vocab) logits: `longest` frames at most, half of it at least.
+def cut_at_pauses(logits: Tensor, tokenizer: Wav2Vec2CTCTokenizer, longest: int) -> list[tuple[int, int]]:
+    """(start, end) of segments of (frames, vocab) logits: `longest` frames at most, half of it at least.
 
     A cut is behind the last word delimiter of the longest pause, so that it parts words. Without any
     delimiter it is in the midst of the longest pause, and in the absence of pauses after `longest` frames.

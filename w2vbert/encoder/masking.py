@@ -20,7 +20,6 @@ def span_mask(
     min_masks: int = 0,
     max_length: int | None = None,
     generator: torch.Generator | None = None,
-    device: torch.device | str | None = None,
 ) -> Tensor:
     """Draw a mask of random spans for every row.
 
@@ -40,10 +39,10 @@ def span_mask(
         max_length: width of the result; the longest row when omitted.
         generator: source of randomness; torch's default one when omitted. Draws are made on its device, so a
             CPU generator's seed gives the same masks wherever the model runs.
-        device: device of the result; that of ``lengths`` (CPU for a plain sequence) when omitted.
 
     Returns:
-        bool ``(batch, max_length)``, True where masked; always False beyond a row's length.
+        bool ``(batch, max_length)`` on the generator's device (the CPU without one), True where masked;
+        always False beyond a row's length.
 
     Raises:
         ValueError: ``mask_prob``, ``mask_length``, ``min_masks`` or ``max_length`` is out of range.
@@ -54,23 +53,21 @@ def span_mask(
         raise ValueError(f"mask_length must be at least 1, got {mask_length}")
     if min_masks < 0:
         raise ValueError(f"min_masks must not be negative, got {min_masks}")
-    if device is None:
-        device = lengths.device if isinstance(lengths, Tensor) else "cpu"
-    draw_on = torch.device("cpu") if generator is None else generator.device
-    lengths = torch.as_tensor(lengths, dtype=torch.long, device=draw_on)
+    device = torch.device("cpu") if generator is None else generator.device
+    lengths = torch.as_tensor(lengths, dtype=torch.long, device=device)
     longest = int(lengths.max()) if lengths.numel() else 0
     if max_length is None:
         max_length = longest
     elif longest > max_length:
         raise ValueError(f"max_length is {max_length}, but the longest row has {longest} positions")
 
-    rounding = torch.rand(len(lengths), generator=generator, device=draw_on, dtype=torch.float64)
+    rounding = torch.rand(len(lengths), generator=generator, device=device, dtype=torch.float64)
     spans = (mask_prob * lengths / mask_length + rounding).floor().long()
     spans = spans.clamp(min=min_masks).minimum(lengths // mask_length)
 
     # The positions of the `spans` smallest of independent scores are a uniform draw without replacement.
-    scores = torch.rand(len(lengths), max_length, generator=generator, device=draw_on)
-    positions = torch.arange(max_length, device=draw_on)
+    scores = torch.rand(len(lengths), max_length, generator=generator, device=device)
+    positions = torch.arange(max_length, device=device)
     fits = positions <= (lengths - mask_length)[:, None]
     ranks = scores.masked_fill(~fits, torch.inf).argsort(dim=1).argsort(dim=1)
     starts = ranks < spans[:, None]
@@ -78,4 +75,4 @@ def span_mask(
     # A position is masked when a span started within the last `mask_length` positions.
     started = starts.cumsum(dim=1)
     ended = torch.nn.functional.pad(started, (mask_length, 0))[:, :max_length]
-    return (started > ended).to(device)
+    return started > ended

@@ -94,7 +94,7 @@ class SeamlessM4TFeatureExtractor:
         return frames * self.stride * self.fbank.frame_shift / self.sampling_rate
 
     def num_frames(self, num_samples: int) -> int:
-        """Stacked frames that a clip of so many samples fills wholly."""
+        """Stacked frames that `num_samples` of audio fill wholly: `num_valid` of a clip."""
         return self.fbank.num_frames(num_samples) // self.stride
 
     def __call__(

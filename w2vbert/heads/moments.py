@@ -9,12 +9,11 @@ from torch import Tensor
 
 
 def segment_mean_std(frames: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation over each stretch of packed frames, in a number of operations that does not grow
-    with that of the stretches.
+    """Mean and standard deviation over each segment of packed frames, by a fixed number of operations.
 
     Args:
         frames: (total, width).
-        spans: first frame and one past the last of each stretch.
+        spans: first frame of each segment, and one past its last.
 
     Returns:
         (len(spans), width) fp32 each; the deviation has Bessel's correction, and of one frame it is NaN.

@@ -24,8 +24,8 @@ from pipeline.corpus.readers.base import (
     tables,
 )
 from pipeline.errors import ClipError, Code, JobError, Stage
-from pipeline.storage import Storage, StorageError, StorageFile, resolve
 from pipeline.schema import ERROR, read_schema
+from pipeline.storage import Storage, StorageError, StorageFile, resolve
 
 _AUDIO_NAMES = ("audio", "bytes", "audio_bytes", "wav", "flac", "mp3")
 _NO_AUDIO = ClipError(Stage.READ, Code.NO_AUDIO, "the row's audio is null").as_row()

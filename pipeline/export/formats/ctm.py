@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pipeline.clip_names import field
 from pipeline.export.document import Content, Document, identity, register
 from pipeline.export.intervals import start_and_duration, timed
-from pipeline.clip_names import field
 from pipeline.export.table import Row, Table
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.clip_names import field
 from pipeline.export.document import Content, Document, Write, identity, register
 from pipeline.export.intervals import Interval, clean, lay_out, length_s, milliseconds, timed
-from pipeline.clip_names import field
 from pipeline.export.table import Row, Table
 
 LINE_CHARACTERS = 42

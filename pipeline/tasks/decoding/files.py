@@ -14,7 +14,14 @@ from pipeline.errors import JobError
 from pipeline.node_files import Files, digest_of, directory_of
 from pipeline.storage import Storage, StorageError
 from pipeline.tasks.decoding.options import TranscriptOptions
-from w2vbert.decoding.beam import BeamDecoder, LanguageModelError, LexiconError, load_ngrams, read_lexicon
+from w2vbert.decoding.beam import (
+    BeamDecoder,
+    BeamOptions,
+    LanguageModelError,
+    LexiconError,
+    load_ngrams,
+    read_lexicon,
+)
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
 LEXICON, LANGUAGE_MODEL = "lexicon", "language_model"
@@ -75,12 +82,14 @@ def beam_decoder(
 ) -> BeamDecoder:
     return BeamDecoder(
         tokenizer,
+        BeamOptions(
+            nbest=options.nbest,
+            beam_size=options.beam or 1,
+            lm_weight=options.lm_weight,
+            word_score=options.word_score,
+        ),
         lexicon=files.path(LEXICON),
         language_model=files.path(LANGUAGE_MODEL),
-        nbest=options.nbest,
-        beam_size=options.beam or 1,
-        lm_weight=options.lm_weight,
-        word_score=options.word_score,
     )
 
 

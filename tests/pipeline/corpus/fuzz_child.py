@@ -20,7 +20,7 @@ from pipeline.schema import feature_schema, read_schema
 from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
-from pipeline.table.scan import survey
+from pipeline.table.scan import scan
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
 STORAGE = Storage(StorageOptions())

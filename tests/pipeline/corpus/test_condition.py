@@ -18,7 +18,7 @@ from pipeline.corpus.clips import read_table
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.condition import Where
 from pipeline.corpus.listing import discover, filter_files
-from pipeline.corpus.parts import Part, bundles, read_parts, split
+from pipeline.corpus.parts import Part, Selection, bundles, read_parts, split
 from pipeline.corpus.readers.base import loose_clip
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageOptions
@@ -79,7 +79,7 @@ def read(
     tables = (
         table
         for some in bundles(parts)
-        for table in read_parts(some, STORAGE, passthrough, where=where, done=done, finished=finished)
+        for table in read_parts(some, STORAGE, passthrough, Selection(where, done or {}), finished)
     )
     return [row for table in tables for row in table.to_pylist()]
 

@@ -14,11 +14,14 @@ import pytest
 import soundfile
 
 from jobs.cli import run_job
+from pipeline.corpus.clips import Shard
 from pipeline.errors import JobError
 from pipeline.reports.plan import for_the_eye, look_ahead
 from pipeline.spec import AnnotateSpec, TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
+from pipeline.table.plans import Work
+from pipeline.table.records import FileRecord
 from tests.conftest import ROOT
 
 MODEL = str(ROOT / "demo/checkpoint")
@@ -96,9 +99,10 @@ def test_the_speed_of_earlier_runs_is_the_best_guide(tmp_path: Path) -> None:
     home.mkdir()
     wav(home / "x.wav", 3)
     ledger = Ledger(str(output), Storage(StorageOptions()))
-    ledger.declare({"models": {"transcribe": "sha256:aa"}, **spec(home, output=output).output_settings()})
-    for run_id, hours, seconds in (("run1", 1.0, 100.0), ("run2", 3.0, 300.0), ("run3", 0.0, 0.0)):
-        ledger.finish(run_id, {"hours": hours, "encoder_s": seconds})
+    with ledger.locked():
+        ledger.declare({"models": {"transcribe": "sha256:aa"}, **spec(home, output=output).output_settings()})
+        for run_id, hours, seconds in (("run1", 1.0, 100.0), ("run2", 3.0, 300.0), ("run3", 0.0, 0.0)):
+            ledger.finish(run_id, {"hours": hours, "encoder_s": seconds})
     found = look_ahead(spec(home, output=output))
     # Four hours in 400 s: 36 times as fast as real time.
     assert found["device_hours"] == pytest.approx(3 / 3600 / 36, rel=1e-3)
@@ -113,19 +117,19 @@ def test_only_what_is_left_counts_and_nothing_changes(tmp_path: Path) -> None:
     pq.write_table(pa.table({"audio": [buffer.getvalue()] * 10}), home / "p.parquet")
     ledger = Ledger(str(output), Storage(StorageOptions()))
     job = spec(home, output=output)
-    ledger.declare({"models": {"transcribe": "sha256:aa"}, **job.output_settings()})
     fresh = look_ahead(job)["hours"]
-    shard = str(home / "p.parquet")
-    (output / "_run" / "shards").mkdir()
-    old = {"uri": shard, "name": "p.parquet", "format": "parquet", "size": 1, "version": "old"}
-    (output / "_run" / "shards" / "run1.jsonl").write_text(json.dumps(old) + "\n")
-    ledger.finish("run1", {})
-    rows = {"clip_id": [f"p.parquet#{number}" for number in range(4)], "shard": [shard] * 4}
-    pq.write_table(pa.table(rows), output / "run1_0-0.parquet")
-    # A writer of a killed run left a file, which the job itself would delete.
-    (output / "_run" / "shards" / "run2.jsonl").write_text("")
-    stray = output / "run2_0-0.parquet"
-    pq.write_table(pa.table({"clip_id": ["x#x"], "shard": ["x"]}), stray)
+    uri = str(home / "p.parquet")
+    ids = [f"p.parquet#{number}" for number in range(4)]
+    rows = pa.table({"clip_id": ids, "shard": [uri] * 4, "error": pa.nulls(4)})
+    with ledger.locked():
+        ledger.declare({"models": {"transcribe": "sha256:aa"}, **job.output_settings()})
+        ledger.begin(Work("run1", False, [Shard(uri, "p.parquet", Format.PARQUET, 1, "old")], {}, 0))
+        ledger.writer("run1", rows.schema).write([rows], 0)
+        ledger.finish("run1", {})
+        # A writer of a killed run left a file, which the job itself would delete.
+        ledger.begin(Work("run2", False, [], {}, 0))
+        ledger.records.put(FileRecord("run2", "run2-0-000000.parquet"))
+        pq.write_table(rows, output / "run2-0-000000.parquet")
     before = {file: file.stat().st_mtime_ns for file in output.rglob("*")}
     for overwrite in (False, True):
         found = look_ahead(job.model_copy(update={"overwrite": overwrite}))
@@ -168,6 +172,8 @@ def test_a_condition_that_is_none_stops_the_plan_too(tmp_path: Path) -> None:
 def test_a_table_of_other_annotations_stops_the_plan_too(tmp_path: Path) -> None:
     job = spec(CORPUS, output=tmp_path / "out")
     held = {"models": {"transcribe": "sha256:aa", "embed": "sha256:bb"}, **job.output_settings()}
-    Ledger(str(tmp_path / "out"), Storage(StorageOptions())).declare(held)
+    ledger = Ledger(str(tmp_path / "out"), Storage(StorageOptions()))
+    with ledger.locked():
+        ledger.declare(held)
     with pytest.raises(JobError, match="holds embed, transcribe; this job would write transcribe, "):
         look_ahead(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,5 +11,7 @@ from tests.pipeline.table.outputs import Output
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Output:
-    return Output(tmp_path / "out")
+def table(tmp_path: Path) -> Iterator[Output]:
+    held = Output(tmp_path / "out")
+    yield held
+    held.release()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,16 @@ import pyarrow.parquet as pq
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
 from pipeline.storage import Storage, StorageOptions
-from pipeline.table.ledger import Ledger, Work, write_census
+from pipeline.table.ledger import Ledger
+from pipeline.table.plans import Work
+from pipeline.table.records import FileRecord, write_file
 from pipeline.table.retry import drop_rows, failed_clips
 from pipeline.schema import ERROR
 
 STORAGE = Storage(StorageOptions())
-CARRIED = pa.schema([("language", pa.string())])
+PASSTHROUGH = pa.schema([("language", pa.string())])
 SCHEMA = pa.schema(
-    [("clip_id", pa.string()), ("shard", pa.string()), ("error", ERROR), *CARRIED],
+    [("clip_id", pa.string()), ("shard", pa.string()), ("error", ERROR), *PASSTHROUGH],
     metadata={"w2vbert.run_id": "as it was"},
 )
 UNDECODABLE = {"stage": "decode", "code": "undecodable", "message": "noise"}
@@ -33,12 +37,24 @@ def shard(name: str, kind: str = "tar", version: str = "1") -> Shard:
 A, B, C = shard("a.tar"), shard("b.tar"), shard("c.tar")
 
 
+@dataclass(frozen=True)
+class Part:
+    shard: Shard
+    number: int = 0
+    of_parts: int = 1
+
+
 class Output:
-    """The folder of one output, its ledger, and short ways to say what runs did."""
+    """The folder of one output, its ledger (locked), and short ways to say what runs did."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ledger = Ledger(str(folder), STORAGE)
+        self._lock = ExitStack()
+        self._lock.enter_context(self.ledger.locked())
+
+    def release(self) -> None:
+        self._lock.close()
 
     def begin(self, run_id: str, *shards: Shard, where: str | None = None) -> None:
         self.ledger.begin(Work(run_id, False, list(shards), {}, 0, where=where))
@@ -53,9 +69,7 @@ class Output:
         part: int = 0,
         commit: bool = True,
     ) -> Path:
-        """Clips `<shard>#<key>` in one file, as Ray's two-phase commit names it."""
-        self.folder.mkdir(exist_ok=True)
-        file = self.folder / f"{run_id}_0_{part:06}-0.parquet"
+        """Clips `<shard>#<key>` in one file in groups of two, as a write task does, or was killed doing."""
         records = [
             {
                 "clip_id": f"{shard.name}#{key}",
@@ -65,25 +79,21 @@ class Output:
             }
             for shard, key in rows
         ]
-        pq.write_table(pa.Table.from_pylist(records, schema=SCHEMA), file, row_group_size=2)
-        checkpoint = self.folder / "_run" / "commit" / run_id
-        checkpoint.mkdir(parents=True, exist_ok=True)
-        ending = "parquet" if commit else "pending.parquet"
-        (checkpoint / f"{run_id}_0_{part:06}.{ending}").write_bytes(b"")
-        return file
+        file = f"{run_id}-0-{part:06}.parquet"
+        self.ledger.records.put(FileRecord(run_id, file))
+        groups = [
+            pa.Table.from_pylist(records[start : start + 2], schema=SCHEMA)
+            for start in range(0, len(records), 2)
+        ]
+        record = write_file(self.ledger.records, file, groups, SCHEMA, run_id)
+        if commit:
+            self.ledger.records.put(record)
+        return self.folder / file
 
-    def census(
-        self,
-        run_id: str,
-        shard: Shard,
-        clips: int,
-        *,
-        part: int = 0,
-        of_parts: int = 1,
-        matched: int = 0,
-        done: int = 0,
+    def count(
+        self, run_id: str, shard: Shard, clips: int, *, part: int = 0, of_parts: int = 1, matched: int = 0
     ) -> None:
-        write_census(STORAGE, self.ledger.census_uri(run_id), shard, part, of_parts, clips, matched, done)
+        self.ledger.shard_counter(run_id)(Part(shard, part, of_parts), clips, matched)
 
     def finished(self, run_id: str, *shards: Shard, clips: int = 2, where: str | None = None) -> None:
         """A run that read these shards to their end and wrote so many clips of each."""
@@ -95,8 +105,8 @@ class Output:
         self, *shards: Shard, run_id: str = "run9", where: str | None = None, retry: bool = False
     ) -> Work:
         """What a job on these shards would do, as `pipeline.table.scan` asks it."""
-        self.ledger.sweep()
-        condition = Where(where, CARRIED) if where else None
+        self.ledger.open()
+        condition = Where(where, PASSTHROUGH) if where else None
         failed = failed_clips(self.ledger, shards, condition) if retry else {}
         return self.ledger.plan(list(shards), run_id, where=where, failed=failed)
 

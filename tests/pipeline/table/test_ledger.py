@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.corpus.listing import Format
 from pipeline.errors import JobError
 from tests.pipeline.table.outputs import A, B, C, Output, ids_done, shard
 
@@ -36,13 +37,15 @@ def test_finish_keeps_the_rows_and_drops_what_only_a_restart_needs(table: Output
     table.begin("run1", A)
     kept = table.write("run1", [(A, 0)])
     pending = table.write("run1", [(A, 1)], part=1, commit=False)
-    table.census("run1", A, 1)
+    table.count("run1", A, 1)
     table.ledger.finish("run1", {"clips": 1})
     assert kept.exists()
     assert not pending.exists()
     assert sorted(entry.name for entry in (table.folder / "_run").rglob("*") if entry.is_file()) == [
+        "lock.json",
         "run1.json",
-        "run1.jsonl",
+        "run1.jsonl",  # of its files
+        "run1.jsonl",  # of its shards
     ]
     assert json.loads((table.folder / "_run" / "run1.json").read_text()) == {"clips": 1}
 
@@ -61,8 +64,8 @@ def test_a_changed_shard_is_read_again_but_for_the_clips_done(table: Output) -> 
 def test_a_killed_run_goes_on_under_its_id(table: Output) -> None:
     table.begin("run1", A, B, C)
     table.write("run1", [(A, 0), (A, 1), (B, 0)])
-    table.census("run1", A, 2)
-    table.census("run1", B, 2)
+    table.count("run1", A, 2)
+    table.count("run1", B, 2)
     work = table.plan(A, B, C)
     assert (work.run_id, work.continued, work.skipped) == ("run1", True, 1)
     assert work.shards == [B, C]
@@ -74,39 +77,39 @@ def test_a_killed_run_goes_on_under_its_id(table: Output) -> None:
     assert table.plan(A, B, C).shards == []
 
 
-def test_rows_without_a_census_do_not_make_a_shard_complete(table: Output) -> None:
+def test_rows_without_a_count_do_not_make_a_shard_complete(table: Output) -> None:
     table.begin("run1", A)
     table.write("run1", [(A, 0), (A, 1)])
     assert table.plan(A).shards == [A]
 
 
-def test_a_loose_file_needs_no_census(table: Output) -> None:
-    one, other = shard("x.wav", "audio"), shard("y.wav", "audio")
+def test_a_loose_file_needs_no_count(table: Output) -> None:
+    one, other = shard("x.wav", Format.AUDIO), shard("y.wav", Format.AUDIO)
     table.begin("run1", one, other)
     table.write("run1", [(one, 0)])
     assert table.plan(one, other).shards == [other]
 
 
-def test_a_census_counts_when_every_part_has_written_its_own(table: Output) -> None:
+def test_a_count_counts_when_every_part_has_written_its_own(table: Output) -> None:
     table.begin("run1", A)
     table.write("run1", [(A, 0), (A, 1), (A, 2)])
-    table.census("run1", A, 2, part=0, of_parts=2)
+    table.count("run1", A, 2, part=0, of_parts=2)
     assert table.plan(A).shards == [A]
-    table.census("run1", A, 1, part=1, of_parts=2)
+    table.count("run1", A, 1, part=1, of_parts=2)
     assert table.plan(A).shards == []
 
 
 def test_a_part_read_twice_counts_once(table: Output) -> None:
     table.begin("run1", A)
     table.write("run1", [(A, 0), (A, 1)])
-    table.census("run1", A, 2)
-    table.census("run1", A, 2)
+    table.count("run1", A, 2)
+    table.count("run1", A, 2)
     assert table.plan(A).shards == []
 
 
-def test_a_shard_without_a_clip_is_complete_by_its_census(table: Output) -> None:
+def test_a_shard_without_a_clip_is_complete_by_its_count(table: Output) -> None:
     table.begin("run1", A, B)
-    table.census("run1", A, 0)
+    table.count("run1", A, 0)
     assert table.plan(A, B).shards == [B]
 
 
@@ -146,7 +149,7 @@ def test_uncommitted_files_of_a_killed_run_are_removed(table: Output) -> None:
     work = table.plan(A)
     assert (kept.exists(), pending.exists()) == (True, False)
     assert ids_done(work) == {A.uri: ["a.tar#0"]}
-    # A complete run's commit marks are gone; its files stay.
+    # Another run's files stay.
     assert len(table.ledger.data_files_of("run0")) == 1
 
 
@@ -177,7 +180,6 @@ def test_require_refuses_other_annotations_before_any_digest_is_known(table: Out
 
 def test_require_refuses_a_table_of_another_origin(table: Output) -> None:
     table.ledger.require(IDENTITY, TASKS)
-    table.folder.mkdir()
     pq.write_table(pa.table({"x": [1]}), table.folder / "theirs.parquet")
     with pytest.raises(JobError, match=r"another origin .*theirs\.parquet"):
         table.ledger.require(IDENTITY, TASKS)
@@ -187,13 +189,12 @@ def test_clear_deletes_a_table_and_its_run_folder(table: Output) -> None:
     table.ledger.declare(IDENTITY)
     table.finished("run1", A)
     table.ledger.clear()
-    assert [entry for entry in table.folder.rglob("*") if entry.is_file()] == []
+    assert [entry.name for entry in table.folder.rglob("*") if entry.is_file()] == ["lock.json"]
     assert table.plan(A).shards == [A]
     table.ledger.require({**IDENTITY, "dtype": "float16"}, TASKS)
 
 
 def test_clear_refuses_a_folder_with_foreign_files(table: Output) -> None:
-    table.folder.mkdir()
     files = [table.folder / "thesis.docx", table.folder / "part.parquet"]
     for file in files:
         file.write_bytes(b"precious")
@@ -209,15 +210,16 @@ def test_clear_of_a_table_leaves_foreign_files_beside_it(table: Output) -> None:
     (table.folder / "corpus").mkdir()
     (table.folder / "corpus" / "part.parquet").write_text("precious")
     table.ledger.clear()
+    table.release()
     left = sorted(entry.name for entry in table.folder.rglob("*") if entry.is_file())
     assert left == ["notes.txt", "part.parquet"]
 
 
-def test_a_census_of_an_older_version_does_not_count(table: Output) -> None:
+def test_a_count_of_an_older_version_does_not_count(table: Output) -> None:
     # run1 read all of A, then was killed; A changed; the run went on, and was killed before it read A again.
     table.begin("run1", A, B)
     table.write("run1", [(A, 0), (A, 1)])
-    table.census("run1", A, 2)
+    table.count("run1", A, 2)
     changed = replace(A, version="2")
     table.ledger.begin(table.plan(changed, B))
     assert table.plan(changed, B).shards == [changed, B]
@@ -228,5 +230,5 @@ def test_rows_of_clips_that_are_gone_do_not_make_a_changed_shard_complete(table:
     table.finished("run1", A, clips=5)
     changed = replace(A, version="2")
     table.begin("run2", changed, B)
-    table.census("run2", changed, 3)
+    table.count("run2", changed, 3)
     assert table.plan(changed, B).shards == [changed, B]

@@ -46,17 +46,17 @@ def test_a_new_version_is_complete_under_none_of_the_conditions_before(table: Ou
 def test_a_killed_run_goes_on_under_its_own_condition_only(table: Output) -> None:
     table.begin("run1", A, B, where=EN)
     table.write("run1", [(A, 0), (A, 1)])
-    table.census("run1", A, 2)
+    table.count("run1", A, 2)
     assert (table.plan(A, B, where=DE).run_id, table.plan(A, B).run_id) == ("run9", "run9")
     work = table.plan(A, B, where=EN)
     assert (work.run_id, left(work)) == ("run1", [("b.tar", [])])
 
 
 def test_rows_of_other_runs_do_not_finish_a_killed_one(table: Output) -> None:
-    # Two clips of A are English, as the census says, but only one was written; then the German ones came.
+    # Two clips of A are English, as its count says, but only one was written; then the German ones came.
     table.begin("run1", A, where=EN)
     table.write("run1", [(A, 0)])
-    table.census("run1", A, 2)
+    table.count("run1", A, 2)
     table.begin("run2", A, where=DE)
     table.write("run2", [(A, 5), (A, 6)])
     table.ledger.finish("run2", {})
@@ -70,10 +70,10 @@ def test_a_run_that_goes_on_counts_its_own_rows_and_leaves_out_those_of_others(t
     table.begin("run2", A, where=None)
     table.write("run2", [(A, 2)])
     work = table.plan(A)
-    assert (work.run_id, work.own, work.clips_done) == ("run2", {A.uri: 1}, 3)
+    assert (work.run_id, work.rows_before_kill, work.clips_done) == ("run2", {A.uri: 1}, 3)
     table.ledger.begin(work)
     # Read again: five clips, three of them with rows; the run itself had written one.
-    table.census("run2", A, 5, matched=3, done=1)
+    table.count("run2", A, 5, matched=3)
     table.write("run2", [(A, 3)], part=1)
     assert [name for name, _ in left(table.plan(A))] == ["a.tar"]
     table.write("run2", [(A, 4)], part=2)
@@ -88,12 +88,12 @@ def test_a_killed_run_is_closed_once_later_ones_did_its_work(table: Output) -> N
     table.ledger.begin(work)
     table.write("run2", [(A, 1)])
     table.ledger.finish("run2", {})
-    assert table.plan(A).unclosed == []
+    assert table.plan(A).interrupted == []
     table.finished("run3", B)
     work = table.plan(A, B)
-    assert (left(work), work.unclosed) == ([], ["run1"])
+    assert (left(work), work.interrupted) == ([], ["run1"])
     table.ledger.finish("run1", {}, to_the_end=False)
-    assert table.plan(A, B).unclosed == []
+    assert table.plan(A, B).interrupted == []
     # What run1 says of itself is what it did, which is nothing to its end.
     plan = table.folder / "_run" / "shards" / "run1.jsonl"
     assert [json.loads(line)["finished"] for line in plan.read_text().splitlines()] == [False, False]
@@ -103,8 +103,8 @@ def limited(table: Output, run_id: str) -> None:
     """A run of five clips over A (three clips), B (three) and C: B was cut, C never read."""
     table.begin(run_id, A, B, C)
     table.write(run_id, [(A, 0), (A, 1), (A, 2), (B, 0), (B, 1)])
-    table.census(run_id, A, 3)
-    table.census(run_id, B, 3)
+    table.count(run_id, A, 3)
+    table.count(run_id, B, 3)
 
 
 def test_the_next_run_goes_on_after_a_limit(table: Output) -> None:
@@ -143,7 +143,7 @@ def test_a_run_goes_on_only_where_nothing_came_between(table: Output) -> None:
 def test_a_limit_under_a_condition(table: Output) -> None:
     table.begin("run1", A, B, where=EN)
     table.write("run1", [(A, 0)])
-    table.census("run1", A, 1)
+    table.count("run1", A, 1)
     table.ledger.finish("run1", {}, to_the_end=False)
     assert left(table.plan(A, B, where=EN)) == [("b.tar", [])]
     assert left(table.plan(A, B)) == [("a.tar", ["a.tar#0"]), ("b.tar", [])]

@@ -47,8 +47,8 @@ def test_nothing_failed_nothing_to_do(table: Output) -> None:
 
 
 def test_a_rewritten_file_keeps_all_but_the_rows(held: Output) -> None:
-    file = held.folder / "run1_0_000000-0.parquet"
-    other = held.folder / "run1_0_000001-0.parquet"
+    file = held.folder / "run1-0-000000.parquet"
+    other = held.folder / "run1-0-000001.parquet"
     before, untouched = pq.ParquetFile(file).read(), other.stat().st_ino
     held.start(held.plan(A, B, retry=True))
     with pq.ParquetFile(file) as after:
@@ -115,7 +115,7 @@ def test_killed_before_the_rows_are_gone(held: Output, again: bool) -> None:
     held.ledger.finish("runA", {})
     assert list(held.rows()) == ["a.tar#0", "a.tar#1", "a.tar#2", "b.tar#0"]
     work = held.plan(A, B)
-    assert (left(work), work.unclosed) == ([], ["run9"])
+    assert (left(work), work.interrupted) == ([], ["run9"])
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -146,23 +146,23 @@ def test_killed_after_some_rows(held: Output, again: bool) -> None:
 def test_killed_before_its_summary(held: Output) -> None:
     held.start(held.plan(A, B, retry=True))
     held.write("run9", [(A, 1), (A, 2)])
-    held.census("run9", A, 3, matched=1)
+    held.count("run9", A, 3, matched=1)
     work = held.plan(A, B)
-    assert (left(work), work.unclosed) == ([], ["run9"])
+    assert (left(work), work.interrupted) == ([], ["run9"])
 
 
 def test_a_run_killed_before_the_retry_is_not_continued(table: Output) -> None:
     # Under its old id, what it does now would count as done before the errors were taken out.
     table.begin("run1", A, B)
     table.write("run1", [(A, 0)], errors={0: UNDECODABLE})
-    table.census("run1", A, 1)
+    table.count("run1", A, 1)
     work = table.start(table.plan(A, run_id="run2", retry=True))
     assert (work.run_id, left(work)) == ("run2", [("a.tar", [])])
     work = table.plan(A, B, run_id="run3")
     assert (work.run_id, left(work)) == ("run3", [("a.tar", []), ("b.tar", [])])
 
 
-def test_errors_are_annotated_anew_in_a_run_of_its_own(table: Output) -> None:
+def test_errors_are_annotated_again_in_a_run_of_its_own(table: Output) -> None:
     # The killed run counts its own rows, and some of them are about to go.
     table.begin("run1", A, B)
     table.write("run1", [(A, 0)], errors={0: UNDECODABLE})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline.errors import JobError
 from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
-from pipeline.table.scan import Survey, packed_schema, survey
+from pipeline.table.scan import Changes, opened, packed_schema, scan
 
 STORAGE = Storage(StorageOptions())
 
@@ -32,13 +33,15 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def look(home: Path, *, dry: bool = False, **options: Any) -> Survey:
+def look(home: Path, *, dry: bool = False, **options: Any) -> Changes:
     output = str(home.parent / "out")
     spec = TranscribeSpec(input=[str(home)], output=output, model="m", **options)
-    return survey(spec, Ledger(output, STORAGE), spec.output_settings(), dry=dry)
+    ledger = Ledger(output, STORAGE)
+    with nullcontext() if dry else opened(spec, ledger):
+        return scan(spec, ledger, spec.output_settings(), dry=dry)
 
 
-def names(found: Survey) -> list[str]:
+def names(found: Changes) -> list[str]:
     return [shard.name for shard in found.work.shards]
 
 
@@ -47,7 +50,7 @@ def test_since_leaves_older_shards_aside_and_says_so(home: Path) -> None:
         os.utime(home / name, (1000, 1000))
     found = look(home, since=datetime(2001, 2, 3, 4, 5, tzinfo=UTC))
     assert names(found) == ["b.parquet", "y.wav"]
-    assert list(found.for_the_log()) == [
+    assert list(found.log_lines()) == [
         "2 shards: 0 finished before and skipped, 2 to read",
         "2 shards older than 2001-02-03 04:05:00 UTC left aside",
     ]
@@ -59,7 +62,7 @@ def test_where_leaves_loose_files_aside_and_says_so(home: Path) -> None:
     found = look(home, where="age = 20 OR clip_id = 'y.wav#y'")
     assert names(found) == ["a.parquet", "b.parquet", "y.wav"]
     assert found.work.where == "age = 20 OR clip_id = 'y.wav#y'"
-    assert list(found.for_the_log())[1] == "1 audio files left aside that --where does not hold for"
+    assert list(found.log_lines())[1] == "1 audio files left aside that --where does not hold for"
 
 
 def test_errors_to_be_annotated_anew_are_counted(home: Path) -> None:
@@ -67,14 +70,6 @@ def test_errors_to_be_annotated_anew_are_counted(home: Path) -> None:
     ledger = Ledger(str(output), STORAGE)
     first = look(home)
     spec = TranscribeSpec(input=[str(home)], output=str(output), model="m")
-    ledger.declare(
-        {
-            "models": {"transcribe": "sha256:aa"},
-            **spec.output_settings(),
-            "carried": packed_schema(first.passthrough.schema),
-        }
-    )
-    ledger.begin(first.work)
     error = {"stage": "decode", "code": "undecodable", "message": "noise"}
     rows = {
         "clip_id": ["a.parquet#0", "b.parquet#0", "x.wav#x", "y.wav#y"],
@@ -83,12 +78,22 @@ def test_errors_to_be_annotated_anew_are_counted(home: Path) -> None:
         "language": ["en", None, None, None],
         "age": pa.array([None, 20, None, None], pa.int64()),
     }
-    ledger.finish(first.work.run_id, {})
-    pq.write_table(pa.table(rows), output / f"{first.work.run_id}_0-0.parquet")
+    with ledger.locked():
+        ledger.declare(
+            {
+                "models": {"transcribe": "sha256:aa"},
+                **spec.output_settings(),
+                "passthrough": packed_schema(first.passthrough),
+            }
+        )
+        ledger.begin(first.work)
+        table = pa.table(rows)
+        ledger.writer(first.work.run_id, table.schema).write([table], 0)
+        ledger.finish(first.work.run_id, {})
     assert names(look(home)) == []
     found = look(home, retry_errors=True)
     assert names(found) == ["x.wav", "y.wav"]
-    assert list(found.for_the_log()) == [
+    assert list(found.log_lines()) == [
         "4 shards: 2 finished before and skipped, 2 to read",
         "2 clips whose rows are errors to be annotated anew",
     ]
@@ -105,9 +110,12 @@ def test_overwrite_deletes_nothing_for_a_job_that_cannot_run_or_only_looks(
     home: Path, options: dict[str, Any]
 ) -> None:
     output = home.parent / "out"
-    Ledger(str(output), STORAGE).declare({"models": {"transcribe": "sha256:aa"}, "dtype": "float32"})
-    kept = output / "run1_0-0.parquet"
-    pq.write_table(pa.table({"clip_id": ["a"]}), kept)
+    ledger = Ledger(str(output), STORAGE)
+    table = pa.table({"clip_id": ["a"], "shard": ["s"], "error": [None]})
+    with ledger.locked():
+        ledger.declare({"models": {"transcribe": "sha256:aa"}, "dtype": "float32"})
+        ledger.writer("run1", table.schema).write([table], 0)
+    (kept,) = output.glob("*.parquet")
     if options:
         with pytest.raises(JobError):
             look(home, overwrite=True, **options)

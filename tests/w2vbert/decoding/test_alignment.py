@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from w2vbert import Wav2Vec2CTCTokenizer
 from w2vbert.decoding.alignment import AlignmentError, align
-from w2vbert.decoding.greedy import decode_greedy
+from w2vbert.decoding.greedy import decode_greedy, read_path
 
 
 def random_logits(frames: int, classes: int, seed: int) -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_words_of_a_known_text(tmp_path: Path) -> None:
     tokenizer = Wav2Vec2CTCTokenizer(tmp_path / "vocab.json", bos_token=None, eos_token=None, unk_token=None)
     logits = random_logits(40, 4, seed=0)
     alignment = align(logits, tokenizer.encode("aab b"), tokenizer.pad_token_id)
-    transcript = alignment.transcript(tokenizer)
+    transcript = read_path(alignment.path, np.exp(alignment.log_posteriors), tokenizer)
     assert transcript.text == "aab b"
     first, second = transcript.words
     assert (first.word, second.word) == ("aab", "b")

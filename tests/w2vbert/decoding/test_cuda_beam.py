@@ -13,7 +13,7 @@ import torch
 
 from w2vbert import Wav2Vec2CTCTokenizer
 from w2vbert.decoding.alignment import align
-from w2vbert.decoding.beam import BeamDecoder, as_hypothesis
+from w2vbert.decoding.beam import BeamDecoder, BeamOptions, as_hypothesis
 from w2vbert.decoding.cuda_beam import CudaBeamDecoder, aligned_paths, available, blank_first
 
 VOCAB = {"|": 0, "a": 1, "b": 2, "<pad>": 3}  # the blank is not where the kernels want it
@@ -75,7 +75,7 @@ def test_scores_are_those_of_the_search_on_cpus(tokenizer: Wav2Vec2CTCTokenizer)
     """The same readings, given as the GPU would give them, have the CPU's scores and words."""
     logits = 3 * torch.randn(60, 4, generator=torch.Generator().manual_seed(1))
     order = blank_first(4, BLANK)
-    on_cpu = BeamDecoder(tokenizer, nbest=5)(logits)
+    on_cpu = BeamDecoder(tokenizer, BeamOptions(nbest=5))(logits)
     found = []
     for hypothesis in on_cpu:
         text = hypothesis.transcript.text

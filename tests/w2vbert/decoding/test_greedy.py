@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 import torchaudio
 
 from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2CTCTokenizer
-from w2vbert.decoding.greedy import Word, best_path, decode_greedy, read_path, seconds_per_frame
+from w2vbert.decoding.greedy import Word, best_path, decode_greedy, read_path, total_stride
 from w2vbert.packing import Packed
 
 
@@ -76,11 +75,10 @@ def test_unknown_ids_read_as_unknown(tokenizer: Wav2Vec2CTCTokenizer) -> None:
     assert decode_greedy(logits, tokenizer).words == (Word("a<unk>b", 0, 4, pytest.approx(1.0, abs=1e-6)),)
 
 
-def test_seconds_per_frame() -> None:
-    assert seconds_per_frame(Wav2Vec2BertConfig()) == 0.02
-    assert seconds_per_frame(Wav2Vec2BertConfig(add_adapter=True)) == 0.04
-    strided = Wav2Vec2BertConfig(add_adapter=True, num_adapter_layers=2, adapter_stride=3)
-    assert math.isclose(seconds_per_frame(strided), 0.18)
+def test_total_stride() -> None:
+    assert total_stride(Wav2Vec2BertConfig()) == 1
+    assert total_stride(Wav2Vec2BertConfig(add_adapter=True)) == 2
+    assert total_stride(Wav2Vec2BertConfig(add_adapter=True, num_adapter_layers=2, adapter_stride=3)) == 9
 
 
 def test_trained_checkpoint(shared_models: Path, shared_data: Path) -> None:

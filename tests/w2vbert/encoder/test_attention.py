@@ -15,7 +15,6 @@ from w2vbert.encoder import attention as attention_module
 from w2vbert.encoder import layout as layout_module
 from w2vbert.encoder.attention import SelfAttention
 from w2vbert.encoder.layout import Layout
-from w2vbert.encoder.positions import rotation, sinusoids
 
 CPU = torch.device("cpu")
 SCHEMES = ["relative_key", "relative", "rotary", None]
@@ -39,19 +38,11 @@ def build(scheme: str | None, **fields: Any) -> SelfAttention:
     return module
 
 
-def shared_positions(scheme: str | None, layout: Layout) -> Tensor | None:
-    if scheme == "rotary":
-        return rotation(layout.positions, WIDTH // HEADS, base=10000, dtype=torch.float32)
-    if scheme == "relative":
-        return sinusoids(max(layout.lengths), WIDTH, device=CPU, dtype=torch.float32)
-    return None
-
-
 def attend(
     module: SelfAttention, frames: Tensor, lengths: list[int], **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     layout = Layout(lengths, CPU)
-    return module(frames, layout, shared_positions(module.position_embeddings_type, layout), **kwargs)
+    return module(frames, layout, module.scheme.shared(frames, layout), **kwargs)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -58,12 +58,13 @@ def test_grouping_loses_nothing(similar: float, lengths: list[int]) -> None:
     assert torch.equal(layout.ungroup([h.transpose(1, 2).flatten(2).flatten(0, 1) for h in heads]), frames)
 
 
-def test_padding_that_is_computed() -> None:
+def test_frames_that_are_not_valid() -> None:
     layout = Layout((3, 3), CPU, num_valid=(3, 1))
     frames = torch.arange(1.0, 7.0).unsqueeze(1)
-    assert layout.zero_padding(frames).flatten().tolist() == [1, 2, 3, 4, 0, 0]
-    assert layout.without_padding(frames).flatten().tolist() == [1, 2, 3, 4]
-    assert Layout((3, 1), CPU).padding is None
+    assert layout.zero_invalid(frames).flatten().tolist() == [1, 2, 3, 4, 0, 0]
+    assert layout.invalid is not None
+    assert layout.invalid.flatten().tolist() == [False] * 4 + [True] * 2
+    assert Layout((3, 1), CPU).invalid is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import (
     Wav2Vec2BertRelPositionalEmbedding,
@@ -30,6 +30,7 @@ def blocks(queries: int, size: int) -> list[tuple[int, int]]:
     right=st.integers(0, 6),
     size=st.integers(1, 8),
 )
+@settings(deadline=None)
 def test_shaw(queries: int, keys: int, left: int, right: int, size: int) -> None:
     generator = torch.Generator().manual_seed(queries * keys)
     query = torch.randn(2, 3, queries, 4, generator=generator)
@@ -42,6 +43,7 @@ def test_shaw(queries: int, keys: int, left: int, right: int, size: int) -> None
 
 
 @given(length=st.integers(1, 20), cut=st.integers(0, 5), size=st.integers(1, 8), spare=st.integers(0, 3))
+@settings(deadline=None)
 def test_transformer_xl(length: int, cut: int, size: int, spare: int) -> None:
     keys = max(length - cut, 1)
     generator = torch.Generator().manual_seed(length)

@@ -312,3 +312,12 @@ def test_another_extractor(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"preprocessor_config\.json: .*WhisperFeatureExtractor"):
         SeamlessM4TFeatureExtractor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "frame_s"), [({}, 0.02), ({"stride": 1}, 0.01), ({"sampling_rate": 8000, "stride": 3}, 0.06)]
+)
+def test_seconds_from_one_frame_to_the_next(options: dict[str, int], frame_s: float) -> None:
+    extractor = SeamlessM4TFeatureExtractor(**options)
+    assert extractor.frame_s == frame_s
+    assert extractor.seconds(150) == pytest.approx(150 * frame_s)

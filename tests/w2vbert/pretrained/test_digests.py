@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 
 from tests.w2vbert.heads.test_heads import build
+from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.model import Wav2Vec2BertModel
-from w2vbert.pretrained.digest import backbone_digest, weights_digest
+from w2vbert.pretrained.digest import _WITHOUT_EFFECT, backbone_digest, weights_digest
 
 
 def test_weights_digest() -> None:
@@ -35,7 +37,7 @@ def test_digest_of_views_and_models() -> None:
     square = torch.arange(9.0).view(3, 3)
     assert weights_digest({"a": square.T}) == weights_digest({"a": square.T.contiguous()})
     model = build(Wav2Vec2BertForCTC)
-    assert weights_digest(model) == weights_digest(model.state_dict())
+    assert weights_digest(model.state_dict()) == weights_digest(build(Wav2Vec2BertForCTC).state_dict())
 
 
 def test_backbone_digest(tmp_path: Path) -> None:
@@ -53,3 +55,47 @@ def test_backbone_digest(tmp_path: Path) -> None:
     with torch.no_grad():
         model.wav2vec2_bert.encoder.layers[0].ffn1.output_dense.bias[0] += 1e-3
     assert backbone_digest(model) != digest
+
+
+def changed(value: object) -> object:
+    """Another value of the kind."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return f"other {value}"
+        case _:
+            return ["another"]
+
+
+def test_a_field_counts_unless_it_is_listed() -> None:
+    """A forgotten field must make two encoders different, never equal."""
+    model = build(Wav2Vec2BertForCTC)
+    digest = backbone_digest(model)
+    without_effect = set()
+    for field in fields(Wav2Vec2BertConfig):
+        value = getattr(model.config, field.name)
+        if field.name == "position_embeddings_type":
+            continue
+        setattr(model.config, field.name, changed(value))
+        if backbone_digest(model) == digest:
+            without_effect.add(field.name)
+        setattr(model.config, field.name, value)
+    assert without_effect == _WITHOUT_EFFECT
+    encoder = {
+        "hidden_act",
+        "layer_norm_eps",
+        "num_attention_heads",
+        "adapter_stride",
+        "rotary_embedding_base",
+    }
+    assert not encoder & without_effect
+
+
+def test_keys_that_nothing_reads_do_not_count() -> None:
+    model = build(Wav2Vec2BertForCTC)
+    digest = backbone_digest(model)
+    model.config.transformers_version = "5.23.0"  # type: ignore[attr-defined]
+    assert backbone_digest(model) == digest

@@ -1,0 +1,235 @@
+"""One job at a time on a table: `_run/lock.json` says who writes it.
+
+Who creates the file holds the lock and renews its heartbeat. It is stale at once where its process is gone
+from this machine, else when its heartbeat is old and stands still while we look. To take it over, a job first
+creates a file that the stale lock's token names: two that find the same stale lock cannot both.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.errors import JobError
+from pipeline.storage import Storage, StorageError, join
+from pipeline.table.records import remove_if_empty
+
+BEAT_S = 15.0
+STALE_S = 120.0
+WATCH_S = 2 * BEAT_S  # an old heartbeat may be the work of a clock that goes wrong
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock: a process, told apart from later ones of the same number by its start."""
+
+    owner: str
+    host: str
+    machine: str
+    pid: int
+    process_started: str
+    started: str
+    heartbeat: str
+    token: str
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        now, pid = _now(), os.getpid()
+        return cls(
+            _user(),
+            socket.gethostname(),
+            _machine(),
+            pid,
+            _process_start(pid) or "",
+            now,
+            now,
+            uuid.uuid4().hex,
+        )
+
+    def to_json(self) -> bytes:
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+
+    def is_gone(self) -> bool:
+        """Whether the process was one of this machine and is no more."""
+        here = (self.host, self.machine) == (socket.gethostname(), _machine())
+        return here and _process_start(self.pid) != self.process_started
+
+    def is_silent(self) -> bool:
+        age = datetime.now(UTC) - datetime.fromisoformat(self.heartbeat)
+        return age.total_seconds() > STALE_S
+
+
+class Lock:
+    """The lock of one table, held from `take` to `release`.
+
+    Attributes:
+        uri, token: with them write tasks look whether it still is ours (see `check_lock`).
+    """
+
+    def __init__(self, output: str, storage: Storage, holder: Holder) -> None:
+        self.output, self.storage = output, storage
+        self.uri, self.token = lock_uri(output), holder.token
+        self._holder = holder
+        self._over, self._renewing = threading.Event(), threading.Lock()
+        self._made_output = False
+
+    @classmethod
+    def take(cls, output: str, storage: Storage) -> Lock:
+        """Raises JobError, which says who holds it, where another job works on the table."""
+        lock = cls(output, storage, Holder.this_process())
+        lock._made_output = not storage.exists(output)
+        while not storage.create(lock.uri, lock._holder.to_json()):
+            held = read_holder(lock.uri, storage)
+            if held is None:
+                continue  # released between the two looks
+            if not _is_stale(held, lock.uri, storage):
+                raise JobError(_refusal(output, held))
+            lock._take_over(held)
+            break
+        threading.Thread(target=lock._beat, name="table lock", daemon=True).start()
+        return lock
+
+    def check(self) -> None:
+        """Raises JobError where the lock is not ours any more."""
+        check_lock(self.uri, self.token, self.storage)
+
+    def release(self) -> None:
+        """Removes the lock if it is ours, and folders that hold nothing."""
+        self._over.set()
+        with self._renewing:
+            held = read_holder(self.uri, self.storage)
+            if held is None or held.token != self.token:
+                return
+            self.storage.remove(self.uri)
+        remove_if_empty(join(self.output, "_run"))
+        if self._made_output:
+            remove_if_empty(self.output)
+
+    def _take_over(self, stale: Holder) -> None:
+        heir = f"{self.uri.removesuffix('.json')}-after-{stale.token}.json"
+        if not self.storage.create(heir, self._holder.to_json()):
+            other = read_holder(heir, self.storage)
+            if other is not None and _is_stale(other, heir, self.storage):
+                self.storage.remove(heir)
+            raise JobError(f"--output {self.output}: another job just takes it over; try again in a moment.")
+        try:
+            held = read_holder(self.uri, self.storage)
+            if held is not None and held.token != stale.token:
+                raise JobError(_refusal(self.output, held))
+            self.storage.write_bytes(self.uri, self._holder.to_json())
+        finally:
+            self.storage.remove(heir)
+        self.check()
+        _LOG.warning("took over %s from %s, which is gone", self.output, _who(stale))
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_S):
+            try:
+                with self._renewing:
+                    if self._over.is_set() or not self._renew():
+                        return  # whoever works under it finds out by `check`
+            except (StorageError, JobError) as problem:
+                _LOG.warning("the lock of %s could not be renewed: %s", self.output, problem)
+
+    def _renew(self) -> bool:
+        held = read_holder(self.uri, self.storage)
+        if held is None or held.token != self.token:
+            return False
+        self.storage.write_bytes(self.uri, replace(self._holder, heartbeat=_now()).to_json())
+        return True
+
+
+def lock_uri(output: str) -> str:
+    return join(output, "_run", "lock.json")
+
+
+def check_lock(uri: str, token: str, storage: Storage) -> None:
+    """Raises JobError where the lock at `uri` is not that of `token`."""
+    held = read_holder(uri, storage)
+    if held is None or held.token != token:
+        by = "was removed" if held is None else f"was taken over by {_who(held)}"
+        raise JobError(f"the lock {uri} {by}: this run stops before it writes any more.")
+
+
+def read_holder(uri: str, storage: Storage) -> Holder | None:
+    """Who holds the lock; None where nobody does."""
+    try:
+        data = storage.read_bytes(uri)
+    except StorageError as problem:
+        if problem.missing:
+            return None
+        raise
+    try:
+        return Holder(**json.loads(data))
+    except (ValueError, TypeError) as problem:
+        raise JobError(
+            f"{uri} is no lock of this version; if no job runs on it, delete the file."
+        ) from problem
+
+
+def _is_stale(held: Holder, uri: str, storage: Storage) -> bool:
+    if held.is_gone():
+        return True
+    if not held.is_silent():
+        return False
+    _LOG.warning("%s gave no sign of life since %s; watching it for %.0f s", uri, held.heartbeat, WATCH_S)
+    time.sleep(WATCH_S)
+    return read_holder(uri, storage) == held
+
+
+def _refusal(output: str, held: Holder) -> str:
+    return (
+        f"--output {output} is being written by {_who(held)}.\n"
+        "Wait until that job is over, or write to another output. If it died on another machine, the table "
+        f"is free {STALE_S / 60:.0f} minutes after its last sign of life, which was at {held.heartbeat}."
+    )
+
+
+def _who(held: Holder) -> str:
+    return f"{held.owner} on {held.host} (process {held.pid}) since {held.started}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a number without a name, as containers have
+        return str(os.getuid())
+
+
+def _machine() -> str:
+    """Where a process number means the same: a boot of a machine, and a namespace in containers."""
+    boot = ""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot += f" {os.readlink('/proc/self/ns/pid')}"
+    return boot
+
+
+def _process_start(pid: int) -> str | None:
+    """When a process of this machine started, in the machine's own count; None where there is none."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[-1].split()
+        return None if state in "ZX" else rest[18]
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+    told = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or None

@@ -1,0 +1,178 @@
+"""One job at a time on a table: the second is told who is there, and what a dead one held is taken over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import JobError
+from pipeline.table import lock as module
+from pipeline.table.lock import Holder, Lock, lock_uri, read_holder
+from tests.pipeline.table.outputs import STORAGE
+
+HOLD = """
+import sys, time
+from pipeline.storage import Storage, StorageOptions
+from pipeline.table.lock import Lock
+Lock.take(sys.argv[1], Storage(StorageOptions()))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    return str(tmp_path / "out")
+
+
+def elsewhere(output: str, seconds: float) -> Holder:
+    """A lock that another machine holds, with a last sign of life so long ago."""
+    then = datetime.now(UTC) - timedelta(seconds=seconds)
+    holder = replace(
+        Holder.this_process(), owner="eve", host="far", token="theirs", heartbeat=then.isoformat()
+    )
+    STORAGE.write_bytes(lock_uri(output), holder.to_json())
+    return holder
+
+
+def test_a_second_job_is_told_who_is_there(output: str) -> None:
+    first = Lock.take(output, STORAGE)
+    before = Path(first.uri).read_bytes()
+    with pytest.raises(JobError, match=rf"is being written by .* \(process {os.getpid()}\) since 20"):
+        Lock.take(output, STORAGE)
+    assert Path(first.uri).read_bytes() == before
+    first.release()
+    Lock.take(output, STORAGE).release()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_job_that_wrote_nothing_leaves_nothing(output: str, there: bool) -> None:
+    if there:
+        Path(output).mkdir()
+    Lock.take(output, STORAGE).release()
+    assert Path(output).exists() == there
+    assert not Path(output, "_run").exists()
+
+
+def test_what_was_written_stays(output: str) -> None:
+    lock = Lock.take(output, STORAGE)
+    STORAGE.write_bytes(f"{output}/_run/table.json", b"{}")
+    lock.release()
+    assert os.listdir(f"{output}/_run") == ["table.json"]
+
+
+def test_a_killed_job_holds_nothing(output: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, output], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(JobError, match=f"process {holder.pid}"):
+            Lock.take(output, STORAGE)
+        holder.send_signal(signal.SIGKILL)
+        time.sleep(0.2)  # dead, and nobody asked for its status yet
+        lock = Lock.take(output, STORAGE)
+        holder.wait()
+    lock.check()
+    assert os.listdir(f"{output}/_run") == ["lock.json"]
+    lock.release()
+
+
+def test_a_number_that_another_process_has_now_holds_nothing(output: str) -> None:
+    STORAGE.write_bytes(
+        lock_uri(output), replace(Holder.this_process(), process_started="before", token="old").to_json()
+    )
+    Lock.take(output, STORAGE).release()
+
+
+def test_a_job_of_another_machine_is_gone_when_it_gave_no_sign_of_life(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_S", 0.0)
+    elsewhere(output, 60)
+    with pytest.raises(JobError, match="written by eve on far"):
+        Lock.take(output, STORAGE)
+    elsewhere(output, 150)
+    Lock.take(output, STORAGE).release()
+
+
+def test_an_old_heartbeat_that_goes_on_is_a_wrong_clock(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(output, 1000)
+    monkeypatch.setattr(time, "sleep", lambda _: elsewhere(output, 990))
+    with pytest.raises(JobError, match="written by eve on far"):
+        Lock.take(output, STORAGE)
+
+
+def test_of_many_that_find_a_stale_lock_one_gets_it(output: str) -> None:
+    stale = replace(Holder.this_process(), process_started="before", token="old")
+
+    def take(_: int) -> Lock | None:
+        try:
+            return Lock.take(output, STORAGE)
+        except JobError:
+            return None
+
+    for _ in range(5):
+        STORAGE.write_bytes(lock_uri(output), stale.to_json())
+        with ThreadPoolExecutor(8) as threads:
+            (lock,) = [lock for lock in threads.map(take, range(8)) if lock is not None]
+        lock.check()
+        lock.release()
+
+
+def test_who_comes_late_to_a_stale_lock_leaves_it_to_the_new_holder(output: str) -> None:
+    stale = replace(Holder.this_process(), process_started="before", token="old")
+    late = Lock(output, STORAGE, Holder.this_process())
+    STORAGE.write_bytes(lock_uri(output), stale.to_json())
+    lock = Lock.take(output, STORAGE)
+    with pytest.raises(JobError, match="is being written by"):
+        late._take_over(stale)
+    lock.check()
+    lock.release()
+
+
+def test_killed_while_taking_over(output: str) -> None:
+    stale = replace(Holder.this_process(), process_started="before", token="old")
+    STORAGE.write_bytes(lock_uri(output), stale.to_json())
+    STORAGE.write_bytes(f"{output}/_run/lock-after-old.json", stale.to_json())
+    with pytest.raises(JobError, match="try again"):
+        Lock.take(output, STORAGE)
+    Lock.take(output, STORAGE).release()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_the_heartbeat_goes_on_until_the_lock_is_lost(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(module, "_now", lambda: f"2026-01-01T00:00:00+00:00 {next(ticks)}")
+    lock = Lock.take(output, STORAGE)
+    first = read_holder(lock.uri, STORAGE)
+    wait_for(lambda: read_holder(lock.uri, STORAGE) != first)
+    theirs = elsewhere(output, 0)
+    with pytest.raises(JobError, match=r"was taken over by eve on far .*stops before it writes"):
+        lock.check()
+    time.sleep(0.1)
+    assert read_holder(lock.uri, STORAGE) == theirs
+    lock.release()
+    assert read_holder(lock.uri, STORAGE) == theirs
+
+
+def test_what_is_no_lock_is_named(output: str) -> None:
+    STORAGE.write_bytes(lock_uri(output), json.dumps({"who": "me"}).encode())
+    with pytest.raises(JobError, match=r"lock\.json is no lock of this version"):
+        Lock.take(output, STORAGE)

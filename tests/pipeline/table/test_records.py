@@ -1,0 +1,274 @@
+"""Files and their records: what counts, what goes, and what nothing may delete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import JobError
+from pipeline.storage import Storage
+from pipeline.table.ledger import Ledger
+from pipeline.table.records import FileRecord, Records, TableWriter
+from tests.pipeline.table.outputs import SCHEMA, STORAGE, UNDECODABLE, A, B, Output
+
+
+def rows(*keys: int, failed: bool = False) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                "clip_id": f"a.tar#{key}",
+                "shard": A.uri,
+                "error": UNDECODABLE if failed else None,
+                "language": "",
+            }
+            for key in keys
+        ],
+        schema=SCHEMA.remove_metadata(),
+    )
+
+
+def writer(table: Output, attempt: str = "0") -> TableWriter:
+    return replace(table.ledger.writer("run1", SCHEMA), attempt=attempt)
+
+
+def names(table: Output) -> list[str]:
+    return sorted(path.name for path in table.folder.glob("*.parquet"))
+
+
+def test_a_file_and_what_its_record_says(table: Output) -> None:
+    record = writer(table).write([rows(1, 2), rows(), rows(3, failed=True)], 7)
+    assert record is not None
+    file = table.folder / "run1-0-000007.parquet"
+    assert record == FileRecord("run1", file.name, "committed", 3, file.stat().st_size, 1, {A.uri: 3})
+    with pq.ParquetFile(file) as held:
+        assert held.schema_arrow.equals(SCHEMA, check_metadata=True)
+        assert held.read()["clip_id"].to_pylist() == ["a.tar#1", "a.tar#2", "a.tar#3"]
+    assert table.ledger.files() == [record]
+
+
+def test_no_rows_no_file(table: Output) -> None:
+    assert writer(table).write([rows()], 0) is None
+    assert (names(table), table.ledger.records.all()) == ([], [])
+
+
+def test_a_write_task_that_runs_again_doubles_nothing(table: Output) -> None:
+    record = writer(table).write([rows(1, 2)], 0)
+
+    def not_read() -> Iterator[pa.Table]:
+        raise AssertionError
+        yield
+
+    assert writer(table).write(not_read(), 0) == record
+    assert list(table.rows()) == ["a.tar#1", "a.tar#2"]
+
+
+def test_killed_before_its_record_a_file_goes_and_the_next_start_has_other_names(table: Output) -> None:
+    table.begin("run1", A)
+    kept = table.write("run1", [(A, 0)], part=9)
+    held = table.ledger.records
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Records, "put", Mock(side_effect=[None, KeyboardInterrupt]))
+        patch.setattr(Records, "withdraw", Mock(side_effect=AssertionError))
+        with pytest.raises(KeyboardInterrupt):
+            writer(table).write([rows(1)], 0)
+    # `put` of the intent was the first of them, and did nothing here.
+    held.put(FileRecord("run1", "run1-0-000000.parquet"))
+    assert names(table) == ["run1-0-000000.parquet", kept.name]
+    assert list(table.rows()) == ["a.tar#0"]
+    table.ledger.open()
+    assert names(table) == [kept.name]
+    writer(table, "1").write([rows(1)], 0)
+    assert list(table.rows()) == ["a.tar#0", "a.tar#1"]
+
+
+def test_a_task_that_fails_half_way_shows_nothing(table: Output) -> None:
+    def broken() -> Iterator[pa.Table]:
+        yield rows(*range(20_000))
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        writer(table).write(broken(), 0)
+    assert names(table) == []
+    writer(table).write([rows(1)], 0)
+    assert list(table.rows()) == ["a.tar#1"]
+
+
+def test_a_listing_that_is_empty_or_late_deletes_nothing(
+    table: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.begin("run1", A)
+    kept = table.write("run1", [(A, 0)])
+    pending = table.write("run1", [(A, 1)], part=1, commit=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "list_files", lambda *_, **__: [])
+        table.ledger.open()
+        table.ledger.finish("run1", {})
+    assert kept.exists()
+    assert pending.exists()
+    # A listing from before the file was committed.
+    stale = [FileRecord("run1", kept.name)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "all", lambda _: stale)
+        table.ledger.open()
+    assert list(table.rows()) == ["a.tar#0"]
+    table.ledger.open()
+    assert (kept.exists(), pending.exists()) == (True, False)
+
+
+def test_merging_what_a_listing_does_not_show_loses_no_line(
+    table: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.begin("run1", A)
+    table.write("run1", [(A, 0)])
+    table.ledger.records.merge("run1")
+    table.write("run1", [(A, 1)], part=1)
+    listed = Storage.list_files
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Storage,
+            "list_files",
+            lambda *args, **options: [uri for uri in listed(*args, **options) if not uri.endswith(".jsonl")],
+        )
+        table.ledger.records.merge("run1")
+    assert list(table.rows()) == ["a.tar#0", "a.tar#1"]
+
+
+def test_what_another_run_closed_survives_anything(table: Output) -> None:
+    table.finished("run1", A)
+    table.begin("run2", B)
+    table.write("run2", [(B, 0)], commit=False)
+    table.ledger.finish("run2", {})
+    for run_id in ("run1", "run2", "run"):
+        table.ledger.finish(run_id, {}, to_the_end=False)
+    table.ledger.open()
+    assert list(table.rows()) == ["a.tar#0", "a.tar#1"]
+
+
+def test_a_file_without_a_record_is_neither_counted_nor_touched(table: Output) -> None:
+    table.ledger.declare({})
+    table.finished("run1", A)
+    strange = table.folder / "run1-0-000009.parquet"
+    strange.write_bytes(b"theirs")
+    table.ledger.open()
+    table.ledger.finish("run1", {})
+    assert list(table.rows()) == ["a.tar#0", "a.tar#1"]
+    table.ledger.clear()
+    assert names(table) == [strange.name]
+
+
+def test_killed_while_it_merges_a_file_counts_once(table: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    table.begin("run1", A)
+    table.write("run1", [(A, 0)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "remove", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            table.ledger.finish("run1", {})
+    assert [record.rows for record in table.ledger.files()] == [1]
+    table.ledger.open()
+    table.ledger.finish("run1", {})
+    assert list(table.rows()) == ["a.tar#0"]
+
+
+def test_a_file_that_goes_is_gone_from_the_merged_records_too(
+    table: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.finished("run1", A)
+    (record,) = table.ledger.files()
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "remove", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            table.ledger.records.remove(record)
+    assert table.ledger.files() == []  # it is intended to go
+    table.ledger.open()
+    assert (names(table), table.ledger.records.all()) == ([], [])
+
+
+def test_a_run_that_lost_the_lock_commits_nothing(table: Output) -> None:
+    write = writer(table)
+    table.release()
+    with pytest.raises(JobError, match="stops before it writes"):
+        write.write([rows(1)], 0)
+    assert (names(table), table.ledger.records.all()) == ([], [])
+
+
+def test_nothing_changes_a_table_without_its_lock(table: Output) -> None:
+    table.finished("run1", A)
+    table.release()
+    ledger = Ledger(str(table.folder), STORAGE)
+    for change in (ledger.open, ledger.clear, lambda: ledger.finish("run1", {}), lambda: ledger.declare({})):
+        with pytest.raises(RuntimeError, match="without its lock"):
+            change()
+    assert list(table.rows()) == ["a.tar#0", "a.tar#1"]
+
+
+def test_two_jobs_on_one_output(table: Output) -> None:
+    table.begin("run1", A)
+    file = table.write("run1", [(A, 0)], commit=False)
+    with pytest.raises(JobError, match="is being written by"), Ledger(str(table.folder), STORAGE).locked():
+        pass
+    assert file.exists()
+    table.release()
+    with Ledger(str(table.folder), STORAGE).locked():
+        pass
+
+
+def test_rows_that_nobody_recorded_are_no_success(table: Output) -> None:
+    table.begin("run1", A)
+    with pytest.raises(JobError, match=r"records of x\.parquet are gone"):
+        table.ledger.finish("run1", {}, written=[FileRecord("run1", "x.parquet", "committed", 1)])
+    assert table.ledger.closed_runs().isdisjoint({"run1"})
+
+
+def test_killed_while_it_overwrites_the_next_start_goes_on(
+    table: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.ledger.declare({})
+    table.finished("run1", A)
+    table.finished("run2", B)
+    removed = Storage.remove
+    with monkeypatch.context() as patch:
+        once = iter([removed])
+        patch.setattr(Storage, "remove", lambda *args, **kwargs: next(once)(*args, **kwargs))
+        with pytest.raises(StopIteration):
+            table.ledger.clear()
+    assert len(names(table)) == 1
+    table.ledger.open()
+    assert (names(table), table.ledger.table(), table.ledger.files()) == ([], None, [])
+    assert table.plan(A, B).shards == [A, B]
+
+
+def old(table: Output, run_id: str, part: int, clips: list[int]) -> Path:
+    """A file as the version before records named it."""
+    written = table.write(run_id, [(A, clip) for clip in clips], part=part)
+    file = table.folder / f"{run_id}_0_{part:06}-0.parquet"
+    written.rename(file)
+    STORAGE.remove(f"{table.folder}/_run/files", recursive=True)
+    return file
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_a_table_of_an_earlier_version(table: Output, dry: bool) -> None:
+    table.begin("run1", A)
+    old(table, "run1", 0, [0, 1])
+    STORAGE.write_bytes(f"{table.folder}/_run/run1.json", b"{}")
+    table.begin("run2", B, A)
+    committed, pending, unknown = (old(table, "run2", part, [part + 2]) for part in range(3))
+    for mark in ("run2_0_000000.parquet", "run2_0_000001.pending.parquet"):
+        STORAGE.write_bytes(f"{table.folder}/_run/commit/run2/{mark}", b"")
+    STORAGE.write_bytes(f"{table.folder}/_run/table.json", b'{"models": {}}')
+    if not dry:
+        table.ledger.open()
+        assert (committed.exists(), pending.exists(), unknown.exists()) == (True, False, True)
+        assert not (table.folder / "_run" / "commit").exists()
+        assert table.ledger.table() == {"models": {}, "format": 1}
+        assert len(list((table.folder / "_run" / "files").iterdir())) == 2
+    assert list(table.rows()) == ["a.tar#0", "a.tar#1", "a.tar#2"]
+    work = table.ledger.plan([A, B], "run9")
+    assert (work.run_id, work.shards, work.rows_before_kill) == ("run2", [B], {A.uri: 1})
+    assert pending.exists() == dry
