@@ -11,25 +11,15 @@ import pyarrow.parquet as pq
 
 from pipeline.export.job import Exported, export
 from pipeline.export.spec import ExportSpec
-from pipeline.schema import (
-    ALIGNMENT_COLUMNS,
-    DIARIZATION_COLUMNS,
-    LABEL_COLUMNS,
-    PROBABILITY_COLUMNS,
-    TRANSCRIPT_COLUMNS,
-    embedding_columns,
-    output_schema,
-)
+from pipeline.schema import output_schema
+from pipeline.tasks import TASKS, columns_of
+from w2vbert.config import Wav2Vec2BertConfig
 
 CARRIED = pa.schema([("ref_text", pa.string()), ("language", pa.string()), ("duration", pa.float64())])
-ALL = (
-    TRANSCRIPT_COLUMNS
-    | ALIGNMENT_COLUMNS
-    | LABEL_COLUMNS
-    | DIARIZATION_COLUMNS
-    | PROBABILITY_COLUMNS
-    | embedding_columns(3)
-)
+_OPTIONS = {name: task.options() for name, task in TASKS.items()} | {
+    "transcribe": TASKS["transcribe"].options(align=True)
+}
+ALL = columns_of(TASKS, _OPTIONS, dict.fromkeys(TASKS, Wav2Vec2BertConfig(xvector_output_dim=3)))
 UNDECODABLE = {"stage": "decode", "code": "undecodable", "message": "no decoder accepts <it> & says so"}
 
 

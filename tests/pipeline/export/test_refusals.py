@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import JobError
 from pipeline.export.job import export
 from pipeline.export.spec import ExportSpec
-from pipeline.schema import LABEL_COLUMNS
+from pipeline.tasks.classify import LABEL_COLUMNS
 from tests.pipeline.export.tables import ROWS, Run, clip, write
 
 

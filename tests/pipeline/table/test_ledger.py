@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.corpus.listing import Format
 from pipeline.errors import JobError
 from tests.pipeline.table.outputs import A, B, C, Output, ids_done, shard
 
@@ -84,7 +83,7 @@ def test_rows_without_a_count_do_not_make_a_shard_complete(table: Output) -> Non
 
 
 def test_a_loose_file_needs_no_count(table: Output) -> None:
-    one, other = shard("x.wav", Format.AUDIO), shard("y.wav", Format.AUDIO)
+    one, other = shard("x.wav", "audio"), shard("y.wav", "audio")
     table.begin("run1", one, other)
     table.write("run1", [(one, 0)])
     assert table.plan(one, other).shards == [other]
