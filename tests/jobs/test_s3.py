@@ -125,6 +125,7 @@ def test_no_credential_is_written_or_said(runs: Any, moto_s3: Any) -> None:
         assert not any(secret.encode() in content for content in logs)
 
 
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(
     ("field", "said"),
     [("input", "does not exist"), ("output", "does not exist"), ("model", "no config.json there")],
