@@ -16,7 +16,7 @@ import soundfile
 from jobs.cli import run_job
 from pipeline.corpus.clips import Shard
 from pipeline.errors import JobError
-from pipeline.job import plan
+from pipeline.job import plan, prepare
 from pipeline.reports.plan import format_plan
 from pipeline.spec import AnnotateSpec, TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
@@ -101,7 +101,7 @@ def test_the_speed_of_earlier_runs_is_the_best_guide(tmp_path: Path) -> None:
     wav(home / "x.wav", 3)
     ledger = Ledger(str(output), Storage(StorageOptions()))
     with ledger.locked():
-        ledger.declare({"models": {"transcribe": "sha256:aa"}, **spec(home, output=output).output_settings()})
+        ledger.declare(prepare(spec(home, output=output), print).identity)
         for run_id, hours, seconds in (("run1", 1.0, 100.0), ("run2", 3.0, 300.0), ("run3", 0.0, 0.0)):
             ledger.finish(run_id, {"hours": hours, "encoder_s": seconds})
     found = plan(spec(home, output=output))
@@ -123,7 +123,7 @@ def test_only_what_is_left_counts_and_nothing_changes(tmp_path: Path) -> None:
     ids = [f"p.parquet#{number}" for number in range(4)]
     rows = pa.table({"clip_id": ids, "shard": [uri] * 4, "error": pa.nulls(4)})
     with ledger.locked():
-        ledger.declare({"models": {"transcribe": "sha256:aa"}, **job.output_settings()})
+        ledger.declare(prepare(job, print).identity)
         ledger.begin(Work("run1", False, [Shard(uri, "p.parquet", "parquet", 1, "old")], {}, 0))
         ledger.writer("run1", rows.schema).write([rows], 0)
         ledger.finish("run1", {})
@@ -133,7 +133,7 @@ def test_only_what_is_left_counts_and_nothing_changes(tmp_path: Path) -> None:
         pq.write_table(rows, output / "run2-0-000000.parquet")
     before = {file: file.stat().st_mtime_ns for file in output.rglob("*")}
     for overwrite in (False, True):
-        found = plan(job.model_copy(update={"overwrite": overwrite}))
+        found = plan(spec(home, output=output, overwrite=overwrite))
         (planned,) = found.shards
         assert (planned.clips, planned.done) == (10, 0 if overwrite else 4)
         assert found.clips == (10 if overwrite else 6)
@@ -155,14 +155,14 @@ def test_a_long_list_is_cut(tmp_path: Path) -> None:
 
 def test_as_a_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--input", str(CORPUS), "--output", str(tmp_path / "out"), "--plan", "--limit", "5"]
-    models = ["--transcribe", MODEL, "--embed", MODEL]
+    models = ["--transcribe", MODEL, "--embed", str(ROOT / "demo/embed")]
     assert run_job(AnnotateSpec, [*arguments, *models], program="jobs/annotate.py") == 0
     text = capsys.readouterr().out
     assert "9 shards: 0 finished before and skipped, 9 to read" in text
     assert "at most 5 of them in this run (--limit)" in text
     assert "GFLOP per second of audio, at 50% of the" in text
     assert run_job(AnnotateSpec, [*arguments, "--transcribe", "nowhere"], program="jobs/annotate.py") == 2
-    assert "model nowhere: its config.json cannot be read" in capsys.readouterr().err
+    assert "--transcribe nowhere: no such directory" in capsys.readouterr().err
 
 
 def test_a_condition_that_is_none_stops_the_plan_too(tmp_path: Path) -> None:
