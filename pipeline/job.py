@@ -184,9 +184,9 @@ def close_interrupted(job: Job, work: Work) -> None:
 def session(job: Job) -> Iterator[tuple[Resources, RunCounter]]:
     """The cluster, its resources shared out among the stages, and what counts their work."""
     compute = job.spec.compute
-    may_grow = connect(compute.ray_address)
+    connect(compute.ray_address)
     itemsize = 4 if compute.dtype == "float32" else 2
-    resources = allocate(compute, [held.parameters * itemsize for held in job.backbones], may_grow=may_grow)
+    resources = allocate(compute, [held.parameters * itemsize for held in job.backbones])
     context = DataContext.get_current()
     block_bytes = context.target_max_block_size
     context.target_max_block_size = _BLOCK_BYTES

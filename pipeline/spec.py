@@ -143,8 +143,8 @@ class ComputeSpec(BaseModel):
     )
     num_actors: str = Field(
         "auto",
-        description="number of model actors: a number, MIN:MAX to autoscale, or auto "
-        "(one per GPU; on CPUs one per node, with all cores as its threads)",
+        description="number of model actors: a number, MIN:MAX to autoscale, on a cluster that may grow, "
+        "or auto (one per GPU; on CPUs one per node, with all cores as its threads)",
     )
     num_gpus_per_actor: float | None = Field(
         None,

@@ -45,16 +45,13 @@ class Resources:
     one_pool: bool
 
 
-def connect(address: str | None) -> bool:
+def connect(address: str | None) -> None:
     """Joins the cluster named, the one of RAY_ADDRESS or of `ray start` on this machine, or starts one here.
 
     Never the one that another job started for itself ("auto" would), since it ends with that job.
-
-    Returns:
-        Whether the cluster may grow: one that the job starts, or finds started in its own process, does not.
     """
     if ray.is_initialized():
-        return False
+        return
     # Idle OpenMP threads that spin take the core from the stage beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     join = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
@@ -62,14 +59,12 @@ def connect(address: str | None) -> bool:
     try:
         if given and given != "local":
             join(address=given)
-            return True
+            return
         try:
             with _token_of_its_own():
                 join(address=given, num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
-            return False
         except ValueError:  # there is a cluster, so the number of CPUs is not ours to say
             join()
-            return True
     except Exception as problem:
         raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
 
@@ -92,29 +87,32 @@ def _token_of_its_own() -> Iterator[None]:
         raise
 
 
-def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,), *, may_grow: bool = False) -> Resources:
+def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     """Decides pool sizes from what the cluster has.
+
+    A range of model actors means a cluster that grows: the GPUs of the fewest, and featurizers that are asked
+    for by number, need not be there yet. How far an autoscaler goes no public interface of Ray tells.
 
     Args:
         weights: bytes of each backbone with its heads.
-        may_grow: more than the cluster has may be asked for by name; what nobody asks for is sized by what is
-            there, since no public interface of Ray tells how far an autoscaler goes.
 
     Raises:
-        JobError: more GPUs asked for than a cluster has that does not grow.
+        JobError: more GPUs asked for than the cluster has.
     """
+    may_grow = ":" in compute.num_actors
     cpus, gpus = (float(ray.cluster_resources().get(name, 0.0)) for name in ("CPU", "GPU"))
     per_actor = compute.num_gpus_per_actor if compute.num_gpus_per_actor is not None else float(gpus > 0)
     fewest, most = _pool_size(compute.num_actors, gpus, per_actor)
     if may_grow and per_actor * fewest > gpus:
         logger.warning(
-            "the cluster has %g GPUs and %g are asked for: waiting for more", gpus, per_actor * fewest
+            "%g GPUs are asked for, the cluster has %g: waiting for more", per_actor * fewest, gpus
         )
         gpus = per_actor * fewest
     if per_actor * fewest > gpus:
         raise JobError(
             f"num_actors × num_gpus_per_actor asks for {per_actor * fewest:g} GPUs, the cluster has "
-            f"{gpus:g}; lower --num-actors or --num-gpus-per-actor (0 runs on CPUs)."
+            f"{gpus:g}; lower --num-actors or --num-gpus-per-actor (0 runs on CPUs), or, where the cluster "
+            "grows, give --num-actors MIN:MAX."
         )
     pools = 1
     if len(weights) > 1 and sum(weights) > _room_for_weights(per_actor, fewest):

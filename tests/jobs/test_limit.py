@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import soundfile
-from pipeline.corpus.datasource import AudioShards
 from ray.data import DataContext
 
 from pipeline.corpus.clips import Shard
@@ -21,6 +20,7 @@ from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.listing import discover
 from pipeline.corpus.parts import Selection
 from pipeline.engine.datasink import TableSink
+from pipeline.engine.datasource import AudioShards
 from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
