@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import soundfile
 import torch
@@ -30,7 +31,7 @@ def main(audio: str = str(DEMO / "audio" / "clip-0.flac")) -> None:
     with torch.inference_mode():
         logits = model(**inputs).logits
 
-    decoded = processor.tokenizer.decode(logits[0].argmax(-1), output_word_offsets=True)
+    decoded: Any = processor.tokenizer.decode(logits[0].argmax(-1), output_word_offsets=True)
     frame_s = model.config.inputs_to_logits_ratio / 16_000
     print(decoded.text)
     for word in decoded.word_offsets:

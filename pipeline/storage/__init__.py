@@ -132,12 +132,12 @@ class Storage:
             return
         with self._explained(uri):
             handle = filesystem.open(path, "wb", autocommit=False)
+        file = self._wrapped(uri, handle)
         try:
-            file = self._wrapped(uri, handle)
             yield file
             file.close()
         except BaseException:
-            handle.discard()
+            file.discard()
             raise
         with self._explained(uri):
             handle.commit()

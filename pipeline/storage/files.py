@@ -75,6 +75,11 @@ class StorageFile(io.RawIOBase):
         at: int = self._file.tell()
         return at
 
+    def discard(self) -> None:
+        """Gives up a file that waits for its commit: not even the end of this object writes any of it."""
+        self._file.discard()
+        super().close()
+
     def close(self) -> None:
         if self.closed:
             return

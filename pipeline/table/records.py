@@ -211,8 +211,8 @@ class TableWriter:
 
 
 def read_texts(uris: Sequence[str], storage: Storage) -> list[str]:
-    """Small files, side by side."""
-    if len(uris) < 2:
+    """Small files, side by side where storage is far away."""
+    if len(uris) < 2 or not is_remote(uris[0]):
         return [storage.read_bytes(uri).decode() for uri in uris]
     with ThreadPoolExecutor(_THREADS) as threads:
         return [data.decode() for data in threads.map(storage.read_bytes, uris)]
