@@ -49,7 +49,7 @@ def together(
     corpus: Path, checkpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], dict[str, Row]]:
     output = tmp_path_factory.mktemp("annotated") / "out"
-    summary = run(AnnotateSpec(input=[str(corpus)], output=str(output), **checkpoints))
+    summary = run(AnnotateSpec(input=[str(corpus)], output=str(output), **checkpoints)).as_json()
     return summary, rows_of(output)
 
 
@@ -163,7 +163,7 @@ def test_two_backbones_run_one_after_another_and_a_weighted_sum_reads_every_laye
             classify=checkpoints["classify"],
             embed=str(other),
         )
-    )
+    ).as_json()
     assert summary["encoder"]["backbones"] == [["classify"], ["embed"]]
     assert summary["encoder"]["frames"] == 2 * together[0]["encoder"]["frames"]
     for clip_id, row in rows_of(tmp_path / "out").items():
@@ -204,10 +204,10 @@ def test_backbones_that_do_not_fit_together_have_pools_of_their_own(
                 diarize=checkpoints["diarize"],
                 embed=str(other),
             )
-        )
+        ).as_json()
     finally:
         (corpus / "broken.wav").unlink()
-    assert len([stage for stage in summary["stage_s"] if "Annotator" in stage]) == 2
+    assert len([stage for stage in summary["stage_s"] if stage.startswith("annotate")]) == 2
     assert summary["encoder"]["backbones"] == [["transcribe", "diarize"], ["embed"]]
     rows = rows_of(tmp_path / "out")
     assert rows.pop("broken.wav#broken")["error"]["code"] == "undecodable"

@@ -116,7 +116,7 @@ def done(
     spec = TranscribeSpec(
         input=[str(laid_out[0])], output=str(output), model=str(shared_models / "digits-ctc")
     )
-    summary = run(spec)
+    summary = run(spec).as_json()
     rows = [row for file in sorted(output.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     by_id = {row["clip_id"]: row for row in rows}
     assert len(by_id) == len(rows), "a clip id came twice"

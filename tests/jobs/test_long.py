@@ -55,13 +55,15 @@ def three_hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_three_hours_with_silence_left_out(three_hours: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.wav"
     soundfile.write(alone, (utterance("clip-0")[::2] * 32767).astype("int16"), RATE)
-    summary = run(TranscribeSpec(input=[str(alone)], output=str(tmp_path / "one"), model=str(MODEL)))
+    summary = run(
+        TranscribeSpec(input=[str(alone)], output=str(tmp_path / "one"), model=str(MODEL))
+    ).as_json()
     said = row_of(tmp_path / "one")["text"]
     assert len(said.split()) == 4
 
     summary = run(
         TranscribeSpec(input=[str(three_hours)], output=str(tmp_path / "out"), model=str(MODEL), vad="energy")
-    )
+    ).as_json()
     row = row_of(tmp_path / "out")
     sentences = HOURS * 3600 // PERIOD_S
     assert row["duration_s"] == HOURS * 3600
@@ -89,7 +91,7 @@ def test_three_hours_of_speech_have_exactly_their_frames(tmp_path: Path) -> None
     heads = {
         task: str(save(build(task, hidden_size=24, num_hidden_layers=1), tmp_path / task)) for task in tasks
     }
-    summary = run(AnnotateSpec(input=[str(long)], output=str(tmp_path / "out"), **heads))
+    summary = run(AnnotateSpec(input=[str(long)], output=str(tmp_path / "out"), **heads)).as_json()
     row = row_of(tmp_path / "out")
     frames = -(-(1 + (soundfile.info(long).frames - 400) // 160) // 2)
     assert len(row["frame_activity"]) == len(row["frame_probabilities"]) == frames

@@ -113,7 +113,7 @@ def test_everything_in_one_tree(
     spec = TranscribeSpec(
         input=[str(tmp_path / "tree")], output=str(output), model=str(shared_models / "digits-ctc")
     )
-    summary = run(spec)
+    summary = run(spec).as_json()
     rows = [row for file in sorted(output.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     assert check(rows, ids, expected) == 260 + 3 * (60 + DIGITS_EVERYWHERE)
     bad = sum(code is not None for code in FORMATS.values())

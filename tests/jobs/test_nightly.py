@@ -37,7 +37,7 @@ def night(corpus: str | Path, output: str | Path, **options: Any) -> tuple[dict[
     spec = TranscribeSpec(
         input=[str(corpus)], output=str(output), model=str(ROOT / "demo/checkpoint"), **options
     )
-    return run(spec, say=said.append), said
+    return run(spec, say=said.append).as_json(), said
 
 
 def rows(output: str | Path) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def runs(
     handler = logging.StreamHandler(log)
     logging.getLogger().addHandler(handler)
     try:
-        first = run(spec_in(remote), say=said.append)
-        second = run(spec_in(remote), say=said.append)
+        first = run(spec_in(remote), say=said.append).as_json()
+        second = run(spec_in(remote), say=said.append).as_json()
     finally:
         logging.getLogger().removeHandler(handler)
     listed = moto_s3.client.list_objects_v2(Bucket=moto_s3.bucket, Prefix="demo/out/")["Contents"]
@@ -88,7 +88,7 @@ def test_the_bucket_gives_what_the_disk_gives(runs: Any, tmp_path: Path) -> None
             output=str(tmp_path / "out"),
             model=str(ROOT / "demo/checkpoint"),
         )
-    )
+    ).as_json()
     local = [
         row
         for file in sorted((tmp_path / "out").glob("*.parquet"))
