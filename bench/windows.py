@@ -79,7 +79,9 @@ def transcribe(
     for start, stop in plan.cut(0, len(features)):
         packed = Packed(torch.from_numpy(features[start:stop].copy()), (stop - start,))
         path, posterior = best_path(model.frame_logits(model.wav2vec2_bert.encode(packed)).frames)
-        first = start + (best_seam(ids[start:end], path.numpy()[: end - start]) if start < end else 0)
+        first = start + (
+            best_seam(ids[start:end], path.numpy()[: end - start], enough=10) if start < end else 0
+        )
         ids[first:stop] = path.numpy()[first - start :]
         posteriors[first:stop] = posterior.numpy()[first - start :]
         end = stop

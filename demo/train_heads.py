@@ -51,7 +51,7 @@ HELD_OUT = {"female": ("Annie", "aunty", "f4"), "male": ("Lee", "john", "m3", "m
 
 CLIPS = 3_200
 CONVERSATIONS = 240
-FRAME_S = 0.02
+FRAME_S = SeamlessM4TFeatureExtractor().frame_s
 
 States = Tensor  # (frames, layers + 1, width) in half precision: what the encoder makes of a recording
 
@@ -107,7 +107,7 @@ def activity(turns: Sequence[Turn], speakers: Sequence[str], frames: int) -> Ten
 
 
 def cropped(clips: Sequence[States], frames: int, rng: np.random.Generator) -> Iterator[States]:
-    """A random stretch of each clip, or all of a shorter one."""
+    """A random segment of each clip, or all of a shorter one."""
     for clip in clips:
         start = int(rng.integers(max(len(clip) - frames, 0) + 1))
         yield clip[start : start + frames]
@@ -176,8 +176,8 @@ def learn_voices(clips: Sequence[States], voices: Tensor, rng: np.random.Generat
 
     def loss() -> Tensor:
         batch = rng.integers(len(clips), size=32)
-        stretches = cropped([clips[index] for index in batch], 100, rng)
-        delayed = [model.delay(clip) for clip in model.project(encoding(list(stretches))).split()]
+        segments = cropped([clips[index] for index in batch], 100, rng)
+        delayed = [model.delay(clip) for clip in model.project(encoding(list(segments))).split()]
         statistics = torch.stack([torch.cat((clip.mean(dim=0), clip.std(dim=0))) for clip in delayed])
         objective: Tensor = model.objective(model.embed(statistics).logits, voices[batch])
         return objective

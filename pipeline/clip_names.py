@@ -18,7 +18,7 @@ def names_of(clip_id: str) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def field(text: str) -> str:
+def encode_field(text: str) -> str:
     """`text` as one field of a line: blanks and a few more are percent-encoded; `unquote` gives it back."""
     return _UNSAFE_IN_FIELD.sub(percent_match, text)
 

@@ -48,7 +48,6 @@ from pipeline.table.records import FileRecord
 from pipeline.table.retry import drop_rows
 from pipeline.table.scan import Changes, choose_table, opened, output_errors, packed_schema, scan
 from pipeline.tasks import columns_of
-from w2vbert.decoding.greedy import total_stride
 
 _PACKAGES = ("w2vbert", "torch", "torchaudio", "ray", "pyarrow", "soundfile")
 _BLOCK_BYTES = 16 << 20
@@ -63,6 +62,7 @@ class Job:
         table: that is written.
         base_table: of other annotations, finished, that it stands beside.
         settings: of the model actors.
+        identity: what all runs of the table share: digests of models and files, settings.
         metrics: of the summary, without rows.
     """
 
@@ -72,6 +72,7 @@ class Job:
     base_table: Ledger | None
     backbones: Sequence[Backbone]
     settings: AnnotatorSettings
+    identity: Mapping[str, Any]
     metrics: Mapping[str, Metric]
 
     @property
@@ -81,17 +82,6 @@ class Job:
             task: {"name": self.spec.models[task], "digest": files.digest, "backbone": held.digest}
             for held in self.backbones
             for task, files in held.checkpoints.items()
-        }
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What all runs of the table share."""
-        digests = {task: model["digest"] for task, model in self.models.items()}
-        files = [held.digests() for held in self.settings.files.values()]
-        return {
-            "models": digests,
-            **self.spec.output_settings(),
-            **{k: v for held in files for k, v in held.items()},
         }
 
     def columns(self, backbones: Sequence[Backbone]) -> dict[str, pa.DataType]:
@@ -123,13 +113,15 @@ def run(spec: JobSpec, *, say: Say = print) -> RunSummary:
         changes = scan(spec, job.table, job.identity, job.base_table)
         for line in changes.log_lines():
             say(line)
-        close_interrupted(job, changes.work)
+        with output_errors(spec):
+            close_interrupted(job, changes.work)
         if not changes.work.shards:
             say("nothing is new")
             return summarise(job, changes.work, job.empty_tally(), started)
         with session(job) as (resources, counter):
             written = write(job, changes, resources, counter)
-            return finish(job, changes.work, written, counter, started)
+            with output_errors(spec):
+                return finish(job, changes.work, written, counter, started)
 
 
 def plan(spec: JobSpec) -> JobPlan:
@@ -162,13 +154,17 @@ def prepare(spec: JobSpec, say: Say) -> Job:
         dtype=spec.compute.dtype,
         token_budget=spec.compute.token_budget,
     )
+    digests = {task: files.digest for held in backbones for task, files in held.checkpoints.items()}
+    identity = {"models": digests, **spec.output_settings()}
+    for files in settings.files.values():
+        identity |= files.digests()
     table, base_table = choose_table(spec, storage)
     if base_table is not None:
         say(
             f"{base_table.output} holds {', '.join(base_table.tasks())}: these annotations go to "
             f"{table.output}, to be joined by clip_id"
         )
-    return Job(spec, storage, table, base_table, backbones, settings, metrics)
+    return Job(spec, storage, table, base_table, backbones, settings, identity, metrics)
 
 
 def close_interrupted(job: Job, work: Work) -> None:
@@ -266,7 +262,7 @@ def summarise(job: Job, work: Work, tally: Tally, started: float) -> RunSummary:
 def _featurizer(job: Job, passthrough: pa.Schema) -> Callable[[], Featurizer]:
     corpus, compute, frame_s = job.spec.corpus, job.spec.compute, job.settings.frame_s
     # Windows start where frames after an adapter start too.
-    align = max(total_stride(config) for config in configs_of(job.backbones).values())
+    align = max(config.total_stride for config in configs_of(job.backbones).values())
     windows = WindowPlan(round(compute.window_s / frame_s), round(compute.overlap_s / frame_s), align)
     options = FeatureOptions(
         channel=corpus.channel,

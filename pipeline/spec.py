@@ -225,7 +225,7 @@ class JobSpec(BaseModel):
 
     tasks_by_field: ClassVar[Mapping[str, Task]] = {}  # field of the checkpoint -> its task
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: Any) -> None:  # for type checkers: the fields of the parts are arguments too
         super().__init__(**values)
 
     @classmethod
@@ -289,9 +289,15 @@ class JobSpec(BaseModel):
         }
 
     def output_settings(self) -> dict[str, Any]:
-        """The settings that decide what is written, without the models' places (digests stand for them)."""
+        """The settings that decide what is written, without the models' places (digests stand for them).
+
+        Options of annotations that the job does not make decide nothing.
+        """
         settings = {}
+        idle = {_part_of(task.name) for task in self.tasks_by_field.values()} - {*map(_part_of, self.tasks)}
         for part in self.parts():
+            if part in idle:
+                continue
             held = getattr(self, part)
             for name, field in type(held).model_fields.items():
                 if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get(

@@ -16,6 +16,10 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)  # how long an example takes says nothing here
+settings.load_profile("no deadline")
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -177,8 +177,12 @@ class Wav2Vec2BertConfig:
     @property
     def inputs_to_logits_ratio(self) -> int:
         """Audio samples per logit frame: twice the feature width, times the adapter's strides."""
-        ratio = 2 * self.feature_projection_input_dim
-        return ratio * self.adapter_stride**self.num_adapter_layers if self.add_adapter else ratio
+        return 2 * self.feature_projection_input_dim * self.total_stride
+
+    @property
+    def total_stride(self) -> int:
+        """Encoder frames in one logit frame: 1 without an adapter."""
+        return int(self.adapter_stride**self.num_adapter_layers) if self.add_adapter else 1
 
     # Reading and writing
 

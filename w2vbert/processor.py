@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.decoding.greedy import total_stride
 from w2vbert.features.batch import BatchFeature
 from w2vbert.features.extractor import PROCESSOR_FILE, SeamlessM4TFeatureExtractor
 from w2vbert.pretrained.hub import Source, read_json
@@ -28,8 +26,6 @@ class Wav2Vec2BertProcessor:
 
     Args:
         feature_extractor, tokenizer: the two parts; both are there to be used alone.
-        frame_stride: encoder frames in one logit frame, for times; `from_pretrained` reads it from the
-            model's `config.json`.
         extra: further keys of `processor_config.json`; `save_pretrained` writes them back.
     """
 
@@ -37,12 +33,10 @@ class Wav2Vec2BertProcessor:
         self,
         feature_extractor: SeamlessM4TFeatureExtractor,
         tokenizer: Wav2Vec2CTCTokenizer,
-        frame_stride: int = 1,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.feature_extractor = feature_extractor
         self.tokenizer = tokenizer
-        self.frame_stride = frame_stride
         self.extra = dict(extra or {})
 
     @property
@@ -116,29 +110,6 @@ class Wav2Vec2BertProcessor:
         """`Wav2Vec2CTCTokenizer.decode_labels`."""
         return self.tokenizer.decode_labels(labels)
 
-    @property
-    def seconds_per_frame(self) -> float:
-        """Seconds from one logit frame to the next."""
-        return self._seconds(1)
-
-    def word_times(self, token_ids: TokenIds) -> list[dict[str, Any]]:
-        """Words with their times, {"word", "start_time", "end_time"} in seconds; adapter strides are counted.
-
-        Args:
-            token_ids: (frames,) the best ids of one clip's logits.
-        """
-        return [
-            {
-                "word": offset["word"],
-                "start_time": self._seconds(offset["start_offset"]),
-                "end_time": self._seconds(offset["end_offset"]),
-            }
-            for offset in self.tokenizer.collapse_path(token_ids).word_offsets()
-        ]
-
-    def _seconds(self, frames: int) -> float:
-        return self.feature_extractor.seconds(frames * self.frame_stride)
-
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
@@ -155,20 +126,14 @@ class Wav2Vec2BertProcessor:
             ValueError: a file that cannot be, or arguments that cannot.
         """
         name, source = pretrained_model_name_or_path, Source.take(pretrained_model_name_or_path, kwargs)
-
-        def content(filename: str) -> dict[str, Any] | None:
-            path = source.find(filename)
-            return read_json(path) if path else None
-
-        model = content("config.json")
-        parts = content(PROCESSOR_FILE) or {}
+        path = source.find(PROCESSOR_FILE)
+        parts: dict[str, Any] = read_json(path) if path else {}
         own = {
             key: value for key, value in parts.items() if key not in ("feature_extractor", "processor_class")
         }
         return cls(
             SeamlessM4TFeatureExtractor.from_pretrained(name, **source.options),
             Wav2Vec2CTCTokenizer.from_pretrained(name, **source.options, **kwargs),
-            frame_stride=total_stride(Wav2Vec2BertConfig.from_dict(model)) if model else 1,
             extra=own,
         )
 

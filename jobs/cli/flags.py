@@ -134,20 +134,20 @@ def _parser(declaration: type[BaseModel], program: str) -> argparse.ArgumentPars
 
 
 def _arguments(option: _Option) -> dict[str, Any]:
-    """What argparse is told of a flag."""
+    """A flag as argparse takes it."""
     field = option.field
     kind, default = _describe(field)
-    told: dict[str, Any] = {"dest": ".".join(option.path), "help": f"{_help(field)} ({kind}; {default})"}
+    options: dict[str, Any] = {"dest": ".".join(option.path), "help": f"{_help(field)} ({kind}; {default})"}
     if bool in _alternatives(field):
-        told["action"] = argparse.BooleanOptionalAction
+        options["action"] = argparse.BooleanOptionalAction
     elif _is_list(field):
-        told |= {"action": "append", "metavar": kind.upper()}
+        options |= {"action": "append", "metavar": kind.partition(",")[0].upper()}
     elif choices := _choices(field):
-        told["choices"] = choices
+        options["choices"] = choices
     else:
-        told["metavar"] = kind.upper()
-    told["help"] = told["help"].replace("%", "%%")
-    return told
+        options["metavar"] = kind.upper()
+    options["help"] = options["help"].replace("%", "%%")
+    return options
 
 
 def _alternatives(field: FieldInfo) -> tuple[Any, ...]:
@@ -182,17 +182,21 @@ def _extra(field: FieldInfo, name: str) -> Any:
 def _describe(field: FieldInfo) -> tuple[str, str]:
     kind = _alternatives(field)[0]
     if _is_list(field):
-        name = f"{typing.get_args(kind)[0].__name__}, repeatable"
+        name = f"{_kind_name(typing.get_args(kind)[0])}, repeatable"
     elif _choices(field):
         name = "choice"
     else:
-        name = {"str": "text", "bool": "flag", "datetime": "time"}.get(kind.__name__, kind.__name__)
+        name = _kind_name(kind)
     if field.is_required():
         return name, "required"
     default = field.get_default(call_default_factory=True)
     if default is None or default is PydanticUndefined:
         return name, "default: unset"
     return name, f"default: {str(default).lower() if isinstance(default, bool) else default}"
+
+
+def _kind_name(kind: type) -> str:
+    return {"str": "text", "bool": "flag", "datetime": "time"}.get(kind.__name__, kind.__name__)
 
 
 def _flag(path: _Path) -> str:

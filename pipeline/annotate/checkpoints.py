@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import save
 
-from pipeline.audio.recording import SAMPLE_RATE
+from pipeline.audio.resampling import SAMPLE_RATE
 from pipeline.errors import JobError
 from pipeline.node_files import CheckpointFiles, Files, digest_of, read_extractor
 from pipeline.storage import Storage, StorageError, is_remote, path_of
@@ -155,10 +155,10 @@ def _check(wanted: _Wanted, storage: Storage) -> _Checked:
         model = _load(wanted, directory)
         problem = wanted.task.check(checkpoint, model) if wanted.task.check is not None else None
     except (ValueError, OSError, CheckpointError) as error:
-        said = str(error)
+        message = str(error)
         for copy in (directory, checkpoint.settings()):
-            said = said.replace(str(copy), checkpoint.name)
-        raise wanted.error(f"cannot be read: {said}") from error
+            message = message.replace(str(copy), checkpoint.name)
+        raise wanted.error(f"cannot be read: {message}") from error
     if problem := problem or _unfit_features(extractor, model):
         raise wanted.error(problem)
     features = (extractor.num_mel_bins, extractor.stride, extractor.sampling_rate, extractor.padding_value)
@@ -170,16 +170,11 @@ def _load(wanted: _Wanted, directory: Path) -> PreTrainedModel:
     loaded: Any = kind.from_pretrained(directory, output_loading_info=True)
     model: PreTrainedModel = loaded[0]
     info: dict[str, Any] = loaded[1]
-    # The vector that stands for masked frames, and the weights of the loss, are for training alone.
-    missing = [
-        name
-        for name in info["missing_keys"]
-        if not name.startswith("objective.") and not name.endswith("masked_spec_embed")
-    ]
+    missing = [name for name in info["missing_keys"] if kind.training_only.isdisjoint(name.split("."))]
     if missing:
         kinds = ", ".join(model.config.architectures or []) or "another class"
         raise wanted.error(
-            f"has no weights for {enumerate_names(missing, limit=4)}; it was saved from {kinds}, and to "
+            f"has no weights for {enumerate_names(missing, limit=4)}; it was saved from {kinds}; the task "
             f"{wanted.task.name} needs {kind.__name__}."
         )
     return model

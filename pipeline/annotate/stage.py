@@ -19,7 +19,7 @@ from pipeline.annotate.packs import WindowFeatures, packs
 from pipeline.errors import ClipError, Code, Stage
 from pipeline.features.windows import Window
 from pipeline.schema import annotations_of
-from pipeline.tasks.base import Accumulator, Clip, PackedWindow, Values
+from pipeline.tasks.base import Accumulator, ClipFrames, PackedWindow, Values
 from w2vbert.packing import Packed
 
 _BUDGET_ON_CPU, _BUDGET_ON_GPU = 4096, 65536
@@ -29,7 +29,7 @@ _BUDGET_ON_CPU, _BUDGET_ON_GPU = 4096, 65536
 class _Progress:
     """A clip on its way through the heads."""
 
-    clip: Clip
+    clip: ClipFrames
     left: int  # windows to come
     accumulators: list[Accumulator] = field(default_factory=list)
     seconds: float = 0.0
@@ -68,6 +68,7 @@ class Annotator:
         # A clip of which no head says anything is an error, as far as this actor has all heads of the job.
         self._makes = " or ".join(task.makes for task in settings.tasks.values())
         self._has_all = held == set(settings.tasks)
+        self._reads = {name for task in settings.tasks.values() for name in task.reads}
 
     def __call__(self, table: pa.Table) -> pa.Table:
         clips = self._clips(table)
@@ -82,19 +83,18 @@ class Annotator:
         """What is to be annotated, by row; of silence there is nothing to compute."""
         clips = {}
         names = ("frames", "num_valid", "windows", "duration_s", "error")
-        references = table["ref_text"] if "ref_text" in table.schema.names else pa.nulls(len(table))
+        passthrough = {name: table[name] for name in self._reads if name in table.schema.names}
         for row, (frames, num_valid, windows, duration_s, error) in enumerate(
             zip(*(table[name].to_pylist() for name in names), strict=True)
         ):
             if error is not None or not frames:
                 continue
-            reference = references[row].as_py()
-            clip = Clip(
+            clip = ClipFrames(
                 frames,
                 num_valid,
                 tuple(Window(**window) for window in windows),
                 duration_s,
-                reference if isinstance(reference, str) else None,
+                {name: column[row].as_py() for name, column in passthrough.items()},
             )
             progress = _Progress(clip, len(clip.windows))
             clips[row] = progress

@@ -202,16 +202,16 @@ class Ffmpeg:
         """(n, channels) each, from sample `start` on, `wanted` together; it decodes from the beginning."""
         held: list[Samples] = []
         values = 0
-        for piece in self._pieces(start, wanted):
-            held.append(piece)
-            values += piece.size
+        for block in self._packets(start, wanted):
+            held.append(block)
+            values += block.size
             if values >= _BLOCK_VALUES:
                 yield np.concatenate(held)
                 held, values = [], 0
         if held:
             yield np.concatenate(held)
 
-    def _pieces(self, start: int, wanted: int | None) -> Iterator[Samples]:
+    def _packets(self, start: int, wanted: int | None) -> Iterator[Samples]:
         """As the packets have them: thousandths of a block."""
         end = None if wanted is None else start + wanted
         position = 0

@@ -12,10 +12,8 @@ from typing import BinaryIO, NoReturn
 import numpy as np
 
 from pipeline.audio.codecs import Samples, Stream, fail, open_decoder
-from pipeline.audio.resampling import SAMPLE_RATE, Resampler, resample
+from pipeline.audio.resampling import Resampler, resample
 from pipeline.errors import Code
-
-__all__ = ["SAMPLE_RATE", "Recording", "Samples", "Waveform", "decode", "resample"]
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 _SILENCE = 1 / 32768  # one step of 16-bit PCM

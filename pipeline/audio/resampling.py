@@ -9,6 +9,7 @@ import torch
 import torchaudio
 
 from pipeline.audio.codecs import Samples
+from w2vbert.arrays import round_up
 
 SAMPLE_RATE = 16_000  # hertz
 _KERNEL_VALUES = 1 << 24  # of the resampling filter bank; torchaudio's grows with both reduced rates
@@ -45,7 +46,7 @@ class Resampler:
         # Every `_step` samples in, `_made` go out, with the same filters: blocks are cut at multiples of it.
         self._step, self._made = ratio.numerator, ratio.denominator
         reach = 0 if ratio == 1 else int(self._resample.width)  # samples that a filter sees on each side
-        self._margin = -(-reach // self._step) * self._step
+        self._margin = round_up(reach, self._step)
         self._pending = np.empty(0, np.float32)
         self._behind = 0  # samples in front of `_pending` that are done and only seen by the next
 

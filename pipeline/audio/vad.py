@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pipeline.audio.codecs import Samples
 from pipeline.audio.resampling import SAMPLE_RATE
 from pipeline.errors import JobError
+from w2vbert.arrays import round_up, runs
 
 _FRAME = SAMPLE_RATE // 100  # samples: 10 ms
 _SILENT_DB = -90.0  # one step of 16-bit PCM
@@ -23,7 +24,7 @@ _CONTEXT = 5  # frames on each side that a frame's decision looks at
 # Seconds.
 _SHORTEST_PAUSE, _SHORTEST_SPEECH, _PADDING = 0.5, 0.1, 0.2
 
-Segment = tuple[float, float]  # start and stop in seconds
+Span = tuple[float, float]  # start and stop in seconds
 
 
 class Detector(Protocol):
@@ -32,7 +33,7 @@ class Detector(Protocol):
     def add(self, samples: Samples) -> None:
         """Take the next samples: (n,) float32 in [-1, 1], one channel at 16 kHz, any n."""
 
-    def finish(self) -> Iterable[Segment]:
+    def finish(self) -> Iterable[Span]:
         """(start, stop) of the speech in all samples taken, in seconds."""
 
 
@@ -67,7 +68,7 @@ class EnergyDetector:
         if whole:
             self._energies.append(_decibels(samples[:whole].reshape(-1, _FRAME)))
 
-    def finish(self) -> list[Segment]:
+    def finish(self) -> list[Span]:
         if len(self._pending):
             self._energies.append(_decibels(self._pending[None]))
             self._pending = self._pending[:0]
@@ -81,9 +82,8 @@ class EnergyDetector:
         if level - floor >= _STEADY_DB:
             heard &= energies > floor + min((level - floor) / 3, _MOST_ABOVE_FLOOR_DB)
         duration_s = self._samples / SAMPLE_RATE
-        # Where runs of True start and stop.
-        edges = np.flatnonzero(np.diff(_majority(heard), prepend=False, append=False)).tolist()
-        speech = [(start / 100, stop / 100) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+        starts, stops = (frames.tolist() for frames in runs(_majority(heard)))
+        speech = [(start / 100, stop / 100) for start, stop in zip(starts, stops, strict=True)]
         speech = [
             (max(0.0, start - _PADDING), min(stop + _PADDING, duration_s))
             for start, stop in merged(speech, _SHORTEST_PAUSE)
@@ -126,7 +126,7 @@ def load_detector(name: str) -> type[Detector]:
     return cast(type[Detector], found)
 
 
-def speech_of(detector: Detector, duration_s: float) -> list[Segment]:
+def speech_of(detector: Detector, duration_s: float) -> list[Span]:
     """What `detector` found, in order, without overlaps, inside the recording.
 
     Raises:
@@ -147,9 +147,9 @@ def speech_of(detector: Detector, duration_s: float) -> list[Segment]:
 
 
 def kept_frames(
-    speech: Iterable[Segment], hop: int, *, frames: int, num_valid: int, align: int
+    speech: Iterable[Span], hop: int, *, frames: int, num_valid: int, align: int
 ) -> list[tuple[int, int]]:
-    """Segments in seconds as (start, stop) in frames, rounded outward to multiples of `align`.
+    """Spans in seconds as (start, stop) in frames, rounded outward to multiples of `align`.
 
     Args:
         speech: in order, without overlaps.
@@ -159,13 +159,13 @@ def kept_frames(
     segments = []
     for start_s, stop_s in speech:
         start = min(int(start_s * SAMPLE_RATE) // hop, num_valid - 1) // align * align
-        stop = -(-round(stop_s * SAMPLE_RATE) // (hop * align)) * align
+        stop = round_up(round(stop_s * SAMPLE_RATE), hop * align) // hop
         segments.append((start, min(max(stop, start + align), frames)))
     return merged(segments)
 
 
 def merged(segments: Sequence[tuple[Any, Any]], pause: float = 0) -> list[tuple[Any, Any]]:
-    """Segments in order, those that overlap, touch or are less than `pause` apart made one."""
+    """Spans in order, those that overlap, touch or are less than `pause` apart made one."""
     result: list[tuple[Any, Any]] = []
     for start, stop in segments:
         if result and (start <= result[-1][1] or start - result[-1][1] < pause):

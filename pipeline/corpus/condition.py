@@ -17,7 +17,7 @@ class Where:
     A value that it cannot be computed for (a cast that fails) makes it NULL, as a missing value does.
 
     Raises:
-        JobError: it does not parse, names a column that is not there, or is no condition.
+        JobError: it does not parse, names a column that is not there, or is neither true nor false.
     """
 
     def __init__(self, expression: str, passthrough: pa.Schema) -> None:
@@ -32,11 +32,9 @@ class Where:
         try:
             kind = self._evaluate(clips).type
         except duckdb.Error as problem:
-            raise JobError(f"--where {expression}: {problem}\n{self._there()}") from problem
+            raise JobError(f"--where {expression}: {problem}\n{self._available()}") from problem
         if not pa.types.is_boolean(kind):
-            raise JobError(
-                f"--where {expression}: is no condition, true or false, but {kind}\n{self._there()}"
-            )
+            raise JobError(f"--where {expression}: must be true or false, is {kind}\n{self._available()}")
 
     def keep(self, clips: pa.Table) -> pa.ChunkedArray:
         """Which rows pass, never null: those it is true for.
@@ -45,8 +43,8 @@ class Where:
         """
         passes = self._evaluate(clips.select(self.columns))
         stage = pc.struct_field(clips["error"], "stage")
-        untold = pc.and_(passes.is_null(), pc.fill_null(pc.equal(stage, Stage.READ.value), False))
-        return pc.or_(pc.fill_null(passes, False), untold)
+        unknown = pc.and_(passes.is_null(), pc.fill_null(pc.equal(stage, Stage.READ.value), False))
+        return pc.or_(pc.fill_null(passes, False), unknown)
 
     def filter(self, clips: pa.Table) -> pa.Table:
         return clips.filter(self.keep(clips))
@@ -63,5 +61,5 @@ class Where:
             return False
         return True
 
-    def _there(self) -> str:
-        return f"The columns there are: {', '.join(self.columns)}."
+    def _available(self) -> str:
+        return f"Available columns: {', '.join(self.columns)}."

@@ -11,8 +11,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from pipeline.corpus.clips import Shard as Shard
-from pipeline.corpus.clips import read_table
+from pipeline.corpus.clips import Shard, read_table
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.condition import Where
 from pipeline.corpus.readers import READERS, recognise

@@ -19,7 +19,7 @@ from pipeline.spec import ComputeSpec
 
 logger = logging.getLogger(__name__)
 
-_TASK_CPUS = 0.25  # of a task that reads or writes
+TASK_CPUS = 0.25  # of a task that reads, writes or sums up
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,13 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     annotate_cpus, threads = _annotate_cpus(cpus, per_actor, fewest)
     if not per_actor:
         # However many actors are asked for, reading and featurizing must find a CPU beside them.
-        rest = (cpus - 2 * _TASK_CPUS - featurize_cpus) / (most * pools)
+        rest = (cpus - 2 * TASK_CPUS - featurize_cpus) / (most * pools)
         annotate_cpus = min(annotate_cpus, int(rest * 1000) / 1000)
-    room = int((cpus - annotate_cpus * fewest * pools - 2 * _TASK_CPUS) / featurize_cpus + 1e-6)
+    room = int((cpus - annotate_cpus * fewest * pools - 2 * TASK_CPUS) / featurize_cpus + 1e-6)
     asked = compute.featurize_actors or room
     featurizers = max(1, asked if may_grow else min(room, asked))
     return Resources(
-        task_cpus=_TASK_CPUS,
+        task_cpus=TASK_CPUS,
         featurize=Pool(ActorPoolStrategy(min_size=1, max_size=featurizers, initial_size=1), featurize_cpus),
         annotate=Pool(_strategy(fewest, most), annotate_cpus, per_actor, threads),
         one_pool=pools == 1,

@@ -15,7 +15,7 @@ from pipeline.table.records import FileRecord, TableWriter
 
 
 class TableSink(Datasink[FileRecord | None]):
-    """Rows become files of at least so many rows, but the last one.
+    """Rows become files of at least `rows_per_file` rows, but for the last one.
 
     Attributes:
         written: the records of all files, once the write is over.

@@ -1,7 +1,7 @@
 """The dataset graph of a job: shards -> clips -> features -> annotations.
 
-Between featurizers and model actors a row is a pack: a table of clips, each column a list. So a batch of one
-row is what one featurizer made, a long recording is one by itself, and memory stays bounded.
+Between featurizers and model actors a row is a batch: what one featurizer made, a long recording by itself,
+so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 import ray
 from ray.data import Dataset
 
+from pipeline.annotate.batches import as_batch, gather, rows_of
 from pipeline.annotate.checkpoints import Backbone
 from pipeline.annotate.heads import AnnotatorSettings
 from pipeline.annotate.stage import Annotator
@@ -27,7 +28,7 @@ from pipeline.features.stage import Featurizer
 # torch keeps up to 1,024 compiled operations by the shapes of their operands, in oneDNN and in the layer
 # above it. Packs hardly ever have the same shape twice: they would pile up, and leave the heap full of holes.
 _FEW_PRIMITIVES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8", "LRU_CACHE_CAPACITY": "8"}
-_PACK_BYTES = 16 << 20
+_BATCH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -87,27 +88,17 @@ class Graph:
 
 
 class FeaturizeActor:
-    """A featurizer: tables of clips to packs."""
+    """A featurizer: tables of clips to batches of features."""
 
     def __init__(self, featurizer: Callable[[], Featurizer], report: Report) -> None:
         self._featurizer, self._report = featurizer(), report
 
     def __call__(self, clips: pa.Table) -> Iterator[pa.Table]:
-        held: list[pa.Table] = []
-        for table in timed(self._featurizer(clips), self._report):
-            if held and table.nbytes > _PACK_BYTES:  # a long recording, which is never copied
-                yield as_pack(pa.concat_tables(held))
-                held = []
-            held.append(table)
-            if sum(one.nbytes for one in held) > _PACK_BYTES:
-                yield as_pack(pa.concat_tables(held))
-                held = []
-        if held:
-            yield as_pack(pa.concat_tables(held))
+        return gather(timed(self._featurizer(clips), self._report), _BATCH_BYTES)
 
 
 class AnnotateActor:
-    """Models: packs to the rows of the table, or to packs where other models follow."""
+    """Models: batches to the rows of the table, or to batches where other models follow."""
 
     def __init__(
         self,
@@ -124,30 +115,12 @@ class AnnotateActor:
         self._annotator = Annotator(files, ray.get(settings), schema, self._count)
         self._report, self._more_follow = report, more_follow
 
-    def __call__(self, pack: pa.Table) -> pa.Table:
+    def __call__(self, batch: pa.Table) -> pa.Table:
         started = time.perf_counter()
-        table = self._annotator(rows_of(pack))
+        table = self._annotator(rows_of(batch))
         self._report("seconds", time.perf_counter() - started)
-        return as_pack(table) if self._more_follow else table
+        return as_batch(table) if self._more_follow else table
 
     def _count(self, passes: int, frames: int) -> None:
         self._report("passes", passes)
         self._report("frames", frames)
-
-
-def as_pack(table: pa.Table) -> pa.Table:
-    """A table as one row of lists, without a copy where its columns are of one chunk."""
-    ends = pa.array([0, table.num_rows], pa.int64())
-    columns = [pa.LargeListArray.from_arrays(ends, _one_chunk(column)) for column in table.columns]
-    return pa.Table.from_arrays(columns, names=table.column_names)
-
-
-def rows_of(pack: pa.Table) -> pa.Table:
-    """The table that a pack is, without a copy."""
-    return pa.Table.from_arrays(
-        [_one_chunk(column).flatten() for column in pack.columns], names=pack.column_names
-    )
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

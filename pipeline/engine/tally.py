@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 
+from pipeline.engine.cluster import TASK_CPUS
 from pipeline.metrics.base import Metric
 from pipeline.reports.summary import Tally, tally_file
 from pipeline.storage import Storage
@@ -15,7 +16,7 @@ from pipeline.storage import Storage
 
 def tally_files(uris: Sequence[str], storage: Storage, metrics: Mapping[str, Metric]) -> Tally:
     """The sums of all files; `metrics` are without rows, and stay so."""
-    task: Any = ray.remote(num_cpus=0.25)(tally_file)
+    task: Any = ray.remote(num_cpus=TASK_CPUS)(tally_file)
     held = ray.put(metrics)
     total = Tally(deepcopy(dict(metrics)))
     pending = [task.remote(uri, storage, held) for uri in uris]

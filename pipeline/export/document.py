@@ -73,7 +73,13 @@ _Kind = TypeVar("_Kind", bound=type[Document])
 
 
 def register(kind: _Kind) -> _Kind:
-    """Makes a format one that jobs/export.py writes; decorates its class."""
+    """Makes a format one that jobs/export.py writes; decorates its class.
+
+    Raises:
+        ValueError: another format has its name.
+    """
+    if kind.name in FORMATS:
+        raise ValueError(f"there is a format {kind.name} already")
     FORMATS[kind.name] = kind
     return kind
 

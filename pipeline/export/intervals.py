@@ -35,7 +35,7 @@ class Timed(NamedTuple):
     confidence: float | None = None
 
 
-def timed(parts: Iterable[Mapping[str, Any]] | None, text: str) -> list[Timed]:
+def timed_parts(parts: Iterable[Mapping[str, Any]] | None, text: str) -> list[Timed]:
     """The words or segments (`text` is their field) that have a text and a time, in time order."""
     found = [
         Timed(max(0.0, part["start_s"]), part["end_s"], clean(part[text]), part.get("confidence"))

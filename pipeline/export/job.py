@@ -15,7 +15,7 @@ from pipeline.export.formats import FORMATS
 from pipeline.export.names import UniqueNames, file_name
 from pipeline.export.spec import ExportSpec
 from pipeline.export.table import Row, Table, open_table
-from pipeline.storage import Storage, StorageError, join
+from pipeline.storage import Storage, join, place_errors
 
 _FILES_AT_ONCE = 32  # an object store takes as long for one as for many
 
@@ -45,15 +45,12 @@ def export(spec: ExportSpec) -> Exported:
     columns = kind.columns(table, spec.content)
     done = Exported(output, per_clip)
     rows = _writable(table.rows(columns), kind, done)
-    try:
+    with place_errors("--output", spec.output):
         _require_free(spec, output, table, per_clip=per_clip)
         if per_clip:
             _write_each(rows, kind, output, storage)
         else:
             _write_one(rows, kind, spec.output, output, storage)
-    except StorageError as problem:
-        said = f"{spec.output} does not exist" if problem.missing else str(problem)  # a file in it, else
-        raise JobError(f"--output {said}.") from problem
     return done
 
 

@@ -8,9 +8,7 @@ import sqlite3
 import unicodedata
 from collections.abc import Iterator
 
-from pipeline.clip_names import field, percent, percent_match
-
-__all__ = ["UniqueNames", "field", "file_name"]
+from pipeline.clip_names import percent, percent_match
 
 _UNSAFE_IN_FILE = re.compile(r'[\\:*?"<>|%#]|^[. ]|[. ]$')
 # Windows takes these for devices, with any extension.

@@ -1,4 +1,4 @@
-"""What an export is told."""
+"""The options of an export."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.export.document import Content
 from pipeline.export.formats import FORMATS
 from pipeline.storage import StorageOptions
+
+# Groups of the help.
+_INPUT: dict[str, Any] = {"group": "input"}
+_OUTPUT: dict[str, Any] = {"group": "output"}
 
 
 def _from_formats(**functions: Any) -> Any:
@@ -35,26 +39,33 @@ class ExportSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     table: str = Field(
-        min_length=1, description="output of a job: its directory, a glob or one Parquet file; may be s3://"
+        min_length=1,
+        description="output of a job: its directory, a glob or one Parquet file; may be s3://",
+        json_schema_extra=_INPUT,
     )
     format: str = Field(
-        description="what to write", json_schema_extra=_from_formats(choices=lambda: list(FORMATS))
+        description="what to write",
+        json_schema_extra=_OUTPUT | _from_formats(choices=lambda: list(FORMATS)),
     )
     output: str = Field(
-        min_length=1, description="file to write, or directory where each clip has its own; may be s3://"
+        min_length=1,
+        description="file to write, or directory where each clip has its own; may be s3://",
+        json_schema_extra=_OUTPUT,
     )
     per_clip: bool | None = Field(
         None,
         description="one file per clip; unset: as the format does",
-        json_schema_extra=_from_formats(help=_per_clip_help),
+        json_schema_extra=_OUTPUT | _from_formats(help=_per_clip_help),
     )
     reference: bool = Field(
-        False, description="the words of the aligned reference text (aligned_words), not the transcript's"
+        False,
+        description="the words of the aligned reference text (aligned_words), not the transcript's",
+        json_schema_extra=_OUTPUT,
     )
     embeddings: bool = Field(
         False,
         description="write the embeddings too",
-        json_schema_extra=_from_formats(help=_embeddings_help),
+        json_schema_extra=_OUTPUT | _from_formats(help=_embeddings_help),
     )
     storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="access to s3://")
 

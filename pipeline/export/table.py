@@ -26,7 +26,7 @@ _SLICE_BYTES = 1 << 20  # of a batch becomes Python objects at once: recordings 
 
 @dataclass(frozen=True)
 class Table:
-    """Parquet files that share the columns of `pipeline/table/schema.py`, in the order of their names."""
+    """Parquet files that share the columns of docs/table.md, in the order of their names."""
 
     given: str
     files: tuple[str, ...]

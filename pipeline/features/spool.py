@@ -28,7 +28,7 @@ class FeatureSpool:
     and handed on as it lies there, mapped into memory.
 
     The numbers are those of the extractor's `extract(keep_partial=True)` but for its statistics in single
-    precision: some 1e-5, and 4e-3 in a bin that never changes, as with `extract_blocks`.
+    precision: some 1e-5, and 4e-3 in a bin that never changes.
 
     Args:
         extractor: whose features.
@@ -39,6 +39,7 @@ class FeatureSpool:
         self._extractor = extractor
         self._dtype = np.dtype(dtype)
         self._stream = FbankStream(extractor.fbank)
+        self._samples = 0
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (`__exit__` closes it)
 
     def __enter__(self) -> FeatureSpool:
@@ -52,15 +53,16 @@ class FeatureSpool:
     @property
     def num_valid(self) -> int:
         """Stacked frames that the audio so far fills."""
-        return self._stream.frames // self._extractor.stride
+        return self._extractor.num_frames(self._samples)
 
     @property
     def frames(self) -> int:
-        """Stacked frames so far, a half-filled last one among them."""
-        return -(-self._stream.frames // self._extractor.stride)
+        """Stacked frames so far, a partial last one among them."""
+        return self._extractor.num_frames(self._samples, keep_partial=True)
 
     def add(self, samples: Samples) -> None:
         """Take the next samples, (n,) float32 at the extractor's rate, of any n."""
+        self._samples += len(samples)
         self._write(self._stream.add(samples).T)
 
     def finish(self, segments: Sequence[tuple[int, int]]) -> pa.Buffer:

@@ -15,7 +15,9 @@ import pyarrow as pa
 import torch
 
 from pipeline import schema
-from pipeline.audio.recording import SAMPLE_RATE, Recording, Samples
+from pipeline.audio.codecs import Samples
+from pipeline.audio.recording import Recording
+from pipeline.audio.resampling import SAMPLE_RATE
 from pipeline.audio.vad import Detector, kept_frames, load_detector, speech_of
 from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
 from pipeline.features.spool import FeatureSpool
@@ -118,7 +120,7 @@ class Featurizer:
         self._plan = plan
         self._vad = options.vad
         self._detector = None if options.vad is None else load_detector(options.vad)
-        self._hop = round(frame_s(extractor) * SAMPLE_RATE)  # samples
+        self._hop = extractor.stride * extractor.fbank.frame_shift  # samples
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
@@ -206,7 +208,7 @@ class Featurizer:
         if enough and self._detector is not None:
             self._spool(row, opened, iter([samples]))
             return
-        row.frames = -(-self._extractor.fbank.num_frames(len(samples)) // self._extractor.stride)
+        row.frames = self._extractor.num_frames(len(samples), keep_partial=True)
         row.num_valid = self._extractor.num_frames(len(samples))
         row.windows = []
         if enough and recording.silent:
@@ -277,11 +279,6 @@ class Featurizer:
             else:
                 columns[name] = pa.array(values, self._schema.field(name).type)
         return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
-
-
-def frame_s(extractor: SeamlessM4TFeatureExtractor) -> float:
-    """Seconds from one frame of features to the next."""
-    return extractor.stride * extractor.fbank.frame_shift / extractor.sampling_rate
 
 
 @contextmanager

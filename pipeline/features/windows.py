@@ -47,10 +47,12 @@ class WindowPlan:
         length = stop - start
         if length <= self.frames:
             return [(start, stop)]
-        overlap = _round_up(self.overlap, self.align)
+        from w2vbert.arrays import round_up  # late: `--help` reads this file, and w2vbert brings torch
+
+        overlap = round_up(self.overlap, self.align)
         longest = self.frames // self.align * self.align
         count = -(-(length - overlap) // (longest - overlap))
-        steps = [_round_up(-(-(length - overlap) * n // count), self.align) for n in range(1, count)]
+        steps = [round_up(-(-(length - overlap) * n // count), self.align) for n in range(1, count)]
         firsts = [start, *(start + step for step in steps)]
         stops = [*(first + overlap for first in firsts[1:]), stop]
         return list(zip(firsts, stops, strict=True))
@@ -65,7 +67,3 @@ class WindowPlan:
             ]
             kept += stop - start
         return windows
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from pipeline.clip_names import field as as_field
-from pipeline.clip_names import names_of
+from pipeline.clip_names import encode_field, names_of
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError
 
@@ -117,7 +116,7 @@ class References:
     def name_of(self, clip_id: str) -> str | None:
         """The name under which the reference knows a clip: the surest of its names that stands there,
         plain or as `jobs/export.py` writes it."""
-        spelled = (form for name in names_of(clip_id) for form in (name, as_field(name)))
+        spelled = (form for name in names_of(clip_id) for form in (name, encode_field(name)))
         return next((name for name in spelled if name in self.segments), None)
 
     def score(self, clip_id: str, segments: Iterable[Segment], duration_s: float) -> ScoredRecordings:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.storage import join
+from pipeline.storage import place_errors
 from pipeline.table.ledger import Ledger
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.model import Wav2Vec2BertModel
@@ -44,13 +42,10 @@ class Speed:
 
 def earlier_speed(ledger: Ledger) -> Speed | None:
     """As measured by earlier runs on the same output; None where there were none."""
-    hours = encoder_s = 0.0
-    for uri in ledger.storage.list_files(ledger.home):
-        if uri.endswith(".json") and uri != join(ledger.home, "table.json"):
-            summary: dict[str, Any] = json.loads(ledger.storage.read_bytes(uri))
-            if summary.get("encoder_s"):
-                hours += summary.get("hours") or 0.0
-                encoder_s += summary["encoder_s"]
+    with place_errors("--output", ledger.output):
+        measured = [summary for summary in ledger.summaries() if summary.get("encoder_s")]
+    hours = sum(summary.get("hours") or 0.0 for summary in measured)
+    encoder_s = sum(summary["encoder_s"] for summary in measured)
     if not hours or not encoder_s:
         return None
     speed = hours * 3600 / encoder_s

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +14,10 @@ import soundfile
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.readers import READERS
+from pipeline.corpus.readers.base import Extent
 from pipeline.errors import JobError
 from pipeline.reports.cost import Encoders, earlier_speed, estimated_speed
+from pipeline.reports.summary import format_lines
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
@@ -23,34 +25,30 @@ from pipeline.table.plans import Work
 
 _LISTED = 20
 _THREADS = 16  # storage far away answers slowly, but many at once
-_SAMPLED_SHARDS = 4  # of each layout, and of each so many clips
-_SAMPLED_CLIPS = 8
+_SAMPLED_SHARDS = 4  # of each layout
+_SAMPLED_CLIPS = 8  # of each of these shards
 _SAMPLED_FILES = 32
 _BLOCK_BYTES = 256 << 10  # a header needs little, and s3fs would fetch 50 MB
 _NOTHING = Passthrough(pa.schema([]), frozenset())
 
 
 @dataclass(frozen=True)
-class _Extent:
-    """How much a shard holds, as far as it can be known without reading it.
-
-    `clips` is None where only reading tells; `seconds` are those that a manifest gives, of `timed` clips.
-    """
+class _ShardExtent:
+    """How much a shard holds, as its reader tells, and how many of its clips have rows."""
 
     shard: Shard
+    extent: Extent
     done: int
-    clips: int | None = None
-    seconds: float = 0.0
-    timed: int = 0
 
     @property
     def left(self) -> float:
         """The share of its clips that is to be done."""
-        return max(0, self.clips - self.done) / self.clips if self.clips else 1.0
+        clips = self.extent.clips
+        return max(0, clips - self.done) / clips if clips else 1.0
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _HeaderSample:
     """Clips of one layout whose headers were read."""
 
     clips: int = 0
@@ -112,7 +110,7 @@ def plan_work(spec: JobSpec, work: Work, table: Ledger, encoders: Encoders, line
         samples = {
             layout: _sample([e.shard for e in extents if e.shard.format == layout], storage, threads)
             for layout in READERS
-            if any(e.shard.format == layout and e.timed == 0 for e in extents)
+            if any(e.shard.format == layout and e.extent.timed == 0 for e in extents)
         }
     seconds, basis = _audio(extents, samples)
     device_hours = speed = None
@@ -125,7 +123,9 @@ def plan_work(spec: JobSpec, work: Work, table: Ledger, encoders: Encoders, line
         lines=lines,
         where=spec.corpus.where,
         limit=spec.corpus.limit,
-        shards=[ShardPlan(e.shard.name, e.shard.format, e.shard.size, e.clips, e.done) for e in extents],
+        shards=[
+            ShardPlan(e.shard.name, e.shard.format, e.shard.size, e.extent.clips, e.done) for e in extents
+        ],
         shards_skipped=work.skipped,
         hours=None if seconds is None else seconds / 3600,
         hours_basis=basis,
@@ -148,37 +148,32 @@ def format_plan(plan: JobPlan) -> str:
     clips = f"{plan.clips:,}"
     if plan.uncounted_shards:
         clips += f", and those of the shards marked ?, {plan.uncounted_shards:,} in all"
-    lines += [
-        "",
-        f"{'to read':<14}{len(plan.shards):,} shards, {_size(plan.bytes)}",
-        f"{'clips':<14}{clips}",
-    ]
+    totals = [("to read", f"{len(plan.shards):,} shards, {_size(plan.bytes)}"), ("clips", clips)]
     if plan.where:
-        lines.append(f"{'':<14}all of these shards; --where is looked at when they are read")
+        totals.append(("", "all of these shards, before --where, which is applied while reading"))
     if plan.limit:
-        lines.append(f"{'':<14}at most {plan.limit:,} of them in this run (--limit)")
-    lines.append(f"{'audio':<14}{_hours(plan.hours)}")
-    lines.append(f"{'':<14}{plan.hours_basis}")
-    lines.append(f"{'device-hours':<14}{_hours(plan.device_hours)} of one model actor's device, an estimate")
+        totals.append(("", f"at most {plan.limit:,} of them in this run (--limit)"))
+    totals += [("audio", _hours(plan.hours)), ("", plan.hours_basis)]
+    totals.append(("device-hours", f"{_hours(plan.device_hours)} of one model actor's device, an estimate"))
     if plan.device_hours_basis:
-        lines.append(f"{'':<14}{plan.device_hours_basis}")
-    return "\n".join(lines)
+        totals.append(("", plan.device_hours_basis))
+    return "\n".join([*lines, "", format_lines(totals, width=14)])
 
 
 # How much audio
 
 
-def _extent(shard: Shard, work: Work, storage: Storage) -> _Extent:
+def _extent(shard: Shard, work: Work, storage: Storage) -> _ShardExtent:
     extent = READERS[shard.format].extent(shard, storage)
-    return _Extent(shard, len(work.done.get(shard.uri, ())), extent.clips, extent.seconds, extent.timed)
+    return _ShardExtent(shard, extent, len(work.done.get(shard.uri, ())))
 
 
-def _sample(shards: Sequence[Shard], storage: Storage, threads: ThreadPoolExecutor) -> _Sample:
+def _sample(shards: Sequence[Shard], storage: Storage, threads: ThreadPoolExecutor) -> _HeaderSample:
     """A few clips of a few shards, spread over all of them."""
     wanted = _SAMPLED_FILES if shards and READERS[shards[0].format].one_clip else _SAMPLED_SHARDS
     spread = shards[:: max(1, -(-len(shards) // wanted))]
     read = [header for some in threads.map(partial(_headers, storage=storage), spread) for header in some]
-    return _Sample(len(read), sum(seconds for seconds, _ in read), sum(size for _, size in read))
+    return _HeaderSample(len(read), sum(seconds for seconds, _ in read), sum(size for _, size in read))
 
 
 def _headers(shard: Shard, storage: Storage) -> list[tuple[float, int]]:
@@ -202,39 +197,39 @@ def _headers(shard: Shard, storage: Storage) -> list[tuple[float, int]]:
     return found
 
 
-def _audio(extents: Sequence[_Extent], samples: Mapping[str, _Sample]) -> tuple[float | None, str]:
+def _audio(shards: Sequence[_ShardExtent], samples: Mapping[str, _HeaderSample]) -> tuple[float | None, str]:
     """Seconds of audio to be annotated, and how they are known; None where nothing tells."""
-    timed = sum(e.timed for e in extents)
+    timed = sum(held.extent.timed for held in shards)
     total, unknown = 0.0, 0
-    for extent in extents:
-        shard = extent.shard
+    for held in shards:
+        shard, extent = held.shard, held.extent
         sample = samples.get(shard.format)
         # The size of a shard that only lists files says nothing about their audio.
         lists_files = READERS[shard.format].lists_files
-        mean = sum(e.seconds for e in extents) / timed if timed else _mean(sample)
+        mean = sum(held.extent.seconds for held in shards) / timed if timed else _mean(sample)
         if lists_files and mean is not None:
-            total += (extent.seconds + mean * ((extent.clips or 0) - extent.timed)) * extent.left
+            total += (extent.seconds + mean * ((extent.clips or 0) - extent.timed)) * held.left
         elif not lists_files and sample is not None and sample.size:
-            total += sample.seconds / sample.size * shard.size * extent.left
+            total += sample.seconds / sample.size * shard.size * held.left
         else:
             unknown += 1
     read = sum(sample.clips for sample in samples.values())
     basis = [f"the durations that manifests give {timed:,} clips"] if timed else []
     if read:
         basis.append(f"the headers of {read:,} clips, by size for all of them")
-    told = "from " + " and ".join(basis) if basis else "no header could be read"
+    text = "from " + " and ".join(basis) if basis else "no header could be read"
     if unknown and basis:
-        told += f"; without {unknown:,} shards of whose clips no header could be read"
-    return (total if basis else None), told
+        text += f"; without {unknown:,} shards of whose clips no header could be read"
+    return (total if basis else None), text
 
 
-def _mean_clip_s(extents: Iterable[_Extent], samples: Mapping[str, _Sample]) -> float | None:
-    clips = sum(e.timed for e in extents) + sum(sample.clips for sample in samples.values())
-    seconds = sum(e.seconds for e in extents) + sum(sample.seconds for sample in samples.values())
+def _mean_clip_s(shards: Sequence[_ShardExtent], samples: Mapping[str, _HeaderSample]) -> float | None:
+    clips = sum(held.extent.timed for held in shards) + sum(sample.clips for sample in samples.values())
+    seconds = sum(held.extent.seconds for held in shards) + sum(sample.seconds for sample in samples.values())
     return seconds / clips if clips else None
 
 
-def _mean(sample: _Sample | None) -> float | None:
+def _mean(sample: _HeaderSample | None) -> float | None:
     return sample.seconds / sample.clips if sample and sample.clips else None
 
 

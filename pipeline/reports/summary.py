@@ -10,9 +10,10 @@ from typing import Any
 
 from pipeline.metrics.base import Metric
 from pipeline.storage import Storage
-from pipeline.table.reader import open_parquet
+from pipeline.table.reader import read_batches
 
 _COLUMNS = ("duration_s", "error", "encoder_s")
+_BATCH_ROWS = 65_536  # summed at once
 
 
 @dataclass
@@ -74,10 +75,8 @@ def tally_file(uri: str, storage: Storage, metrics: Mapping[str, Metric]) -> Tal
     """
     total = Tally(deepcopy(dict(metrics)))
     wanted = {*_COLUMNS, *(name for metric in metrics.values() for name in metric.columns)}
-    with open_parquet(uri, storage) as file:
-        columns = [name for name in file.schema_arrow.names if name in wanted]
-        for batch in file.iter_batches(columns=columns):
-            total.add_rows(batch.to_pylist())
+    for batch in read_batches(uri, storage, sorted(wanted), rows=_BATCH_ROWS):
+        total.add_rows(batch.to_pylist())
     return total
 
 
@@ -165,9 +164,9 @@ def format_summary(summary: RunSummary) -> str:
     return format_lines(lines)
 
 
-def format_lines(lines: Iterable[tuple[str, str]]) -> str:
-    """(name, value) below each other in two columns."""
-    return "\n".join(f"{name:<12}{value}" for name, value in lines)
+def format_lines(lines: Iterable[tuple[str, str]], width: int = 12) -> str:
+    """(name, value) below each other in two columns, the first `width` wide."""
+    return "\n".join(f"{name:<{width}}{value}" for name, value in lines)
 
 
 def format_hours(hours: float) -> str:

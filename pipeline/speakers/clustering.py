@@ -13,7 +13,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from pipeline.errors import JobError
 from pipeline.speakers.embeddings import EmbeddingTable, Vectors
 
-# Average linkage holds the distances of all pairs, twice: 0.8 GB for so many.
+# Rows. Average linkage holds the distances of all pairs, twice: 0.8 GB for this many.
 LINKAGE_LIMIT = 10_000
 _BLOCK = 256
 _LOOSEN = 1.1
@@ -45,7 +45,7 @@ def cluster(table: EmbeddingTable, threshold: float, *, limit: int = LINKAGE_LIM
     condensed to at most `limit` groups of very similar embeddings, which depend a little on that order.
 
     Raises:
-        JobError: no embeddings, or more voices than `limit` even at the threshold.
+        JobError: no embeddings, or more groups than `limit` even at the threshold.
     """
     if table.rows <= limit:
         return _cluster_whole(table, threshold)
@@ -83,7 +83,7 @@ def micro_clusters(batches: Iterator[Vectors], threshold: float, limit: int) -> 
     vector to a group while the group's radius, the root mean square distance to its centre, stays small. Unit
     vectors of mean pairwise similarity s have the radius √(1 - s). At first s = (1 + threshold) / 2, so that
     two vectors meet only if their similarity reaches the threshold; where that makes too many groups the tree
-    is built anew, looser, at most until s is the threshold.
+    is built again, looser, at most until s is the threshold.
     """
     from sklearn.cluster import Birch
 
@@ -98,7 +98,7 @@ def micro_clusters(batches: Iterator[Vectors], threshold: float, limit: int) -> 
         while len(centres) > limit:
             if radius >= loosest:
                 raise JobError(
-                    f"--table holds more than {limit} voices that differ by --threshold {threshold:g}, too "
+                    f"--table holds more than {limit} groups that differ by --threshold {threshold:g}, too "
                     "many to compare all with all: lower it, or cluster parts of the table (a glob)."
                 )
             radius = min(radius * _LOOSEN, loosest)

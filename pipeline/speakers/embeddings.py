@@ -48,7 +48,7 @@ class EmbeddingTable:
 
     @classmethod
     def open(cls, uri: str, storage: Storage) -> EmbeddingTable:
-        """The `*.parquet` directly inside a directory, those of a glob, or one file; reads footers only.
+        """The files that a directory's records name, those of a glob, or one file; reads footers only.
 
         Raises:
             JobError: no such table, or one without embeddings.

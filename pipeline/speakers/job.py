@@ -18,7 +18,8 @@ from pipeline.speakers.embeddings import EmbeddingTable
 from pipeline.speakers.spec import SpeakersSpec
 from pipeline.speakers.summary import Agreement, Speaker, SpeakersFound, Summary, TrialsSummary, as_json
 from pipeline.speakers.trials import Trials, find_vectors, score_lines, score_trials, verification
-from pipeline.storage import Storage, StorageError, join
+from pipeline.storage import Storage, join, place_errors
+from pipeline.table.records import RUN_FOLDER
 
 SPEAKER_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),
@@ -45,20 +46,18 @@ def run(spec: SpeakersSpec, *, limit: int = LINKAGE_LIMIT) -> Summary:
     table = EmbeddingTable.open(source, storage)
     output = None if spec.output is None else storage.normalise(spec.output)
     if output is not None:
-        _require_own_directory(output, table)
+        with place_errors("--output", spec.output or ""):
+            _require_own_directory(output, table)
     scored = None if trials is None else _verify(trials, table, spec, storage)
     if output is None:
         return Summary(source, scored)
     clustering = cluster(table, spec.threshold, limit=limit)
     facts = {"table": source, "threshold": spec.threshold, "method": clustering.method}
-    try:
+    with place_errors("--output", spec.output or ""):
         counts = _write(clustering, table, join(output, _FILE), facts)
         summary = Summary(source, scored, _found(clustering, counts, spec.threshold, output))
         text = json.dumps(as_json(summary), indent=2, ensure_ascii=False) + "\n"
-        storage.write_bytes(join(output, "_run", "speakers.json"), text.encode())
-    except StorageError as problem:
-        said = f"{output} does not exist" if problem.missing else str(problem)  # a file in it, else
-        raise JobError(f"--output {said}.") from problem
+        storage.write_bytes(join(output, RUN_FOLDER, "speakers.json"), text.encode())
     return summary
 
 
@@ -73,10 +72,7 @@ def _require_scikit_learn() -> None:
 
 
 def _require_own_directory(output: str, table: EmbeddingTable) -> None:
-    try:
-        held = [uri for uri in table.storage.list_files(output) if uri.endswith(".parquet")]
-    except StorageError as problem:
-        raise JobError(f"--output {problem}.") from problem
+    held = [uri for uri in table.storage.list_files(output) if uri.endswith(".parquet")]
     ours = join(output, _FILE)
     if strange := [uri for uri in held if uri != ours or uri in table.files]:
         raise JobError(
@@ -89,11 +85,9 @@ def _verify(trials: Trials, table: EmbeddingTable, spec: SpeakersSpec, storage: 
     found = find_vectors(trials.names, table)
     known, scores = score_trials(trials, found)
     if spec.scores is not None:
-        try:
+        with place_errors("--scores", spec.scores):
             lines = "".join(score_lines(known, scores))
             storage.write_bytes(storage.normalise(spec.scores), lines.encode())
-        except StorageError as problem:
-            raise JobError(f"--scores {problem}.") from problem
     return TrialsSummary(
         verification(known.target, scores), len(trials.target) - len(known.target), found.missing
     )

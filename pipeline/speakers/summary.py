@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.reports.summary import format_lines
 from pipeline.speakers.trials import Verification, describe_missing
 
 
@@ -88,7 +89,7 @@ def format_summary(summary: Summary) -> str:
         lines += _trial_lines(summary.trials)
     if summary.found is not None:
         lines += _speaker_lines(summary.found)
-    return "\n".join(f"{name:<12}{value}" for name, value in lines)
+    return format_lines(lines)
 
 
 def _trials_as_json(trials: TrialsSummary) -> dict[str, Any]:

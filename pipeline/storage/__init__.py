@@ -16,11 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
-import pyarrow.fs
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import JobError
-from pipeline.storage.files import FileInfo, StorageError, StorageFile, file_info
+from pipeline.storage.files import FileInfo, StorageError, StorageFile, file_info, place_errors
 from pipeline.storage.options import StorageOptions
 
 __all__ = [
@@ -32,6 +31,7 @@ __all__ = [
     "is_remote",
     "join",
     "path_of",
+    "place_errors",
     "resolve",
     "uri_of",
     "without_credentials",
@@ -44,14 +44,17 @@ _CREATE_ATTEMPTS = 5  # S3 answers two conditional puts at once with a conflict 
 class Storage:
     """Opens any URI; picklable, so that tasks on other nodes open the same.
 
-    Every method raises StorageError where storage refuses or fails, and JobError for a URI that no
-    filesystem is known for.
+    Every method raises StorageError where storage refuses or fails, or no filesystem is known for the URI.
     """
 
     options: StorageOptions
 
     def normalise(self, uri: str) -> str:
-        """One spelling per place: absolute local paths, else URIs; refuses credentials inside them."""
+        """One spelling per place: absolute local paths, else URIs.
+
+        Raises:
+            JobError: credentials inside the URI.
+        """
         if not is_remote(uri):
             return str(Path(os.path.expanduser(uri)).absolute())
         if uri.startswith("file://"):
@@ -73,6 +76,15 @@ class Storage:
         with self._explained(uri):
             data: bytes = self._filesystem(uri).cat_file(path_of(uri))
         return data
+
+    def read_bytes_or_none(self, uri: str) -> bytes | None:
+        """None where there is no such file."""
+        try:
+            return self.read_bytes(uri)
+        except StorageError as problem:
+            if problem.missing:
+                return None
+            raise
 
     def write_bytes(self, uri: str, data: bytes) -> None:
         """Writes a small file whole: a reader sees all of it or none."""
@@ -196,12 +208,11 @@ class Storage:
         with self._explained(uri), contextlib.suppress(FileNotFoundError):
             self._filesystem(uri).rm(path_of(uri), recursive=recursive)
 
-    def arrow_filesystem(self, uri: str) -> pyarrow.fs.FileSystem:
-        """The same filesystem for Arrow and Ray Data."""
-        filesystem = self._filesystem(uri)
-        if isinstance(filesystem, LocalFileSystem):
-            return pyarrow.fs.LocalFileSystem()
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+    def remove_empty_folder(self, uri: str) -> None:
+        """Objects have no folders: only a local one can be left empty."""
+        if isinstance(self._filesystem(uri), LocalFileSystem):
+            with contextlib.suppress(OSError):
+                os.rmdir(path_of(uri))
 
     def explain(self, uri: str, problem: Exception) -> str:
         """A storage failure in a person's words, without credentials."""
@@ -224,7 +235,7 @@ class Storage:
     def _explained(self, uri: str) -> Iterator[None]:
         try:
             yield
-        except (StorageError, JobError):
+        except StorageError:
             raise
         except Exception as problem:  # every protocol has exceptions of its own
             raise self._error(uri, problem) from problem
@@ -242,7 +253,8 @@ class Storage:
         try:
             return fsspec.filesystem(protocol)
         except (ValueError, ImportError) as problem:
-            raise JobError(f"{uri}: no filesystem for '{protocol}://' ({problem}).") from problem
+            where = without_credentials(uri)
+            raise StorageError(f"{where}: no filesystem for '{protocol}://' ({problem})") from problem
 
     def _s3_arguments(self) -> dict[str, Any]:
         options = self.options

@@ -1,12 +1,15 @@
-"""An open file, a listed file, and the one error that storage raises."""
+"""An open file, a listed file, and the one error that storage raises, for a caller and for a person."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from pipeline.errors import JobError
 
 
 class StorageError(OSError):
@@ -18,6 +21,21 @@ class StorageError(OSError):
     def __init__(self, message: str, *, missing: bool = False) -> None:
         super().__init__(message)
         self.missing = missing
+
+
+@contextmanager
+def place_errors(flag: str, place: str) -> Iterator[None]:
+    """Turns what storage says about a place (no such bucket, no right to write) into a JobError.
+
+    Args:
+        flag: that names the place.
+        place: as the user gave it. Where nothing is there it is named, not a file of ours inside it.
+    """
+    try:
+        yield
+    except StorageError as problem:
+        said = f"{place} does not exist" if problem.missing else str(problem)
+        raise JobError(f"{flag} {said}.") from problem
 
 
 class StorageFile(io.RawIOBase):

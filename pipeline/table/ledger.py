@@ -22,7 +22,7 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -44,11 +44,19 @@ from pipeline.table.plans import (
     continued_run,
     write_shard_counts,
 )
-from pipeline.table.reader import data_files, files_of_earlier_version, read_batches
-from pipeline.table.records import FORMAT, FileRecord, Records, TableWriter
+from pipeline.table.reader import (
+    data_files,
+    files_of_earlier_version,
+    is_in_run_folder,
+    read_identity,
+    read_ids,
+    table_format,
+)
+from pipeline.table.records import FORMAT, RUN_FOLDER, FileRecord, Records, TableWriter, read_texts
 
 _LOG = logging.getLogger(__name__)
 _TABLE, _OVERWRITE = "table.json", "overwrite.json"
+_NO_SUMMARY = (_TABLE, _OVERWRITE, "lock")  # how names begin that are no run's
 
 
 class Ledger:
@@ -56,7 +64,7 @@ class Ledger:
 
     def __init__(self, output: str, storage: Storage) -> None:
         self.output, self.storage = output, storage
-        self.home = join(output, "_run")
+        self.home = join(output, RUN_FOLDER)
         self.records, self.plans = Records(output, storage), Plans(self.home, storage)
         self._lock: Lock | None = None
 
@@ -76,7 +84,7 @@ class Ledger:
             lock, self._lock = self._lock, None
             try:
                 lock.release()
-            except StorageError as problem:  # what the job did is done
+            except (StorageError, JobError) as problem:  # what the job did is done
                 _LOG.warning("the lock of %s could not be removed: %s", self.output, problem)
 
     def check_lock(self) -> None:
@@ -85,28 +93,30 @@ class Ledger:
             raise RuntimeError(f"{self.output} is changed without its lock")
         self._lock.check()
 
-    def open(self) -> None:
-        """Ends what a killed job left half-done; gives a table of an earlier version its records."""
+    def open(self, *, adopt: bool = True) -> None:
+        """Ends what a killed job left half-done.
+
+        Args:
+            adopt: give a table of an earlier version its records, for which all its files are read.
+        """
         self.check_lock()
         self._complete_clear()
-        held = self.table()
-        if held is not None and "format" not in held:
+        if adopt and self._is_of_earlier_version():
             self.records.adopt(self._files_of_earlier_version())
-            self._write_json(_TABLE, {**held, "format": FORMAT})
+            self.declare(self.identity() or {})
             for folder in ("commit", "census"):
                 self.storage.remove(join(self.home, folder), recursive=True)
         self.records.sweep()
 
     # What every run of this output shares
 
-    def table(self) -> dict[str, Any] | None:
-        """The table's identity, or None where nothing was ever written."""
-        found: dict[str, Any] | None = self._read_json(_TABLE)
-        return found
+    def identity(self) -> dict[str, Any] | None:
+        """Models and settings; None where nothing was ever written."""
+        return read_identity(self.output, self.storage)
 
     def tasks(self) -> list[str]:
         """The annotations that the table has; none where nothing was ever written."""
-        return list((self.table() or {}).get("models", {}))
+        return list((self.identity() or {}).get("models", {}))
 
     def declare(self, identity: Mapping[str, Any]) -> None:
         self.check_lock()
@@ -119,7 +129,7 @@ class Ledger:
             identity: digests of the models, if known, and settings, by name.
             tasks: the annotations to write.
         """
-        held = self.table()
+        held = self.identity()
         if held is None:
             if strangers := data_files(self.output, self.storage):
                 raise JobError(
@@ -127,7 +137,7 @@ class Ledger:
                     "choose another output, or --overwrite to delete it."
                 )
             return
-        remedy = "Write to another output, or --overwrite to delete this one and start anew."
+        remedy = "Write to another output, or --overwrite to delete this one and start again."
         asked, there = sorted(tasks), sorted(held["models"])
         if asked != there:
             raise JobError(
@@ -151,26 +161,24 @@ class Ledger:
         """Deletes the output, if it is one of ours or a table at all; killed in between, `open` goes on."""
         self.check_lock()
         files = self.storage.list_files(self.output, recursive=True)
-        held = self.table()
-        strange = [uri for uri in files if not uri.endswith(".parquet") and "/_run/" not in uri]
-        if strange and held is None:
+        strange = [
+            uri for uri in files if not uri.endswith(".parquet") and not is_in_run_folder(uri, self.output)
+        ]
+        if strange and self.identity() is None:
             raise JobError(
                 f"--overwrite would delete {self.output}, which holds files that no run of this wrote "
                 f"({strange[0]}); delete it by hand or choose another output."
             )
-        # Only what runs wrote; without records, Parquet files in folders below are somebody else's.
-        if held is not None and "format" in held:
-            doomed = [join(self.output, record.file) for record in self.records.all()]
-        else:
-            doomed = data_files(self.output, self.storage)
-        self._write_json(_OVERWRITE, {"files": doomed})
+        # Only what runs wrote; Parquet files in folders below are somebody else's.
+        self.records.sweep()
+        self._write_json(_OVERWRITE, {"files": data_files(self.output, self.storage)})
         self._complete_clear()
 
     def _complete_clear(self) -> None:
-        intended = self._read_json(_OVERWRITE)
+        intended = self.storage.read_bytes_or_none(join(self.home, _OVERWRITE))
         if intended is None:
             return
-        for uri in intended["files"]:
+        for uri in json.loads(intended)["files"]:
             self.storage.remove(uri)
         kept = {lock_uri(self.output), join(self.home, _OVERWRITE)}
         for uri in self.storage.list_files(self.home, recursive=True):
@@ -182,13 +190,9 @@ class Ledger:
 
     def files(self) -> list[FileRecord]:
         """The table's files; those of a table of an earlier version are looked into."""
-        held = self.table()
-        if held is not None and "format" not in held:
+        if self._is_of_earlier_version():
             return [record for record in self._files_of_earlier_version() if record.committed]
         return self.records.committed()
-
-    def data_files(self) -> list[str]:
-        return [self.uri_of(record) for record in self.files()]
 
     def data_files_of(self, run_id: str) -> list[str]:
         return [self.uri_of(record) for record in self.files() if record.run_id == run_id]
@@ -244,7 +248,7 @@ class Ledger:
             run_id=continued or new_run_id,
             continued=continued is not None,
             shards=todo,
-            done=_without(self._ids_of(wanted & touched, files), failed),
+            done=_without(read_ids(self.output, self.storage, files, wanted & touched), failed),
             skipped=len(shards) - len(todo),
             interrupted=[run_id for run_id, lines in missing.items() if not lines],
             rows_before_kill=_rows_by_shard(files, continued) if continued else {},
@@ -296,9 +300,6 @@ class Ledger:
         """What read tasks call with a part that they read to its end, its clips, and those that had rows."""
         return partial(write_shard_counts, self.storage, self.plans.shard_counts_uri(run_id))
 
-    def summary_uri(self, run_id: str) -> str:
-        return join(self.home, f"{run_id}.json")
-
     def finish(
         self,
         run_id: str,
@@ -328,35 +329,31 @@ class Ledger:
 
     def closed_runs(self) -> set[str]:
         """Runs that have their summary."""
-        names = (uri.rsplit("/", 1)[-1] for uri in self.storage.list_files(self.home))
-        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+        return set(self._summary_uris())
 
-    def _ids_of(self, shards: Iterable[str], files: Iterable[FileRecord]) -> dict[str, pa.Array]:
-        wanted = pa.array(sorted(shards), pa.string())
-        names = set(wanted.to_pylist())
-        ids: dict[str, list[pa.Array]] = {}
-        for record in files:
-            if names.isdisjoint(record.shards):
-                continue
-            for batch in read_batches(self.uri_of(record), self.storage, ["shard", "clip_id"]):
-                table = pa.Table.from_batches([batch])
-                table = table.filter(pc.is_in(table["shard"], value_set=wanted))
-                for shard in table["shard"].unique().to_pylist():
-                    mine = table.filter(pc.equal(table["shard"], shard))["clip_id"]
-                    ids.setdefault(shard, []).append(mine.combine_chunks())
-        return {shard: pa.concat_arrays(parts) for shard, parts in ids.items()}
+    def summaries(self) -> Iterator[dict[str, Any]]:
+        """Of the runs that are over; what is no run's summary, or is gone meanwhile, is left out."""
+        for text in read_texts(list(self._summary_uris().values()), self.storage).values():
+            with suppress(ValueError):
+                summary = json.loads(text)
+                if isinstance(summary, dict):
+                    yield summary
+
+    def _summary_uris(self) -> dict[str, str]:
+        """By run."""
+        named = {uri.rsplit("/", 1)[-1]: uri for uri in self.storage.list_files(self.home)}
+        return {
+            name.removesuffix(".json"): uri
+            for name, uri in named.items()
+            if name.endswith(".json") and not name.startswith(_NO_SUMMARY)
+        }
+
+    def _is_of_earlier_version(self) -> bool:
+        return table_format(self.output, self.storage) == 0
 
     def _files_of_earlier_version(self) -> list[FileRecord]:
         runs = [run_id for run_id, _ in self.plans.all()]
         return files_of_earlier_version(self.output, self.storage, runs, self.closed_runs())
-
-    def _read_json(self, name: str) -> Any:
-        try:
-            return json.loads(self.storage.read_bytes(join(self.home, name)))
-        except StorageError as problem:
-            if problem.missing:
-                return None
-            raise
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
         data = json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, join
-from pipeline.table.records import remove_if_empty
+from pipeline.table.records import RUN_FOLDER
 
 BEAT_S = 15.0
 STALE_S = 120.0
@@ -57,6 +57,14 @@ class Holder:
             now,
             uuid.uuid4().hex,
         )
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Holder:
+        """Raises ValueError or TypeError for what is no lock."""
+        holder = cls(**json.loads(data))
+        if datetime.fromisoformat(holder.heartbeat).tzinfo is None:
+            raise ValueError("a heartbeat without a time zone")
+        return holder
 
     def to_json(self) -> bytes:
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
@@ -113,9 +121,9 @@ class Lock:
             if held is None or held.token != self.token:
                 return
             self.storage.remove(self.uri)
-        remove_if_empty(join(self.output, "_run"))
+        self.storage.remove_empty_folder(join(self.output, RUN_FOLDER))
         if self._made_output:
-            remove_if_empty(self.output)
+            self.storage.remove_empty_folder(self.output)
 
     def _take_over(self, stale: Holder) -> None:
         heir = f"{self.uri.removesuffix('.json')}-after-{stale.token}.json"
@@ -123,12 +131,15 @@ class Lock:
             other = read_holder(heir, self.storage)
             if other is not None and _is_stale(other, heir, self.storage):
                 self.storage.remove(heir)
-            raise JobError(f"--output {self.output}: another job just takes it over; try again in a moment.")
+            raise JobError(f"--output {self.output}: another job is taking over this table; try again.")
         try:
             held = read_holder(self.uri, self.storage)
-            if held is not None and held.token != stale.token:
+            if held is not None and held.token == stale.token:
+                self.storage.write_bytes(self.uri, self._holder.to_json())
+            elif held is not None:
                 raise JobError(_refusal(self.output, held))
-            self.storage.write_bytes(self.uri, self._holder.to_json())
+            elif not self.storage.create(self.uri, self._holder.to_json()):  # removed, and made by another
+                raise JobError(f"--output {self.output}: another job just took this table; try again.")
         finally:
             self.storage.remove(heir)
         self.check()
@@ -152,7 +163,7 @@ class Lock:
 
 
 def lock_uri(output: str) -> str:
-    return join(output, "_run", "lock.json")
+    return join(output, RUN_FOLDER, "lock.json")
 
 
 def check_lock(uri: str, token: str, storage: Storage) -> None:
@@ -165,14 +176,9 @@ def check_lock(uri: str, token: str, storage: Storage) -> None:
 
 def read_holder(uri: str, storage: Storage) -> Holder | None:
     """Who holds the lock; None where nobody does."""
+    data = storage.read_bytes_or_none(uri)
     try:
-        data = storage.read_bytes(uri)
-    except StorageError as problem:
-        if problem.missing:
-            return None
-        raise
-    try:
-        return Holder(**json.loads(data))
+        return None if data is None else Holder.from_json(data)
     except (ValueError, TypeError) as problem:
         raise JobError(
             f"{uri} is no lock of this version; if no job runs on it, delete the file."
@@ -226,7 +232,7 @@ def _process_start(pid: int) -> str | None:
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[-1].split()
         return None if state in "ZX" else rest[18]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it is gone, or goes while we read
         if Path("/proc/self/stat").exists():
             return None
     told = subprocess.run(

@@ -138,11 +138,13 @@ class Plans:
 
     def all(self) -> list[Plan]:
         """What each run set out to read, in the order of the runs."""
-        uris = self.storage.list_files(join(self.home, "shards"))
-        names = [uri.rsplit("/", 1)[-1].removesuffix(".jsonl") for uri in uris]
+        texts = read_texts(self.storage.list_files(join(self.home, "shards")), self.storage)
         return [
-            (name, [PlannedShard.from_json(line) for line in text.splitlines()])
-            for name, text in zip(names, read_texts(uris, self.storage), strict=True)
+            (
+                uri.rsplit("/", 1)[-1].removesuffix(".jsonl"),
+                [PlannedShard.from_json(line) for line in text.splitlines()],
+            )
+            for uri, text in texts.items()
         ]
 
     def of(self, run_id: str) -> list[PlannedShard]:
@@ -179,7 +181,8 @@ class Plans:
         clips: Counter[str] = Counter()
         parts: dict[str, int] = {}
         totals: dict[str, int] = {}
-        for text in read_texts(self.storage.list_files(self.shard_counts_uri(run_id)), self.storage):
+        texts = read_texts(self.storage.list_files(self.shard_counts_uri(run_id)), self.storage)
+        for text in texts.values():
             record = json.loads(text)
             shard = record["shard"]
             if shard not in lines or record["version"] != lines[shard].shard.version:

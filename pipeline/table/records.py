@@ -11,11 +11,9 @@ Where a file has a line and a record of its own, the record counts: it is the yo
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 
@@ -23,8 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.storage import Storage, StorageError, is_remote, join, path_of
+from pipeline.storage import Storage, is_remote, join
 
+RUN_FOLDER = "_run"  # below the output: all that is no data file
 PENDING, COMMITTED = "pending", "committed"
 FORMAT = 1  # of the records, as `_run/table.json` says
 _THREADS = 16  # storage far away answers slowly, but many at once
@@ -49,7 +48,7 @@ class FileRecord:
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))  # ASCII: one line, whatever a name holds
 
     @property
     def committed(self) -> bool:
@@ -61,26 +60,33 @@ class Records:
 
     def __init__(self, output: str, storage: Storage) -> None:
         self.output, self.storage = output, storage
-        self.home = join(output, "_run", "files")
+        self.home = join(output, RUN_FOLDER, "files")
 
     def all(self) -> list[FileRecord]:
-        """Of all files, in the order of their names."""
+        """Of all files, in the order of their names; whole without the lock too.
+
+        Merged records are listed and read last: what `merge` takes away meanwhile, before it is listed or
+        before it is read, is found among them.
+        """
         uris = self.storage.list_files(self.home, recursive=True)
-        merged = [uri for uri in uris if uri.endswith(".jsonl")]
-        single = [uri for uri in uris if uri.endswith(".json")]
-        lines = [line for text in read_texts(merged, self.storage) for line in text.splitlines()]
-        found = {(record.run_id, record.file): record for record in map(FileRecord.from_json, lines)}
-        for record in map(FileRecord.from_json, read_texts(single, self.storage)):
-            found[record.run_id, record.file] = record
+        single = read_texts([uri for uri in uris if uri.endswith(".json")], self.storage).values()
+        merged = read_texts(self.storage.list_files(self.home), self.storage).values()
+        lines = [line for text in merged for line in text.splitlines()]
+        records = map(FileRecord.from_json, [*lines, *single])
+        found = {(record.run_id, record.file): record for record in records}
         return sorted(found.values(), key=lambda record: record.file)
 
     def committed(self) -> list[FileRecord]:
         return [record for record in self.all() if record.committed]
 
     def get(self, run_id: str, file: str) -> FileRecord | None:
-        """The record of its own that a file has."""
-        text = self._text(self._uri(run_id, file))
-        return None if text is None else FileRecord.from_json(text)
+        """The record of a file: its own, else its line among the merged ones."""
+        own = self._own(run_id, file)
+        return own or next((line for line in self._merged(run_id) if line.file == file), None)
+
+    def intend(self, run_id: str, file: str) -> bool:
+        """Says that somebody will write a file; False, and nothing done, where it has a record of its own."""
+        return self.storage.create(self._uri(run_id, file), FileRecord(run_id, file).to_json().encode())
 
     def put(self, record: FileRecord) -> None:
         self.storage.write_bytes(self._uri(record.run_id, record.file), record.to_json().encode())
@@ -92,10 +98,12 @@ class Records:
 
     def withdraw(self, record: FileRecord) -> None:
         """Removes a file that its writer may not commit, unless the same task committed it elsewhere."""
-        held = self.get(record.run_id, record.file)
-        if held is None or not held.committed:
+        own = self._own(record.run_id, record.file)
+        if own is not None and own.committed:
+            return
+        if all(line.file != record.file for line in self._merged(record.run_id)):
             self.storage.remove(join(self.output, record.file))
-            self.storage.remove(self._uri(record.run_id, record.file))
+        self.storage.remove(self._uri(record.run_id, record.file))
 
     def sweep(self, run_id: str | None = None) -> None:
         """Removes the files that were never committed: those that a pending record names, looked at again.
@@ -109,7 +117,7 @@ class Records:
 
     def merge(self, run_id: str) -> None:
         """Puts what is committed of a run that is over into one file; pending ones are swept before."""
-        single = read_texts(self.storage.list_files(join(self.home, run_id)), self.storage)
+        single = read_texts(self.storage.list_files(join(self.home, run_id)), self.storage).values()
         own = [record for record in map(FileRecord.from_json, single) if record.committed]
         if not own:
             return
@@ -118,7 +126,7 @@ class Records:
         self._write(run_id, list(merged.values()))
         for record in own:
             self.storage.remove(self._uri(run_id, record.file))
-        remove_if_empty(join(self.home, run_id))
+        self.storage.remove_empty_folder(join(self.home, run_id))
 
     def adopt(self, records: Iterable[FileRecord]) -> None:
         """Records of files that were written without."""
@@ -132,7 +140,7 @@ class Records:
             self._write(run_id, found)
 
     def _remove_pending(self, run_id: str, file: str) -> None:
-        record = self.get(run_id, file)
+        record = self._own(run_id, file)
         if record is None or record.committed:
             return
         self.storage.remove(join(self.output, file))
@@ -141,23 +149,19 @@ class Records:
         if len(left) < len(merged):  # the line would count again once the file's own record is gone
             self._write(run_id, left)
         self.storage.remove(self._uri(run_id, file))
-        remove_if_empty(join(self.home, run_id))
+        self.storage.remove_empty_folder(join(self.home, run_id))
+
+    def _own(self, run_id: str, file: str) -> FileRecord | None:
+        data = self.storage.read_bytes_or_none(self._uri(run_id, file))
+        return None if data is None else FileRecord.from_json(data.decode())
 
     def _merged(self, run_id: str) -> list[FileRecord]:
-        text = self._text(self._merged_uri(run_id)) or ""
-        return [FileRecord.from_json(line) for line in text.splitlines()]
+        data = self.storage.read_bytes_or_none(self._merged_uri(run_id)) or b""
+        return [FileRecord.from_json(line) for line in data.decode().splitlines()]
 
     def _write(self, run_id: str, records: Sequence[FileRecord]) -> None:
         text = "".join(f"{record.to_json()}\n" for record in records)
         self.storage.write_bytes(self._merged_uri(run_id), text.encode())
-
-    def _text(self, uri: str) -> str | None:
-        try:
-            return self.storage.read_bytes(uri).decode()
-        except StorageError as problem:
-            if problem.missing:
-                return None
-            raise
 
     def _merged_uri(self, run_id: str) -> str:
         return join(self.home, f"{run_id}.jsonl")
@@ -172,7 +176,7 @@ class TableWriter:
 
     Attributes:
         attempt: new at each start of a driver, so that a run that goes on uses no name twice.
-        check: raises where the run may not write any more; asked before a file is committed.
+        check: raises where the run may not write any more; asked before a file is begun and committed.
     """
 
     output: str
@@ -197,8 +201,12 @@ class TableWriter:
         first = next(groups, None)
         if first is None:
             return None
-        if held is None:
-            records.put(FileRecord(self.run_id, file))
+        if self.check is not None:
+            self.check()
+        if not records.intend(self.run_id, file):  # the same task was killed, or wrote it meanwhile
+            held = records.get(self.run_id, file)
+            if held is not None and held.committed:
+                return held
         record = write_file(records, file, chain([first], groups), self.schema, self.run_id)
         try:
             if self.check is not None:
@@ -210,19 +218,11 @@ class TableWriter:
         return record
 
 
-def read_texts(uris: Sequence[str], storage: Storage) -> list[str]:
-    """Small files, side by side where storage is far away."""
-    if len(uris) < 2 or not is_remote(uris[0]):
-        return [storage.read_bytes(uri).decode() for uri in uris]
-    with ThreadPoolExecutor(_THREADS) as threads:
-        return [data.decode() for data in threads.map(storage.read_bytes, uris)]
-
-
-def remove_if_empty(folder: str) -> None:
-    """Objects have no folders: only a local one can be left empty."""
-    if not is_remote(folder):
-        with suppress(OSError):
-            os.rmdir(path_of(folder))
+def read_texts(uris: Sequence[str], storage: Storage) -> dict[str, str]:
+    """Small files, side by side where storage is far away; those that are gone since are left out."""
+    with ThreadPoolExecutor(_THREADS if uris and is_remote(uris[0]) else 1) as threads:
+        found = zip(uris, threads.map(storage.read_bytes_or_none, uris), strict=True)
+        return {uri: data.decode() for uri, data in found if data is not None}
 
 
 def write_file(

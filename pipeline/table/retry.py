@@ -11,28 +11,21 @@ import pyarrow.compute as pc
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
 from pipeline.table.ledger import Ledger
-from pipeline.table.reader import open_parquet, read_batches
+from pipeline.table.reader import open_parquet, read_batches, read_ids
 from pipeline.table.records import FileRecord, count_file, write_file
 
 
 def failed_clips(ledger: Ledger, shards: Iterable[Shard], where: Where | None) -> dict[str, pa.Array]:
     """By shard, the ids of the rows that are errors, of these shards and under this condition."""
-    wanted = pa.array(sorted(shard.uri for shard in shards), pa.string())
-    names = set(wanted.to_pylist())
-    columns = sorted({"clip_id", "shard", "error", *(where.columns if where else ())})
-    ids: dict[str, list[pa.Array]] = {}
-    for record in ledger.files():
-        if not record.errors or names.isdisjoint(record.shards):
-            continue
-        for batch in read_batches(ledger.uri_of(record), ledger.storage, columns):
-            rows = pa.Table.from_batches([batch])
-            rows = rows.filter(pc.and_(rows["error"].is_valid(), pc.is_in(rows["shard"], value_set=wanted)))
-            if where is not None and rows.num_rows:
-                rows = where.filter(rows)
-            for shard in rows["shard"].unique().to_pylist():
-                mine = rows.filter(pc.equal(rows["shard"], shard))["clip_id"]
-                ids.setdefault(shard, []).append(mine.combine_chunks())
-    return {shard: pa.concat_arrays(parts) for shard, parts in ids.items()}
+
+    def failed(rows: pa.Table) -> pa.Table:
+        rows = rows.filter(rows["error"].is_valid())
+        return where.filter(rows) if where is not None and rows.num_rows else rows
+
+    columns = {"error", *(where.columns if where else ())} - {"shard", "clip_id"}
+    files = [record for record in ledger.files() if record.errors]
+    uris = {shard.uri for shard in shards}
+    return read_ids(ledger.output, ledger.storage, files, uris, sorted(columns), failed)
 
 
 def drop_rows(ledger: Ledger, failed: Mapping[str, pa.Array]) -> None:

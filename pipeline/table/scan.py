@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.corpus.listing import changed_since, discover, drop_listed_files, 
 from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
 from pipeline.spec import JobSpec
-from pipeline.storage import Storage, StorageError
+from pipeline.storage import Storage, place_errors
 from pipeline.table.ledger import Ledger
 from pipeline.table.plans import Work
 from pipeline.table.retry import failed_clips
@@ -31,7 +31,7 @@ _SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input brin
 class Changes:
     """The shards in question, what is left to do of them, and the input's own columns.
 
-    `older` shards are left aside for `--since`, `unasked` loose files for `--where`.
+    `older` shards are skipped for `--since`, `filtered` loose files for `--where`.
     """
 
     shards: list[Shard]
@@ -39,7 +39,7 @@ class Changes:
     passthrough: Passthrough
     since: datetime | None = None
     older: int = 0
-    unasked: int = 0
+    filtered: int = 0
 
     def log_lines(self) -> Iterator[str]:
         work = self.work
@@ -49,9 +49,9 @@ class Changes:
             f"{len(work.shards)} to read{again}"
         )
         if self.older and self.since is not None:
-            yield f"{self.older} shards older than {self.since:%Y-%m-%d %H:%M:%S %Z} left aside"
-        if self.unasked:
-            yield f"{self.unasked} audio files left aside that --where does not hold for"
+            yield f"{self.older} shards skipped: older than {self.since:%Y-%m-%d %H:%M:%S %Z}"
+        if self.filtered:
+            yield f"{self.filtered} audio files skipped by --where"
         if work.clips_failed:
             yield f"{work.clips_failed} clips whose rows are errors to be annotated again"
 
@@ -83,7 +83,7 @@ def opened(spec: JobSpec, ledger: Ledger) -> Iterator[None]:
     with ExitStack() as stack:
         with output_errors(spec):
             stack.enter_context(ledger.locked())
-            ledger.open()
+            ledger.open(adopt=not spec.table.overwrite)
         yield
 
 
@@ -115,7 +115,7 @@ def scan(
     corpus, storage, fresh = spec.corpus, ledger.storage, spec.table.overwrite
     with output_errors(spec):
         known = {} if fresh else ledger.known_names()
-        held = None if fresh else ledger.table()
+        held = None if fresh else ledger.identity()
         if base_table is not None:
             known = {**base_table.known_names(), **known}  # the same clips have the same ids
     outputs = [ledger.output, *([base_table.output] if base_table else [])]
@@ -135,17 +135,12 @@ def scan(
             ledger.require(identity, spec.models)
             failed = failed_clips(ledger, shards, where) if spec.table.retry_errors else {}
             work = ledger.plan(shards, run_id, where=corpus.where, failed=failed)
-    older, unasked = len(found) - len(recent), len(recent) - len(shards)
-    return Changes(shards, work, passthrough, corpus.since, older, unasked)
+    older, filtered = len(found) - len(recent), len(recent) - len(shards)
+    return Changes(shards, work, passthrough, corpus.since, older, filtered)
 
 
-@contextmanager
-def output_errors(spec: JobSpec) -> Iterator[None]:
-    """Turns what storage says about the output (no such bucket, no right to write) into a JobError."""
-    try:
-        yield
-    except StorageError as problem:
-        raise JobError(f"--output {problem}.") from problem
+def output_errors(spec: JobSpec) -> AbstractContextManager[None]:
+    return place_errors("--output", spec.table.output)
 
 
 def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> Passthrough:

@@ -7,7 +7,7 @@ only inside functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ class NoOptions(BaseModel):
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipFrames:
     """A clip as the heads see it.
 
     Attributes:
@@ -47,14 +47,14 @@ class Clip:
         num_valid: how many of them the audio fills.
         windows: what the encoder looks at, in order; none of silence.
         duration_s: of the decoded audio.
-        reference: the text that came with it.
+        passthrough: the input's columns that some task reads (`Task.reads`), where the table has them.
     """
 
     frames: int
     num_valid: int
     windows: tuple[Window, ...]
     duration_s: float
-    reference: str | None = None
+    passthrough: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -66,7 +66,7 @@ class Clip:
 class PackedWindow:
     """A window in a pack, with the clip it is of."""
 
-    clip: Clip
+    clip: ClipFrames
     window: Window
 
     @property
@@ -96,7 +96,7 @@ class Head(Protocol):
     def outputs(self, encoding: Encoding, windows: Sequence[PackedWindow]) -> Sequence[Any]:
         """The head's outputs for each window of a pack, small where they can be."""
 
-    def accumulator(self, clip: Clip) -> Accumulator: ...
+    def accumulator(self, clip: ClipFrames) -> Accumulator: ...
 
 
 class TaskFiles(Protocol):
@@ -148,6 +148,7 @@ class Task:
         read_files: (options, checkpoint, storage) -> the files that the options name.
         metric: (options, storage) -> what to sum up of the rows for the summary; of default options too.
         uses: tasks whose heads this one asks, where the actor holds them.
+        reads: columns of the input, under the output's names, that heads find in `ClipFrames.passthrough`.
     """
 
     name: str
@@ -163,18 +164,19 @@ class Task:
     read_files: Callable[[Any, CheckpointFiles, Storage], TaskFiles] | None = None
     metric: Callable[[Any, Storage], Metric] | None = None
     uses: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
-def spans(clip: Clip, model: TaskModel, *, with_partial: bool = False) -> list[tuple[int, int]]:
+def spans(clip: ClipFrames, model: TaskModel, *, keep_partial: bool = False) -> list[tuple[int, int]]:
     """Each window's part of the recording, in frames of the head: neighbours that overlap meet in the middle.
 
     Args:
-        with_partial: take in the last frame where the audio fills it only in part.
+        keep_partial: take in the last frame where the audio fills it only in part.
     """
     stride = model_stride(model)
     found = []
     for window in clip.windows:
-        frames = window.frames if with_partial else PackedWindow(clip, window).num_valid
+        frames = window.frames if keep_partial else PackedWindow(clip, window).num_valid
         start = window.start // stride
         found.append((start, start + model.frame_lengths((frames,))[0]))
     for index in range(1, len(found)):
@@ -187,6 +189,4 @@ def spans(clip: Clip, model: TaskModel, *, with_partial: bool = False) -> list[t
 
 def model_stride(model: TaskModel) -> int:
     """Encoder frames in one frame that the head reads."""
-    from w2vbert.decoding.greedy import total_stride
-
-    return 1 if model.needs_hidden_states else total_stride(model.config)
+    return 1 if model.needs_hidden_states else model.config.total_stride

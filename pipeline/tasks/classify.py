@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.features.windows import Window
-from pipeline.tasks.base import CHANGES_OUTPUT, Clip, HeadParts, PackedWindow, Task, Values, spans
+from pipeline.tasks.base import CHANGES_OUTPUT, ClipFrames, HeadParts, PackedWindow, Task, Values, spans
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ class LabelHead:
                 found[index] = row
         return found
 
-    def accumulator(self, clip: Clip) -> LabelAccumulator:
+    def accumulator(self, clip: ClipFrames) -> LabelAccumulator:
         return LabelAccumulator(self, clip)
 
     def values(self, logits: Tensor) -> Values:
@@ -82,7 +82,7 @@ class LabelHead:
 class LabelAccumulator:
     """The mean over a clip's windows."""
 
-    def __init__(self, head: LabelHead, clip: Clip) -> None:
+    def __init__(self, head: LabelHead, clip: ClipFrames) -> None:
         self._head = head
         self._spans = [] if clip.whole else spans(clip, head.model)
         self._clip = clip

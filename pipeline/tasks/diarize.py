@@ -14,7 +14,7 @@ from pipeline.metrics.der import DiarizationErrors, References
 from pipeline.node_files import CheckpointFiles
 from pipeline.storage import Storage
 from pipeline.tasks import embed
-from pipeline.tasks.base import Clip, HeadParts, PackedWindow, Task, Values
+from pipeline.tasks.base import ClipFrames, HeadParts, PackedWindow, Task, Values
 from pipeline.tasks.diarization.binarise import MAX_SPEAKERS, activity, binarise, segments
 from pipeline.tasks.diarization.options import DiarizationOptions
 
@@ -54,14 +54,14 @@ class DiarizationHead:
         probabilities = logits.with_frames(logits.frames.float().sigmoid().cpu())
         return [window.numpy() for window in probabilities.split()]
 
-    def accumulator(self, clip: Clip) -> DiarizationAccumulator:
+    def accumulator(self, clip: ClipFrames) -> DiarizationAccumulator:
         return DiarizationAccumulator(self, clip)
 
 
 class DiarizationAccumulator:
     """A clip's probabilities, speaker by speaker."""
 
-    def __init__(self, head: DiarizationHead, clip: Clip) -> None:
+    def __init__(self, head: DiarizationHead, clip: ClipFrames) -> None:
         from pipeline.tasks.diarization.stitching import ENOUGH_S, SpeakerStitcher
 
         self._head, self._clip = head, clip

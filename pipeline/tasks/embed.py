@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.features.windows import Window
-from pipeline.tasks.base import Clip, HeadParts, PackedWindow, Task, Values, model_stride, spans
+from pipeline.tasks.base import ClipFrames, HeadParts, PackedWindow, Task, Values, model_stride, spans
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class EmbeddingHead:
         self.model: Wav2Vec2BertForXVector = parts.model
         self.stride = model_stride(self.model)
         undilated = sum(kernel - 1 for kernel in self.model.config.tdnn_kernel)
-        self.with_partial = self.model.context > undilated
+        self.keep_partial = self.model.context > undilated
 
     def outputs(self, encoding: Encoding, windows: Sequence[PackedWindow]) -> Sequence[Any]:
         """The x-vector (width,) of whole clips, None where they are too short; of other windows the projected
@@ -45,7 +45,7 @@ class EmbeddingHead:
         projected = self.model.project(encoding)
         found: list[Any] = list(projected.split())
         counted = self.model.frame_lengths(
-            [window.window.frames if self.with_partial else window.num_valid for window in windows]
+            [window.window.frames if self.keep_partial else window.num_valid for window in windows]
         )
         whole = [index for index, window in enumerate(windows) if window.clip.whole]
         enough = [index for index in whole if counted[index] >= self.model.minimum_frames]
@@ -67,7 +67,7 @@ class EmbeddingHead:
                 found[index] = vector
         return found
 
-    def accumulator(self, clip: Clip) -> EmbeddingAccumulator:
+    def accumulator(self, clip: ClipFrames) -> EmbeddingAccumulator:
         return EmbeddingAccumulator(self, clip)
 
     def vector(self, frames: Tensor) -> Vector | None:
@@ -83,9 +83,9 @@ class EmbeddingHead:
 class EmbeddingAccumulator:
     """The statistics of a clip's windows."""
 
-    def __init__(self, head: EmbeddingHead, clip: Clip) -> None:
+    def __init__(self, head: EmbeddingHead, clip: ClipFrames) -> None:
         self._head, self._clip = head, clip
-        self._spans = [] if clip.whole else spans(clip, head.model, with_partial=head.with_partial)
+        self._spans = [] if clip.whole else spans(clip, head.model, keep_partial=head.keep_partial)
         self._pooling = head.model.pooling()
         self._vector: Vector | None = None
         self._next = self._frames = 0

@@ -15,7 +15,7 @@ from pipeline.features.windows import Window
 from pipeline.metrics.words import WordErrors
 from pipeline.node_files import CheckpointFiles
 from pipeline.storage import Storage
-from pipeline.tasks.base import Clip, HeadParts, PackedWindow, Task, TaskFiles, Values, model_stride
+from pipeline.tasks.base import ClipFrames, HeadParts, PackedWindow, Task, TaskFiles, Values, model_stride
 from pipeline.tasks.decoding.options import TranscriptOptions
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+_REFERENCE = "ref_text"  # the text that came with a clip
 _ENOUGH_S = 0.2  # of frames that agree on both sides of a seam
 _IMPOSSIBLE = -100.0  # logit of all but the blank where no window looks
 
@@ -81,14 +82,14 @@ class TranscriptHead:
             for start, stop in pairwise(offsets)
         ]
 
-    def accumulator(self, clip: Clip) -> TranscriptAccumulator:
+    def accumulator(self, clip: ClipFrames) -> TranscriptAccumulator:
         return TranscriptAccumulator(self, clip)
 
 
 class TranscriptAccumulator:
     """The path of a clip: that of its windows, with the blank where none of them looks."""
 
-    def __init__(self, head: TranscriptHead, clip: Clip) -> None:
+    def __init__(self, head: TranscriptHead, clip: ClipFrames) -> None:
         self._head, self._clip = head, clip
         frames = head.model.frame_lengths((clip.frames,))[0]
         self._ids = np.full(frames, head.model.blank, np.int64)
@@ -119,7 +120,7 @@ class TranscriptAccumulator:
         self._end = stop
 
     def _part_words(self, following: Ids) -> None:
-        """Ends the word before a gap: two stretches of speech never make one word."""
+        """Ends the word before a gap: two segments of speech never make one word."""
         blank, delimiter = self._head.model.blank, self._head.delimiter
         if delimiter is None:
             return
@@ -143,7 +144,9 @@ class TranscriptAccumulator:
         hypotheses = head.decoder.read(logits)
         values = self._values(hypotheses[0].transcript)
         values["nbest"] = [{"text": found.transcript.text, "score": found.score} for found in hypotheses]
-        if head.decoder.aligns and (aligned := head.decoder.align(logits, self._clip.reference)) is not None:
+        reference = self._clip.passthrough.get(_REFERENCE)
+        reference = reference if isinstance(reference, str) else None
+        if head.decoder.aligns and (aligned := head.decoder.align(logits, reference)) is not None:
             values["aligned_words"] = word_rows(aligned.words, head.frame_s)
             values["alignment_score"] = aligned.score
         return values
@@ -169,7 +172,7 @@ def word_rows(words: Sequence[Word], frame_s: float) -> list[dict[str, Any]]:
     ]
 
 
-def best_seam(before: Ids, after: Ids, *, enough: int = 10) -> int:
+def best_seam(before: Ids, after: Ids, *, enough: int) -> int:
     """Where to go over from one window's path to the next one's, which both cover these frames.
 
     Both windows hear the same words there, but each sees one side better and may emit a token some frames
@@ -243,4 +246,5 @@ TASK = Task(
     read_files=_read_files,
     head=TranscriptHead,
     metric=_metric,
+    reads=(_REFERENCE,),
 )

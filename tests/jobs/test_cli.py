@@ -204,7 +204,7 @@ def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.Cap
         assert "".join(field.description.split()) in text
     # Type and default, one of each kind.
     for said in (
-        "(str,repeatable;required)",
+        "(text,repeatable;required)",
         "(text;required)",
         "(choice;default:float32)",
         "(float;default:40.0)",

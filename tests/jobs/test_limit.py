@@ -41,8 +41,6 @@ def identity(clips: pa.Table) -> pa.Table:
 def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
     """The graph of a job without its models; the ids it wrote."""
     ledger.begin(work)
-    context = DataContext.get_current()
-    context.target_max_block_size = 1 << 20
     finished = ledger.shard_counter(work.run_id)
     selection = Selection(work.where, work.done)
     source = AudioShards(work.shards, STORAGE, Passthrough(pa.schema([])), selection, finished, ignore)
@@ -61,7 +59,10 @@ def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_runs_of_a_few_clips_each_get_through_all_of_them(tmp_path: Path) -> None:
+def test_runs_of_a_few_clips_each_get_through_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DataContext.get_current(), "target_max_block_size", 1 << 20)
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 100_000)
     soundfile.write(buffer, noise, 16_000, format="WAV")

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.job import run
 from pipeline.spec import TranscribeSpec
-from pipeline.storage import Storage, StorageOptions, path_of
+from pipeline.storage import Storage, StorageOptions
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -45,8 +45,9 @@ def rows(output: str | Path) -> dict[str, Any]:
     storage, found = Storage(StorageOptions().with_environment()), {}
     for uri in storage.list_files(str(output)):
         if uri.endswith(".parquet"):
-            file = pq.ParquetFile(path_of(uri), filesystem=storage.arrow_filesystem(uri))
-            for row in file.read(columns=["clip_id", "error", "text"]).to_pylist():
+            with storage.open(uri) as file:
+                table = pq.read_table(file, columns=["clip_id", "error", "text"])
+            for row in table.to_pylist():
                 assert row["clip_id"] not in found
                 found[row["clip_id"]] = row["error"]["code"] if row["error"] else row["text"]
     return found
@@ -122,7 +123,7 @@ def test_only_shards_that_changed_since(tmp_path: Path) -> None:
     since = datetime.fromtimestamp(time.time() - 3600, UTC)
     summary, said = night(corpus, output, since=since)
     assert (counts(summary), rows(output).keys()) == ((1, 1, 0), ids("new.parquet", 0))
-    assert said[1] == f"1 shards older than {since:%Y-%m-%d %H:%M:%S} UTC left aside"
+    assert said[1] == f"1 shards skipped: older than {since:%Y-%m-%d %H:%M:%S} UTC"
     assert night(corpus, output)[0]["clips"] == 1
 
 
@@ -141,7 +142,7 @@ def retry(base: str) -> None:
     assert rows(output) == before
 
     summary, said = night(corpus, output, retry_errors=True)
-    assert said[1] == "2 clips whose rows are errors to be annotated anew"
+    assert said[1] == "2 clips whose rows are errors to be annotated again"
     assert (summary["clips"], summary["errors"]) == (2, {"not_found": 1})
     text = before["list.jsonl#1"]
     assert rows(output) == {"list.jsonl#1": text, "list.jsonl#2": text, "list.jsonl#3": "not_found"}

@@ -69,9 +69,10 @@ def test_every_reader_sees_the_same_rows(output: Path, table: pa.Table) -> None:
 
 def test_every_file_has_the_declared_schema(output: Path) -> None:
     identity = json.loads((output / "_run" / "table.json").read_text())
-    carried = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(identity["carried"])))
+    passthrough = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(identity["passthrough"])))
+    declared = output_schema(passthrough, TRANSCRIPT_COLUMNS)
     for file in output.glob("*.parquet"):
-        assert pq.read_schema(file).equals(output_schema(carried, TRANSCRIPT_COLUMNS), check_metadata=False)
+        assert pq.read_schema(file).equals(declared, check_metadata=False)
 
 
 def test_metadata_names_model_and_settings(output: Path, summary: dict[str, Any]) -> None:

@@ -113,7 +113,8 @@ def test_a_second_run_reads_nothing(runs: Any) -> None:
 
 def test_no_credential_is_written_or_said(runs: Any, moto_s3: Any) -> None:
     first, second, said, files = runs
-    log_folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+    context = ray.get_runtime_context()
+    log_folder = Path(context.get_temp_dir(), context.get_session_name(), "logs")
     logs = [file.read_bytes() for file in log_folder.rglob("*") if file.is_file()]
     assert any(key.endswith(f"_run/{first['run_id']}.json") for key in files)
     assert logs

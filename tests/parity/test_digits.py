@@ -10,7 +10,7 @@ import soundfile
 import torch
 import torchaudio
 
-from w2vbert.decoding.greedy import decode_greedy
+from w2vbert.decoding.greedy import best_path, read_path
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.packing import Packed
@@ -42,7 +42,7 @@ def test_transcripts_of_packed_batches(shared_models: Path, shared_data: Path) -
             expected, num_valid, model.frame_logits(encoding).split(), strict=True
         ):
             partial += count < len(logits)
-            transcript = decode_greedy(logits, tokenizer)
+            transcript = read_path(*best_path(logits), tokenizer)
             words = [
                 {"word": word.word, "start_frame": word.start_frame, "end_frame": word.end_frame}
                 for word in transcript.words

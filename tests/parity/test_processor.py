@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor, Wav2Vec2CTCTokenizer
-from w2vbert.decoding.greedy import decode_greedy
+from w2vbert.decoding.greedy import best_path, read_path
 
 VOCAB = {"<pad>": 0, "<unk>": 1, "|": 2, "a": 3, "b": 4, "<s>": 5, "</s>": 6}
 
@@ -119,14 +119,10 @@ def test_trained_checkpoint(shared_models: Path, shared_data: Path) -> None:
         with torch.inference_mode():
             logits = model(features[None], attention_mask=mask[None]).logits[0]
         assert len(logits) == clip["frames"]
-        transcript = decode_greedy(logits, processor.tokenizer)
+        transcript = read_path(*best_path(logits), processor.tokenizer)
         words = [
             {"word": word.word, "start_frame": word.start_frame, "end_frame": word.end_frame}
             for word in transcript.words
         ]
         assert (clip["path"], transcript.text, words) == (clip["path"], clip["text"], clip["words"])
-        times = processor.word_times(logits.argmax(-1))
-        assert [time["start_time"] for time in times] == [
-            word.start_frame * 320 / 16000 for word in transcript.words
-        ]
     assert len(lines) == 260

@@ -26,6 +26,7 @@ from pipeline.storage import (
     StorageFile,
     StorageOptions,
     path_of,
+    place_errors,
     resolve,
     uri_of,
     without_credentials,
@@ -129,6 +130,13 @@ def test_small_files(tmp_path: Path) -> None:
     storage.remove(str(tmp_path / "a"))
     storage.remove(str(tmp_path / "a"))
     assert not storage.exists(str(tmp_path / "a"))
+    assert storage.read_bytes_or_none(str(tmp_path / "a")) is None
+    assert storage.read_bytes_or_none(str(tmp_path / "sub/b")) == b"sub/b"
+    storage.remove_empty_folder(str(tmp_path / "sub"))
+    assert storage.exists(str(tmp_path / "sub/b"))
+    storage.remove(str(tmp_path / "sub/b"))
+    storage.remove_empty_folder(str(tmp_path / "sub"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_error_travels_whole() -> None:
@@ -153,8 +161,21 @@ def test_every_method_raises_one_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError), STORAGE.writing(inside):
         pass
     for method in (STORAGE.open, STORAGE.exists, STORAGE.find, STORAGE.list_files):
-        with pytest.raises(JobError, match="nosuch://"):
+        with pytest.raises(StorageError, match="nosuch://"):
             method("nosuch://x")
+
+
+def test_a_place_is_named_as_the_user_gave_it(tmp_path: Path) -> None:
+    with (
+        pytest.raises(JobError, match=r"^--output there does not exist\.$"),
+        place_errors("--output", "there"),
+    ):
+        STORAGE.read_bytes(str(tmp_path / "_run" / "lock.json"))
+    with (
+        pytest.raises(JobError, match=r"^--output nosuch://x: no filesystem for .*\.$"),
+        place_errors("--output", "there"),
+    ):
+        STORAGE.exists("nosuch://x")
 
 
 def test_a_read_that_fails_says_so_through_arrow_and_buffers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,3 +110,5 @@ def test_sizes_that_follow() -> None:
     assert (config.head_size, config.encoded_size, config.inputs_to_logits_ratio) == (64, 1024, 320)
     config = Wav2Vec2BertConfig(output_hidden_size=512, add_adapter=True, num_adapter_layers=3)
     assert (config.encoded_size, config.inputs_to_logits_ratio) == (512, 2560)
+    assert (Wav2Vec2BertConfig().total_stride, config.total_stride) == (1, 8)
+    assert Wav2Vec2BertConfig(add_adapter=True, num_adapter_layers=2, adapter_stride=3).total_stride == 9

@@ -13,7 +13,6 @@ import torch
 
 from w2vbert import (
     SeamlessM4TFeatureExtractor,
-    Wav2Vec2BertConfig,
     Wav2Vec2BertProcessor,
     Wav2Vec2CTCTokenizer,
 )
@@ -87,24 +86,6 @@ def test_decoding(processor: Wav2Vec2BertProcessor) -> None:
     assert processor.decode(ids) == "aa b"
     assert processor.batch_decode([ids, ids], output_word_offsets=True).text == ["aa b"] * 2
     assert processor.decode_labels([[3, 3, -100]]) == ["aa"]
-
-
-@pytest.mark.parametrize(
-    ("options", "stride"),
-    [({}, 1), ({"add_adapter": True}, 2), ({"add_adapter": True, "num_adapter_layers": 3}, 8)],
-)
-def test_times_in_seconds(
-    processor: Wav2Vec2BertProcessor, tmp_path: Path, options: dict, stride: int
-) -> None:
-    """Of the peer one gets frames, and has to know how far apart the adapter has put them."""
-    processor.save_pretrained(tmp_path / "model")
-    Wav2Vec2BertConfig(**options).save_pretrained(tmp_path / "model")
-    loaded = Wav2Vec2BertProcessor.from_pretrained(tmp_path / "model")
-    assert loaded.seconds_per_frame == pytest.approx(0.02 * stride)
-    assert loaded.word_times([0] * 10 + [3, 3, 0, 4] + [2, 2] + [4] * 4) == [
-        {"word": "ab", "start_time": 10 * stride / 50, "end_time": 14 * stride / 50},
-        {"word": "b", "start_time": 16 * stride / 50, "end_time": 20 * stride / 50},
-    ]
 
 
 def test_both_layouts(processor: Wav2Vec2BertProcessor, tmp_path: Path) -> None:

@@ -54,7 +54,6 @@ class BeamOptions:
         beam_threshold: hypotheses this far below the best are dropped.
         lm_weight: of the language model's log probabilities, which KenLM gives to base 10.
         word_score: added for each word.
-        log_add: sum the paths of a hypothesis instead of taking the best one.
     """
 
     nbest: int = 1
@@ -62,7 +61,6 @@ class BeamOptions:
     beam_threshold: float = 50.0
     lm_weight: float = 2.0
     word_score: float = 0.0
-    log_add: bool = False
 
 
 class BeamDecoder:
@@ -127,7 +125,7 @@ class BeamDecoder:
             "beam_threshold": self.options.beam_threshold,
             "lm_weight": self.options.lm_weight,
             "sil_score": 0.0,
-            "log_add": self.options.log_add,
+            "log_add": False,  # a hypothesis counts by its best path
             "criterion_type": flashlight.CriterionType.CTC,
         }
         if spellings is None:
@@ -156,7 +154,7 @@ class BeamDecoder:
     def __call__(self, logits: Tensor) -> list[Hypothesis]:
         """The best hypotheses of one clip, best first, `nbest` at most, each of another text.
 
-        Words, frames and confidences are those of the hypothesis's best path, as `decode_greedy` gives them.
+        Words, frames and confidences are those of the hypothesis's best path, as `read_path` gives them.
 
         Args:
             logits: (frames, vocab), logits or log probabilities; those of a long recording are searched in
@@ -207,8 +205,8 @@ def load_ngrams(path: Path, entries: list[str]) -> Any:
     try:
         model = KenLM(os.fspath(path), Dictionary([*entries, unknown]))
     except (RuntimeError, UnicodeDecodeError) as problem:  # the latter: it quotes bytes that are no text
-        said = "" if isinstance(problem, UnicodeDecodeError) else f": {str(problem).splitlines()[-1]}"
-        raise LanguageModelError(f"{path} is neither an ARPA file nor a KenLM binary{said}") from problem
+        detail = "" if isinstance(problem, UnicodeDecodeError) else f": {str(problem).splitlines()[-1]}"
+        raise LanguageModelError(f"{path} is neither an ARPA file nor a KenLM binary{detail}") from problem
     start = model.start(False)
     of_unknown = model.score(start, len(entries))[1]
     if all(model.score(start, index)[1] == of_unknown for index in range(len(entries))):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from w2vbert.config import Wav2Vec2BertConfig
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
 
@@ -43,11 +42,6 @@ class Transcript:
     text: str
     words: tuple[Word, ...]
     confidence: float | None
-
-
-def total_stride(config: Wav2Vec2BertConfig) -> int:
-    """Encoder frames in one logit frame: 1 without an adapter."""
-    return int(config.adapter_stride**config.num_adapter_layers) if config.add_adapter else 1
 
 
 def best_path(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,13 +81,3 @@ def read_path(
     )
     confidence = float(tokens.mean()) if len(tokens) else None
     return Transcript(tokenizer.text_of(collapsed), words, confidence)
-
-
-def decode_greedy(logits: Tensor, tokenizer: Wav2Vec2CTCTokenizer) -> Transcript:
-    """The transcript of one clip along the best path.
-
-    Args:
-        logits: (frames, vocab), logits or log probabilities.
-    """
-    ids, posteriors = best_path(logits.detach())
-    return read_path(ids.cpu().numpy(), posteriors.cpu().numpy(), tokenizer)

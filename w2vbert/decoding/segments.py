@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from w2vbert.arrays import runs
+
 if TYPE_CHECKING:
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
@@ -72,9 +74,8 @@ def cut_at_pauses(logits: Tensor, tokenizer: Wav2Vec2CTCTokenizer, longest: int)
 def _pause(ids: NDArray[np.int64], tokenizer: Wav2Vec2CTCTokenizer) -> int:
     """Where in (frames,) ids of a best path to cut."""
     delimiters = ids == tokenizer.word_delimiter_token_id
-    quiet = np.concatenate([[False], delimiters | (ids == tokenizer.pad_token_id), [False]])
-    edges = np.flatnonzero(np.diff(quiet)).tolist()
-    pauses = list(zip(edges[::2], edges[1::2], strict=True))
+    starts, stops = runs(delimiters | (ids == tokenizer.pad_token_id))
+    pauses: list[tuple[int, int]] = list(zip(starts.tolist(), stops.tolist(), strict=True))
     between_words = [pause for pause in pauses if delimiters[slice(*pause)].any()]
     if not pauses:
         return len(ids)

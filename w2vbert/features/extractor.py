@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from w2vbert.arrays import round_up
 from w2vbert.features.batch import BatchFeature, TensorType, to_tensor
-from w2vbert.features.fbank import Array, Fbank, FbankStream, normalize
-from w2vbert.features.padding import Padding, columns, pad_to, padded_length, round_up
+from w2vbert.features.fbank import Array, Fbank, normalize
+from w2vbert.features.padding import Padding, columns, pad_to, padded_length
 from w2vbert.features.waveform import Channel, Samples, as_clips, as_samples, finite, mono
 from w2vbert.pretrained.hub import CheckpointNotFoundError, Source, read_json
 
@@ -93,9 +94,14 @@ class SeamlessM4TFeatureExtractor:
         """Seconds from the start of one stacked frame to that of the one `frames` later."""
         return frames * self.stride * self.fbank.frame_shift / self.sampling_rate
 
-    def num_frames(self, num_samples: int) -> int:
-        """Stacked frames that `num_samples` of audio fill wholly: `num_valid` of a clip."""
-        return self.fbank.num_frames(num_samples) // self.stride
+    def num_frames(self, num_samples: int, keep_partial: bool = False) -> int:
+        """Stacked frames that `num_samples` of audio fill wholly: `num_valid` of a clip.
+
+        Args:
+            keep_partial: count a last frame that the audio fills only in part too; see `extract`.
+        """
+        frames = self.fbank.num_frames(num_samples)
+        return round_up(frames, self.stride) // self.stride if keep_partial else frames // self.stride
 
     def __call__(
         self,
@@ -181,30 +187,6 @@ class SeamlessM4TFeatureExtractor:
         """
         energies = self._energies(as_samples(waveform), channel, normalized=True)
         return self._stacked(energies.T, keep_partial)
-
-    def extract_blocks(self, blocks: Iterable[Array], keep_partial: bool = False) -> Array:
-        """`extract` for a recording too long to have in memory as samples.
-
-        Args:
-            blocks: its samples in order, each block (n,) float32 of any length.
-            keep_partial: as in `extract`.
-
-        Returns:
-            (frames, num_mel_bins * stride) float32: `extract` of all blocks together, but for its statistics
-            in single precision (some 1e-5; up to 4e-3 in a bin that never changes). It needs 64 kB for a
-            second of audio.
-        """
-        stream = FbankStream(self.fbank)
-        energies = [stream.add(finite(block)) for block in blocks]
-        if stream.frames < max(self.stride, 2):
-            raise AudioTooShortError(self._too_short(f"{stream.frames} frames"))
-        statistics = stream.finish()
-        features = np.empty((stream.frames, self.num_mel_bins), np.float32)
-        filled = 0
-        for block in energies:
-            features[filled : filled + block.shape[1]] = statistics.normalize(block).T
-            filled += block.shape[1]
-        return self._stacked(features, keep_partial)
 
     def _stacked(self, features: Array, keep_partial: bool) -> Array:
         if keep_partial:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from w2vbert.arrays import round_up
+
 NO_LIMIT = int(1e30)  # how published files write that there is no model_max_length
 
 Padding = bool | Literal["longest", "max_length", "do_not_pad"]
@@ -62,11 +64,6 @@ def truncated_length(
     if padding not in (False, "do_not_pad") and multiple and max_length % multiple:
         raise ValueError(f"max_length {max_length} is no multiple of pad_to_multiple_of {multiple}")
     return max_length
-
-
-def round_up(length: int, multiple: int | None) -> int:
-    """The smallest multiple of `multiple` that is not below `length`."""
-    return -(-length // multiple) * multiple if multiple else length
 
 
 def pad_to(array: np.ndarray[Any, Any], length: int | None, value: float, side: str) -> np.ndarray[Any, Any]:

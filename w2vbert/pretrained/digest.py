@@ -1,4 +1,4 @@
-"""Digests of weights, and of what an encoder computes: by them checkpoints are told to share a backbone."""
+"""Digests of weights, and of what an encoder computes: they show which checkpoints share a backbone."""
 
 from __future__ import annotations
 
@@ -50,13 +50,16 @@ def weights_digest(weights: Mapping[str, Tensor], salt: str = "") -> str:
 def backbone_digest(model: PreTrainedModel) -> str:
     """SHA-256 (hexadecimal) of an encoder: models with equal digests compute equal hidden states.
 
-    The same for a bare encoder and for any task model around it. It covers the weights, but for the vector
-    that stands for masked frames, which only training reads, and the fields of the configuration that may
+    The same for a bare encoder and for any task model around it. It covers the weights, but for those
+    that only training reads (`PreTrainedModel.training_only`), and the fields of the configuration that may
     change the computation. Keys of a `config.json` that are no fields do not count, for nothing reads them;
     those that a position scheme reads (`PositionScheme.extra_fields`) do.
     """
-    weights = model.base_model.state_dict()
-    weights.pop("masked_spec_embed", None)
+    weights = {
+        name: tensor
+        for name, tensor in model.base_model.state_dict().items()
+        if model.training_only.isdisjoint(name.split("."))
+    }
     return weights_digest(weights, salt=repr(_computing_fields(model.config)))
 
 

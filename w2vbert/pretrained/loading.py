@@ -163,7 +163,7 @@ def _check(
         )
         raise CheckpointError(
             f"{model.name_or_path} does not fit the configuration of {type(model).__name__}: {shapes}. "
-            "Correct the configuration, or pass ignore_mismatched_sizes=True to initialise these anew."
+            "Correct the configuration, or pass ignore_mismatched_sizes=True to initialise these at random."
         )
 
 

@@ -47,6 +47,8 @@ class PreTrainedModel(nn.Module):
 
     base_model_prefix: ClassVar[str] = "wav2vec2_bert"
     main_input_name: ClassVar[str] = "input_features"
+    # Parameters and modules that only training reads: the vector for masked frames, and the loss.
+    training_only: ClassVar[frozenset[str]] = frozenset({"masked_spec_embed", "objective"})
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
         super().__init__()
@@ -174,7 +176,7 @@ class PreTrainedModel(nn.Module):
             device: where the weights go; the CPU when omitted.
             backbone: a loaded encoder that a task model takes as its own: of the checkpoint only the head is
                 read. Models with equal `backbone_digest` may share one.
-            ignore_mismatched_sizes: initialise weights of another shape anew instead of raising.
+            ignore_mismatched_sizes: initialise weights of another shape at random instead of raising.
             output_loading_info: also return a dictionary of the names that were missing, unexpected or
                 mismatched (with the stored and the expected shape).
             use_safetensors: admit only safetensors (`True`) or only `pytorch_model.bin` (`False`).

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from w2vbert.arrays import runs
+
 Ids = NDArray[np.int64]
 Offsets = list[dict[str, Any]]
 TokenIds = int | Sequence[int] | np.ndarray[Any, Any] | torch.Tensor
@@ -43,9 +45,8 @@ class CollapsedPath:
 
     def words(self) -> list[tuple[int, int]]:
         """First and one-past-last entry of every segment without a delimiter."""
-        inside = np.array([False, *(symbol != self.delimiter for symbol in self.symbols), False])
-        edges = np.flatnonzero(np.diff(inside)).tolist()
-        return list(zip(edges[::2], edges[1::2], strict=True))
+        starts, stops = runs(np.array([symbol != self.delimiter for symbol in self.symbols], bool))
+        return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
     def char_offsets(self) -> Offsets:
         """{"char", "start_offset", "end_offset"} for each entry, in frames; an end is one past the last."""

@@ -78,11 +78,11 @@ class TextEncoder(TokenTable):
         """
         tokens: list[str] = []
         special = set(self.all_special_tokens)
-        for piece in self._split(text):
-            if piece in self._split.tokens or piece in special:
-                tokens.append(piece)
+        for part in self._split(text):
+            if part in self._split.tokens or part in special:
+                tokens.append(part)
             else:
-                characters = piece.upper() if self.do_lower_case else piece
+                characters = part.upper() if self.do_lower_case else part
                 tokens += (self._delimited(character) for character in characters)
         return tokens
 

@@ -122,24 +122,24 @@ class TokenSplitter:
         )
 
     def __call__(self, text: str) -> list[str]:
-        """The tokens and what lies between them, in order; empty pieces may be among them."""
+        """The tokens and what lies between them, in order; empty parts may be among them."""
         if self._pattern is None:
             return [text]
-        pieces = [piece for piece in self._pattern.split(text) if piece]
-        for place, piece in enumerate(pieces):
-            token = self.tokens.get(piece)
+        parts = [part for part in self._pattern.split(text) if part]
+        for place, part in enumerate(parts):
+            token = self.tokens.get(part)
             if token is None:
                 continue
-            before = pieces[place - 1] if place else ""
-            after = pieces[place + 1] if place + 1 < len(pieces) else ""
+            before = parts[place - 1] if place else ""
+            after = parts[place + 1] if place + 1 < len(parts) else ""
             if token.rstrip and after:
-                pieces[place + 1] = after.lstrip()
+                parts[place + 1] = after.lstrip()
             if token.lstrip and before:
-                pieces[place - 1] = before.rstrip()
+                parts[place - 1] = before.rstrip()
             if token.single_word and before and not before.endswith(" "):
-                pieces[place - 1] += piece
-                pieces[place] = ""
+                parts[place - 1] += part
+                parts[place] = ""
             elif token.single_word and after and not after.startswith(" "):
-                pieces[place + 1] = piece + pieces[place + 1]
-                pieces[place] = ""
-        return pieces
+                parts[place + 1] = part + parts[place + 1]
+                parts[place] = ""
+        return parts

@@ -1,6 +1,7 @@
 """What a reader of a shard format is, and all that readers have in common.
 
-A new format is a file with a subclass of `Reader` that has a name, endings and `clips`, and registers it.
+A new format is a file with a subclass of `Reader` that has a name, endings and `clips`; `readers.register`
+takes an instance of it.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _DURATION = Passthrough(pa.schema([("duration", pa.float64())]), frozenset())
 
 
 class Lines(NamedTuple):
-    """A slice of a manifest: so many lines from byte `start` on, where line `first` begins; None: all."""
+    """A slice of a manifest: `lines` lines (None: all) from byte `start` on, where line `first` begins."""
 
     start: int
     first: int

@@ -44,7 +44,7 @@ class TarReader(Reader):
 
 
 @dataclass
-class _Sample:
+class _TarSample:
     key: str
     audio: bytes | None = None
     link: str | None = None  # the member that the audio is a link to
@@ -68,9 +68,9 @@ class _Sample:
         self.extra.update(misfits)
 
 
-def _samples(file: StorageFile, damage: Damage) -> Iterator[_Sample]:
+def _samples(file: StorageFile, damage: Damage) -> Iterator[_TarSample]:
     """Samples until the shard ends or cannot be read on; the last one then has the `problem`."""
-    sample: _Sample | None = None
+    sample: _TarSample | None = None
     try:
         for member in members(file, damage):
             key, extension = _split(member.name)
@@ -80,7 +80,7 @@ def _samples(file: StorageFile, damage: Damage) -> Iterator[_Sample]:
             if sample is None or sample.key != key or (_is_audio(extension) and sample.has_audio):
                 if sample is not None:
                     yield sample
-                sample = _Sample(key)
+                sample = _TarSample(key)
             sample.add(member, extension)
     except Exception as problem:
         if sample is None:
@@ -90,7 +90,7 @@ def _samples(file: StorageFile, damage: Damage) -> Iterator[_Sample]:
         yield sample
 
 
-def _clip(sample: _Sample, key: str, shard: Shard) -> Clip:
+def _clip(sample: _TarSample, key: str, shard: Shard) -> Clip:
     error: ClipError | None = None
     if sample.problem is not None and not sample.has_audio:
         error = shard_error(shard, sample.problem)
@@ -108,7 +108,7 @@ def _clip(sample: _Sample, key: str, shard: Shard) -> Clip:
     )
 
 
-def _without_audio(sample: _Sample) -> str:
+def _without_audio(sample: _TarSample) -> str:
     if sample.link is not None:
         return (
             f"the audio is a link to {sample.link}, which does not stand before it in the shard, or cannot "

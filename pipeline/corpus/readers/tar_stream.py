@@ -136,12 +136,14 @@ def _watching(damage: Damage, end: int | None) -> type[tarfile.TarInfo]:
             """A header has a checksum, the extended one before it has none, and its size is taken blindly."""
             # An extended header is read by a call of its own, around the one that reads the header.
             own: int = member.__dict__.setdefault("own_size", member.size)
-            told = member.size
-            if told == own or member.issparse():
+            extended = member.size
+            if extended == own or member.issparse():
                 return
             largest = _LARGEST if end is None else end - member.offset_data
-            if 0 < own < _LARGEST or not 0 <= told <= largest:
-                damage.note(f"the extended header of {member.name} gives it {told} bytes, its header {own}")
+            if 0 < own < _LARGEST or not 0 <= extended <= largest:
+                damage.note(
+                    f"the extended header of {member.name} gives it {extended} bytes, its header {own}"
+                )
                 member.size = own
                 blocks = -(-own // tarfile.BLOCKSIZE)
                 tarfile_.offset = member.offset_data + blocks * tarfile.BLOCKSIZE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.clip_names import field
+from pipeline.clip_names import encode_field
 from pipeline.export.document import Content, Document, identity, register
-from pipeline.export.intervals import start_and_duration, timed
+from pipeline.export.intervals import start_and_duration, timed_parts
 from pipeline.export.table import Row, Table
 
 
@@ -28,7 +28,7 @@ class Ctm(Document):
         return "without words" if row["words"] is None else None
 
     def add(self, row: Row) -> None:
-        file = field(row["clip_id"])
-        for word in timed(row["words"], "word"):
+        file = encode_field(row["clip_id"])
+        for word in timed_parts(row["words"], "word"):
             sure = "NA" if word.confidence is None else f"{word.confidence:.3f}"
             self._write(f"{file} 1 {start_and_duration(word)} {word.text.replace(' ', '_')} {sure}\n")

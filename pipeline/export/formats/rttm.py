@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.clip_names import field
+from pipeline.clip_names import encode_field
 from pipeline.export.document import Content, Document, identity, register
-from pipeline.export.intervals import start_and_duration, timed
+from pipeline.export.intervals import start_and_duration, timed_parts
 from pipeline.export.table import Row, Table
 
 
@@ -32,8 +32,8 @@ class Rttm(Document):
         return "without segments" if row["segments"] is None else None
 
     def add(self, row: Row) -> None:
-        file = field(row["clip_id"])
-        for turn in timed(row["segments"], "speaker"):
+        file = encode_field(row["clip_id"])
+        for turn in timed_parts(row["segments"], "speaker"):
             self._write(
-                f"SPEAKER {file} 1 {start_and_duration(turn)} <NA> <NA> {field(turn.text)} <NA> <NA>\n"
+                f"SPEAKER {file} 1 {start_and_duration(turn)} <NA> <NA> {encode_field(turn.text)} <NA> <NA>\n"
             )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.clip_names import field
+from pipeline.clip_names import encode_field
 from pipeline.export.document import Content, Document, Write, identity, register
-from pipeline.export.intervals import Interval, clean, lay_out, length_s, milliseconds, timed
+from pipeline.export.intervals import Interval, clean, lay_out, length_s, milliseconds, timed_parts
 from pipeline.export.table import Row, Table
 
 LINE_CHARACTERS = 42
@@ -41,7 +41,7 @@ class _Subtitles(Document):
     def _cues(self, row: Row) -> Iterator[Interval]:
         """The clip's cues on the timeline, which goes on after it."""
         length = length_s(row)
-        words = timed(row["words"], "word")
+        words = timed_parts(row["words"], "word")
         if words:
             yield from cues(lay_out(words, self._at_s, length))
         elif text := clean(str(row["text"] or "")):
@@ -78,7 +78,7 @@ class Vtt(_Subtitles):
         write("WEBVTT\n\n")
 
     def add(self, row: Row) -> None:
-        self._write(f"NOTE {field(row['clip_id'])}\n\n")
+        self._write(f"NOTE {encode_field(row['clip_id'])}\n\n")
         for cue in self._cues(row):
             times = f"{clock(cue.start, '.')} --> {clock(cue.end, '.')}"
             text = [_escaped(line) for line in lines(cue.text)]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import IO
 
 from pipeline.export.document import Content, Document, Write, identity, register
-from pipeline.export.intervals import Interval, Timed, lay_out, length_s, milliseconds, seconds, timed
+from pipeline.export.intervals import Interval, Timed, lay_out, length_s, milliseconds, seconds, timed_parts
 from pipeline.export.table import Row, Table
 
 _IN_MEMORY = 1 << 20
@@ -50,7 +50,7 @@ class TextGrid(Document):
         length = length_s(row)
         if self._whole_table:
             self._clips.extend(lay_out([Timed(0.0, length, row["clip_id"])], self._at_s, length))
-        self._words.extend(lay_out(timed(row["words"], "word"), self._at_s, length))
+        self._words.extend(lay_out(timed_parts(row["words"], "word"), self._at_s, length))
         for speaker, turns in _turns(row).items():
             tier = self._speakers.setdefault(speaker, _Tier(speaker))
             tier.extend(lay_out(turns, self._at_s, length))
@@ -95,8 +95,8 @@ class _Tier:
         )
         with self._body:
             self._body.seek(0)
-            while piece := self._body.read(1 << 16):
-                write(piece)
+            while text := self._body.read(1 << 16):
+                write(text)
 
     def _add(self, start: int, end: int, text: str) -> None:
         self._count += 1
@@ -110,7 +110,7 @@ class _Tier:
 def _turns(row: Row) -> dict[str, list[Timed]]:
     """Each speaker's segments in time order; those that overlap are one."""
     turns: dict[str, list[Timed]] = {}
-    for start, end, speaker, _ in timed(row["segments"], "speaker"):
+    for start, end, speaker, _ in timed_parts(row["segments"], "speaker"):
         of_speaker = turns.setdefault(speaker, [])
         if of_speaker and start < of_speaker[-1][1]:
             start, end = of_speaker[-1][0], max(end, of_speaker.pop()[1])

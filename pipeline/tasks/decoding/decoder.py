@@ -79,7 +79,7 @@ class Decoder:
     def align(self, logits: Tensor, reference: str | None) -> WordAlignment | None:
         """When the words of the reference are said, and how well it agrees with the audio.
 
-        None where that cannot be told: there is no reference, nothing of it is in the vocabulary, it has more
+        None where that is unknown: there is no reference, nothing of it is in the vocabulary, it has more
         tokens than the recording has frames for, or both are so long that alignment would take over 1 GiB.
 
         Args:

@@ -71,9 +71,9 @@ def read_decoding_files(
     except ValueError as problem:
         name = {LexiconError: LEXICON, LanguageModelError: LANGUAGE_MODEL}.get(type(problem))
         if name is None:
-            raise JobError(f"the vocabulary of the checkpoint does not do: {problem}.") from problem
-        said = str(problem).replace(str(files.path(name)), str(given[name]))
-        raise JobError(f"{_flag(name)} {given[name]}: {said}.") from problem
+            raise JobError(f"the vocabulary of the checkpoint cannot be used: {problem}.") from problem
+        message = str(problem).replace(str(files.path(name)), str(given[name]))
+        raise JobError(f"{_flag(name)} {given[name]}: {message}.") from problem
     return files
 
 

@@ -86,8 +86,9 @@ def _runs(active: Activity) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
         starts, stops: (segments,); frame f of speaker i is i × row + f.
         row: frames of one speaker, and one silent frame that keeps the speakers apart.
     """
+    from w2vbert.arrays import runs
+
     frames, speakers = active.shape
-    laid = np.zeros((speakers, frames + 1), np.int8)
+    laid = np.zeros((speakers, frames + 1), bool)
     laid[:, :-1] = active.T
-    edges = np.diff(laid.ravel(), prepend=np.int8(0))
-    return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), frames + 1
+    return *runs(laid.ravel()), frames + 1

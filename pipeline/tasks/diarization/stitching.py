@@ -33,10 +33,10 @@ class SpeakerStitcher:
     Where two windows overlap, the first half of the overlap comes from the earlier one.
 
     Args:
-        enough: frames of speech in the overlap that alone decide; 25 are `ENOUGH_S` at 20 ms.
+        enough: frames of speech in the overlap that alone decide: `ENOUGH_S`.
     """
 
-    def __init__(self, speakers: int, *, enough: int = 25) -> None:
+    def __init__(self, speakers: int, *, enough: int) -> None:
         self._speakers = speakers
         self._enough = enough
         # (first frame, probabilities), up to the last seam
@@ -70,8 +70,8 @@ class SpeakerStitcher:
         """(frames, speakers) of the whole recording; 0 where no window looked."""
         self._settle(frames)
         whole = np.zeros((frames, self._speakers), np.float32)
-        for start, piece in self._settled:
-            whole[start : start + len(piece)] = piece
+        for start, settled in self._settled:
+            whole[start : start + len(settled)] = settled
         return whole
 
     def _settle(self, seam: int) -> None:

@@ -157,7 +157,7 @@ def test_a_checkpoint_without_the_head_is_refused(family: dict[str, Path]) -> No
         read_backbones({"embed": str(family["transcribe"])}, {"embed": "--model"}, TASKS, STORAGE)
     said = str(caught.value)
     assert f"--model {family['transcribe']}: has no weights for" in said
-    assert "it was saved from Wav2Vec2BertForCTC, and to embed needs Wav2Vec2BertForXVector" in said
+    assert "it was saved from Wav2Vec2BertForCTC; the task embed needs Wav2Vec2BertForXVector" in said
 
 
 def test_more_speakers_than_the_table_has_room_for_are_refused(tmp_path: Path) -> None:

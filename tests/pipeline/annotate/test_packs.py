@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.annotate.packs import WindowFeatures, packs
 from pipeline.features.windows import Window
-from pipeline.tasks.base import Clip, PackedWindow
+from pipeline.tasks.base import ClipFrames, PackedWindow
 
 
 def windows_of(clips: list[list[int]]) -> list[WindowFeatures]:
@@ -20,7 +20,7 @@ def windows_of(clips: list[list[int]]) -> list[WindowFeatures]:
     for row, lengths in enumerate(clips):
         starts = np.cumsum([0, *lengths]).tolist()
         windows = tuple(Window(start, length, start) for start, length in zip(starts, lengths, strict=False))
-        clip = Clip(starts[-1], starts[-1], windows, starts[-1] * 0.02)
+        clip = ClipFrames(starts[-1], starts[-1], windows, starts[-1] * 0.02)
         found += [
             WindowFeatures(row, PackedWindow(clip, window), np.zeros((window.frames, 160), np.float16))
             for window in windows

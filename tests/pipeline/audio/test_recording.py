@@ -13,7 +13,8 @@ import soundfile
 import torch
 import torchaudio
 
-from pipeline.audio.recording import Recording, decode, resample
+from pipeline.audio.recording import Recording, decode
+from pipeline.audio.resampling import resample
 from pipeline.errors import ClipFailedError, Code, Stage
 
 

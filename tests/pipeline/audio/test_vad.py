@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.audio.recording import decode
-from pipeline.audio.vad import EnergyDetector, Segment, kept_frames, load_detector, merged, speech_of
+from pipeline.audio.vad import EnergyDetector, Span, kept_frames, load_detector, merged, speech_of
 from pipeline.errors import JobError
 
 RATE = 16000
@@ -30,7 +30,7 @@ def syllables(seconds: float, level_db: float) -> np.ndarray:
     return noise(seconds, level_db) * np.float32(10) ** (swell / 20).astype(np.float32)
 
 
-def detect(samples: np.ndarray, block: int = 100_000) -> list[Segment]:
+def detect(samples: np.ndarray, block: int = 100_000) -> list[Span]:
     detector = EnergyDetector()
     for first in range(0, len(samples), block):
         detector.add(samples[first : first + block])

@@ -178,8 +178,8 @@ def test_loose_files_are_judged_by_their_names(corpus: Path) -> None:
     [
         ("lang = 'en'", 'Referenced column "lang" not found'),
         ("language = ", "Parser Error"),
-        ("language", "is no condition, true or false, but string"),
-        ("NULL", "is no condition"),
+        ("language", "must be true or false, is string"),
+        ("NULL", "must be true or false"),
         ("count(*) > 1", "aggregates are not allowed"),
         ("row_number() OVER () < 5", "window functions are not allowed"),
         ("language IN (SELECT * FROM read_csv('/etc/passwd'))", "subquery"),
@@ -191,7 +191,7 @@ def test_what_is_no_condition_is_refused_with_the_columns_there_are(where: str, 
         Where(where, PASSTHROUGH)
     assert str(caught.value).startswith(f"--where {where}: ")
     assert said in str(caught.value)
-    assert "The columns there are: clip_id, shard, language, age, ref_text." in str(caught.value)
+    assert "Available columns: clip_id, shard, language, age, ref_text." in str(caught.value)
 
 
 def test_a_column_that_duckdb_cannot_read_is_not_there() -> None:

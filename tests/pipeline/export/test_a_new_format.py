@@ -44,6 +44,11 @@ def registered() -> Iterator[None]:
     del FORMATS["tsv"]
 
 
+def test_a_taken_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is a format tsv already"):
+        register(Tsv)
+
+
 def test_it_is_exported(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = ["--table", str(table), "--format", "tsv", "--output"]
     assert main([*told, str(tmp_path / "words.tsv")]) == 0

@@ -19,7 +19,7 @@ from pipeline.export.intervals import (
     length_s,
     milliseconds,
     seconds,
-    timed,
+    timed_parts,
 )
 
 WORDS = st.text("abcdefghij-é字<>&", min_size=1, max_size=20)
@@ -77,8 +77,8 @@ def test_words_without_time_or_text_are_passed_over_and_the_rest_is_sorted() -> 
         {"word": " ", "start_s": 0.0, "end_s": 2.0, "confidence": 0.5},
         {"word": None, "start_s": 0.0, "end_s": 2.0, "confidence": 0.5},
     ]
-    assert timed(words, "word") == [(0.0, 0.5, "a c", None), (1.0, 2.0, "b", 0.5)]
-    assert timed(None, "word") == []
+    assert timed_parts(words, "word") == [(0.0, 0.5, "a c", None), (1.0, 2.0, "b", 0.5)]
+    assert timed_parts(None, "word") == []
 
 
 def test_length_is_the_duration_or_the_end_of_what_is_said() -> None:

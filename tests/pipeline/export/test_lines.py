@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyannote.core import Segment
 from pyannote.database.util import load_rttm
 
-from pipeline.clip_names import field
+from pipeline.clip_names import encode_field
 from pipeline.export.job import export, format_summary
 from pipeline.export.spec import ExportSpec
 from tests.pipeline.export.tables import ROWS, UNDECODABLE, Run, clip, turns, words, write
@@ -60,9 +60,9 @@ def test_rttm_of_any_name_and_time(tmp_path: Path, clips: list[tuple[str, list[t
     table = write(tmp_path / "any", rows)
     export(ExportSpec(table=str(table), format="rttm", output=str(tmp_path / "any.rttm")))
     loaded = load_rttm(str(tmp_path / "any.rttm"))
-    assert set(loaded) == {field(name) for name, _ in clips}
+    assert set(loaded) == {encode_field(name) for name, _ in clips}
     for name, spans in clips:
-        annotation = loaded[field(name)]
+        annotation = loaded[encode_field(name)]
         assert annotation.labels() == ["s%20p"]
         # The table's seconds are single-precision: a millisecond at most at the end of ten thousand seconds.
         for a, n in spans:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.export.names import UniqueNames, field, file_name
+from pipeline.clip_names import encode_field
+from pipeline.export.names import UniqueNames, file_name
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 # What file systems trip over, more often than chance has it.
@@ -33,12 +34,12 @@ NASTY = st.lists(
     ],
 )
 def test_a_field_is_encoded_where_it_must(text: str, spelled: str) -> None:
-    assert field(text) == spelled
+    assert encode_field(text) == spelled
 
 
 @given(NAMES)
 def test_a_field_has_no_blank_and_can_be_read_back(text: str) -> None:
-    spelled = field(text)
+    spelled = encode_field(text)
     assert len(spelled.split()) == (1 if text else 0)
     assert unquote(spelled) == text
 

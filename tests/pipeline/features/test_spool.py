@@ -46,7 +46,7 @@ def test_the_features_are_the_extractors(samples: int) -> None:
 
 
 def test_segments_have_statistics_of_their_own() -> None:
-    waveform = noise(160_000 * 9 + 160)  # an odd number of fbank frames: the last one is half-filled
+    waveform = noise(160_000 * 9 + 160)  # an odd number of fbank frames: the last stacked one is partial
     energies = EXTRACTOR.fbank(waveform)
     segments = [(10, 11), (700, 3100), (4000, 4500)]
     rows = np.concatenate([energies[:, 2 * start : 2 * stop] for start, stop in segments], axis=1)

@@ -307,7 +307,7 @@ class Bookend:
 def test_a_detector_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"{__name__}:Bookend"
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
-    (row,) = rows_of({"audio": wav(noise(80160))}, vad=name)  # 5.01 s: 250 frames, the last one half-filled
+    (row,) = rows_of({"audio": wav(noise(80160))}, vad=name)  # 5.01 s: 250 frames, the last one partial
     assert (row["frames"], row["num_valid"]) == (250, 249)
     assert row["windows"] == [{"start": 0, "frames": 25, "at": 0}, {"start": 225, "frames": 25, "at": 25}]
     monkeypatch.setattr(Bookend, "answer", [(3.0, 2.0)])

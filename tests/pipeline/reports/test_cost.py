@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
-from pipeline.reports.cost import Encoders, estimated_speed
+from pipeline.errors import JobError
+from pipeline.reports.cost import Encoders, earlier_speed, estimated_speed
+from pipeline.storage import Storage, StorageError, StorageOptions
+from pipeline.table.ledger import Ledger
 from w2vbert.config import Wav2Vec2BertConfig
 
 
@@ -47,3 +53,35 @@ def test_speed_says_what_it_rests_on() -> None:
     assert "float32 products reach on this machine" in one.basis
     assert ("CPU" in one.basis) != torch.cuda.is_available()
     assert "; 2 encoders" in estimated_speed(Encoders([config] * 2, 0.02), 1.0, "float32").basis
+
+
+def test_earlier_runs_tell_their_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(StorageOptions())
+    ledger = Ledger(str(tmp_path), storage)
+    assert earlier_speed(ledger) is None
+    run = {"run_id": "run1", "hours": 2.0, "encoder_s": 72.0}
+    files = {
+        "run1": json.dumps(run),
+        "run2": json.dumps({**run, "encoder_s": None}),
+        "gone": json.dumps(run),
+        "notes": "no JSON",
+        "list": "[1]",
+        "lock-after-x": json.dumps({"owner": "eve"}),
+        "table": json.dumps({"models": {}}),
+        "lock": "half",
+    }
+    for name, text in files.items():
+        storage.write_bytes(f"{ledger.home}/{name}.json", text.encode())
+    listed = storage.list_files(ledger.home)
+    storage.remove(f"{ledger.home}/gone.json")
+    monkeypatch.setattr(Storage, "list_files", lambda *_: listed)
+    found = earlier_speed(ledger)
+    assert found is not None
+    assert found.audio_s_per_s == pytest.approx(100.0)
+
+    def fail(*_: object) -> list[str]:
+        raise StorageError("no right to look")
+
+    monkeypatch.setattr(Storage, "list_files", fail)
+    with pytest.raises(JobError, match="--output no right to look"):
+        earlier_speed(ledger)

@@ -136,7 +136,7 @@ def test_a_tree_that_outgrows_the_limit_is_built_anew_and_looser() -> None:
 def test_more_voices_than_can_be_compared(tmp_path: Path) -> None:
     vectors, _ = voices([1] * 60, 0.9)
     table = write(tmp_path / "t", [str(i) for i in range(60)], list(vectors))
-    with pytest.raises(JobError, match=r"more than 50 voices that differ by --threshold 0\.7"):
+    with pytest.raises(JobError, match=r"more than 50 groups that differ by --threshold 0\.7"):
         cluster(table, 0.7, limit=50)
     assert len(cluster(table, 0.7).sizes) == 60
 

@@ -116,10 +116,13 @@ class Output:
         drop_rows(self.ledger, work.failed)
         return work
 
+    def data_files(self) -> list[str]:
+        return [self.ledger.uri_of(record) for record in self.ledger.files()]
+
     def rows(self) -> dict[str, Any]:
         """clip_id -> error code; an id that has two rows fails."""
         found: dict[str, Any] = {}
-        for uri in self.ledger.data_files():
+        for uri in self.data_files():
             for row in pq.ParquetFile(uri).read().to_pylist():
                 assert row["clip_id"] not in found
                 found[row["clip_id"]] = row["error"] and row["error"]["code"]

@@ -71,7 +71,7 @@ def job(table: Output, corpus: Corpus, work: Work, night: Night, limit: int | No
     table.start(work)
     yield
     room = limit if limit is not None else 10**6
-    part = 100 * int(work.run_id.removeprefix("run"), 36) + len(table.ledger.data_files())
+    part = 100 * int(work.run_id.removeprefix("run"), 36) + len(table.data_files())
     for shard in work.shards:
         done = set(work.done[shard.uri].to_pylist()) if shard.uri in work.done else set()
         clips = matched = 0
@@ -132,7 +132,7 @@ def test_every_clip_exactly_once_whatever_happens(sequence: list[Night]) -> None
             table.ledger.open()
             table.rows()  # no clip twice, at any time
             files = {str(path) for path in table.folder.glob("*.parquet")}
-            assert files == set(table.ledger.data_files())
+            assert files == set(table.data_files())
         last = Night((A, B, LOOSE), None, False, None, None, None, (0,) * 7)
         assert run(table, corpus, last, len(sequence))
         everything = {identity for shard in last.shards for identity in corpus.ids(shard, None)}

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import JobError
+from pipeline.storage import Storage
 from pipeline.table import lock as module
 from pipeline.table.lock import Holder, Lock, lock_uri, read_holder
 from tests.pipeline.table.outputs import STORAGE
@@ -140,6 +141,47 @@ def test_who_comes_late_to_a_stale_lock_leaves_it_to_the_new_holder(output: str)
     lock.release()
 
 
+@pytest.mark.parametrize("other", [True, False])
+def test_a_stale_lock_that_vanishes_is_not_written_over(
+    output: str, monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    stale = replace(Holder.this_process(), process_started="before", token="old")
+    STORAGE.write_bytes(lock_uri(output), stale.to_json())
+    late = Lock(output, STORAGE, Holder.this_process())
+    looked = module.read_holder
+
+    def read(uri: str, storage: Storage) -> Holder | None:
+        if uri == lock_uri(output) and looked(uri, storage) == stale:
+            storage.remove(uri)
+            if other:
+                elsewhere(output, 0)
+            return None
+        return looked(uri, storage)
+
+    monkeypatch.setattr(module, "read_holder", read)
+    if other:
+        with pytest.raises(JobError, match="another job just took this table; try again"):
+            late._take_over(stale)
+    else:
+        late._take_over(stale)
+    held = looked(lock_uri(output), STORAGE)
+    assert held is not None
+    assert held.token == ("theirs" if other else late.token)
+    assert os.listdir(f"{output}/_run") == ["lock.json"]
+
+
+def test_a_process_that_goes_while_it_is_looked_at(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_text
+
+    def read_text(path: Path) -> str:
+        if path.name == "stat" and path.parent.name == "1234567":
+            raise ProcessLookupError
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert replace(Holder.this_process(), pid=1234567).is_gone()
+
+
 def test_killed_while_taking_over(output: str) -> None:
     stale = replace(Holder.this_process(), process_started="before", token="old")
     STORAGE.write_bytes(lock_uri(output), stale.to_json())
@@ -159,7 +201,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_the_heartbeat_goes_on_until_the_lock_is_lost(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT_S", 0.01)
     ticks = iter(range(10**9))
-    monkeypatch.setattr(module, "_now", lambda: f"2026-01-01T00:00:00+00:00 {next(ticks)}")
+    monkeypatch.setattr(module, "_now", lambda: f"2026-01-01T00:00:00.{next(ticks):06}+00:00")
     lock = Lock.take(output, STORAGE)
     first = read_holder(lock.uri, STORAGE)
     wait_for(lambda: read_holder(lock.uri, STORAGE) != first)
@@ -172,7 +214,20 @@ def test_the_heartbeat_goes_on_until_the_lock_is_lost(output: str, monkeypatch: 
     assert read_holder(lock.uri, STORAGE) == theirs
 
 
-def test_what_is_no_lock_is_named(output: str) -> None:
-    STORAGE.write_bytes(lock_uri(output), json.dumps({"who": "me"}).encode())
+HELD = asdict(Holder.this_process())
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        b"",
+        b"\xff",
+        b"[1]",
+        b'{"who": "me"}',
+        *(json.dumps({**HELD, "heartbeat": beat}).encode() for beat in ("soon", 5, None, "2026-01-01")),
+    ],
+)
+def test_what_is_no_lock_is_named(output: str, held: bytes) -> None:
+    STORAGE.write_bytes(lock_uri(output), held)
     with pytest.raises(JobError, match=r"lock\.json is no lock of this version"):
         Lock.take(output, STORAGE)

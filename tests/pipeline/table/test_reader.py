@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.errors import JobError
 from pipeline.storage import StorageError
 from pipeline.table.reader import read_batches, read_footer, table_files
 from tests.pipeline.table.outputs import SCHEMA, STORAGE, A, Output
@@ -37,6 +38,20 @@ def test_a_directory_a_glob_and_a_file(folder: Path) -> None:
     assert caught.value.missing
 
 
+def test_folders_above_may_have_any_name(folder: Path) -> None:
+    home = folder / "_run" / "out"
+    table = Output(home)
+    table.ledger.declare({})
+    table.finished("run1", A)
+    assert len(files(home)) == len(files(home / "*")) == 1
+    table.ledger.open()
+    (home / "thesis.docx").write_text("")
+    STORAGE.remove(str(home / "_run" / "table.json"))
+    with pytest.raises(JobError, match=r"thesis\.docx"):
+        table.ledger.clear()
+    table.release()
+
+
 def test_a_table_with_records_has_the_committed_files(table: Output) -> None:
     table.ledger.declare({})
     table.finished("run1", A)
@@ -44,6 +59,15 @@ def test_a_table_with_records_has_the_committed_files(table: Output) -> None:
     table.write("run2", [(A, 6)], part=1, commit=False)
     (table.folder / "other.parquet").write_bytes(b"")
     assert files(table.folder) == ["run1-0-000000.parquet", kept.name]
+
+
+def test_a_data_file_that_is_gone_is_named_not_the_table(table: Output) -> None:
+    table.begin("run1", A)
+    file = table.write("run1", [(A, 0)])
+    file.unlink()
+    with pytest.raises(StorageError, match=f"{file.name} has a record in the table, but is gone") as caught:
+        table.plan(A)
+    assert not caught.value.missing
 
 
 def test_rows_and_columns(table: Output) -> None:

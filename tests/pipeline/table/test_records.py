@@ -13,7 +13,9 @@ import pytest
 
 from pipeline.errors import JobError
 from pipeline.storage import Storage
+from pipeline.table import ledger as ledger_module
 from pipeline.table.ledger import Ledger
+from pipeline.table.reader import table_files
 from pipeline.table.records import FileRecord, Records, TableWriter
 from tests.pipeline.table.outputs import SCHEMA, STORAGE, UNDECODABLE, A, B, Output
 
@@ -71,14 +73,11 @@ def test_a_write_task_that_runs_again_doubles_nothing(table: Output) -> None:
 def test_killed_before_its_record_a_file_goes_and_the_next_start_has_other_names(table: Output) -> None:
     table.begin("run1", A)
     kept = table.write("run1", [(A, 0)], part=9)
-    held = table.ledger.records
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Records, "put", Mock(side_effect=[None, KeyboardInterrupt]))
+        patch.setattr(Records, "put", Mock(side_effect=KeyboardInterrupt))
         patch.setattr(Records, "withdraw", Mock(side_effect=AssertionError))
         with pytest.raises(KeyboardInterrupt):
             writer(table).write([rows(1)], 0)
-    # `put` of the intent was the first of them, and did nothing here.
-    held.put(FileRecord("run1", "run1-0-000000.parquet"))
     assert names(table) == ["run1-0-000000.parquet", kept.name]
     assert list(table.rows()) == ["a.tar#0"]
     table.ledger.open()
@@ -197,6 +196,71 @@ def test_a_run_that_lost_the_lock_commits_nothing(table: Output) -> None:
     assert (names(table), table.ledger.records.all()) == ([], [])
 
 
+def test_a_task_that_outlives_its_run_hurts_nothing(table: Output) -> None:
+    table.begin("run1", A)
+    late = writer(table)
+    record = late.write([rows(1, 2)], 0)
+    table.ledger.finish("run1", {})
+    table.release()
+    assert late.write([rows(1, 2)], 0) == record
+    # One that looked before the file was there.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Records, "get", lambda *_: None)
+        with pytest.raises(JobError, match="stops before it writes"):
+            late.write([rows(1, 2)], 0)
+    assert table.ledger.records.all() == [record]
+    assert list(table.rows()) == ["a.tar#1", "a.tar#2"]
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_a_task_that_loses_the_lock_while_it_writes_takes_back_only_what_is_not_committed(
+    table: Output, merged: bool
+) -> None:
+    first = writer(table)
+    record = first.write([rows(1, 2)], 0)
+    if merged:
+        table.ledger.records.merge("run1")
+    looks = iter([None])
+
+    def check() -> None:
+        if next(looks, "lost") == "lost":
+            raise JobError("lost")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Records, "get", lambda *_: None)
+        with pytest.raises(JobError, match="lost"):
+            replace(first, check=check).write([rows(1, 2)], 0)
+    assert table.ledger.records.all() == [record]
+    assert list(table.rows()) == ["a.tar#1", "a.tar#2"]
+
+
+@pytest.mark.parametrize("moment", ["listed", "read"])
+def test_a_reader_without_the_lock_sees_all_that_is_merged_meanwhile(
+    table: Output, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    table.ledger.declare({})
+    table.begin("run1", A)
+    table.write("run1", [(A, 0)])
+    table.write("run1", [(A, 1)], part=1)
+    before = STORAGE.list_files(f"{table.folder}/_run/files", recursive=True)
+    listed, once = Storage.list_files, iter([True])
+
+    def list_files(storage: Storage, uri: str, **options: bool) -> list[str]:
+        if not uri.endswith("/_run/files") or not next(once, False):
+            return listed(storage, uri, **options)
+        table.ledger.records.merge("run1")
+        # A walk that came to the folder of the run before it was merged, or after, and to the lines before.
+        return before if moment == "listed" else []
+
+    monkeypatch.setattr(Storage, "list_files", list_files)
+    assert len(table_files(str(table.folder), STORAGE)) == 2
+
+
+def test_a_name_with_a_line_separator_is_one_line(table: Output) -> None:
+    table.finished("run1", replace(A, uri="/corpus/a\u2028\x85.tar"))
+    assert [list(record.shards) for record in table.ledger.files()] == [["/corpus/a\u2028\x85.tar"]]
+
+
 def test_nothing_changes_a_table_without_its_lock(table: Output) -> None:
     table.finished("run1", A)
     table.release()
@@ -239,7 +303,7 @@ def test_killed_while_it_overwrites_the_next_start_goes_on(
             table.ledger.clear()
     assert len(names(table)) == 1
     table.ledger.open()
-    assert (names(table), table.ledger.table(), table.ledger.files()) == ([], None, [])
+    assert (names(table), table.ledger.identity(), table.ledger.files()) == ([], None, [])
     assert table.plan(A, B).shards == [A, B]
 
 
@@ -250,6 +314,18 @@ def old(table: Output, run_id: str, part: int, clips: list[int]) -> Path:
     written.rename(file)
     STORAGE.remove(f"{table.folder}/_run/files", recursive=True)
     return file
+
+
+def test_a_table_of_an_earlier_version_that_is_deleted_is_not_read(
+    table: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.begin("run1", A)
+    old(table, "run1", 0, [0, 1])
+    STORAGE.write_bytes(f"{table.folder}/_run/table.json", b'{"models": {}}')
+    monkeypatch.setattr(ledger_module, "files_of_earlier_version", Mock(side_effect=AssertionError))
+    table.ledger.open(adopt=False)
+    table.ledger.clear()
+    assert (names(table), table.ledger.identity()) == ([], None)
 
 
 @pytest.mark.parametrize("dry", [True, False])
@@ -266,7 +342,7 @@ def test_a_table_of_an_earlier_version(table: Output, dry: bool) -> None:
         table.ledger.open()
         assert (committed.exists(), pending.exists(), unknown.exists()) == (True, False, True)
         assert not (table.folder / "_run" / "commit").exists()
-        assert table.ledger.table() == {"models": {}, "format": 1}
+        assert table.ledger.identity() == {"models": {}, "format": 1}
         assert len(list((table.folder / "_run" / "files").iterdir())) == 2
     assert list(table.rows()) == ["a.tar#0", "a.tar#1", "a.tar#2"]
     work = table.ledger.plan([A, B], "run9")

@@ -1,4 +1,4 @@
-"""What a job looks at before it starts: options that leave shards aside, and mistakes that cost nothing."""
+"""What a job looks at before it starts: options that skip shards, and mistakes that cost nothing."""
 
 from __future__ import annotations
 
@@ -45,27 +45,27 @@ def names(found: Changes) -> list[str]:
     return [shard.name for shard in found.work.shards]
 
 
-def test_since_leaves_older_shards_aside_and_says_so(home: Path) -> None:
+def test_since_skips_older_shards_and_says_so(home: Path) -> None:
     for name in ("a.parquet", "x.wav"):
         os.utime(home / name, (1000, 1000))
     found = look(home, since=datetime(2001, 2, 3, 4, 5, tzinfo=UTC))
     assert names(found) == ["b.parquet", "y.wav"]
     assert list(found.log_lines()) == [
         "2 shards: 0 finished before and skipped, 2 to read",
-        "2 shards older than 2001-02-03 04:05:00 UTC left aside",
+        "2 shards skipped: older than 2001-02-03 04:05:00 UTC",
     ]
     # The columns of the output are fixed by its first run, so that run looks at all of the input.
     assert found.passthrough.schema.names == ["language", "age"]
 
 
-def test_where_leaves_loose_files_aside_and_says_so(home: Path) -> None:
+def test_where_skips_loose_files_and_says_so(home: Path) -> None:
     found = look(home, where="age = 20 OR clip_id = 'y.wav#y'")
     assert names(found) == ["a.parquet", "b.parquet", "y.wav"]
     assert found.work.where == "age = 20 OR clip_id = 'y.wav#y'"
-    assert list(found.log_lines())[1] == "1 audio files left aside that --where does not hold for"
+    assert list(found.log_lines())[1] == "1 audio files skipped by --where"
 
 
-def test_errors_to_be_annotated_anew_are_counted(home: Path) -> None:
+def test_errors_to_be_annotated_again_are_counted(home: Path) -> None:
     output = home.parent / "out"
     ledger = Ledger(str(output), STORAGE)
     first = look(home)

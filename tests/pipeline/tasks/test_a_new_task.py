@@ -19,7 +19,7 @@ from pipeline.schema import output_schema
 from pipeline.spec import annotate_spec, job_spec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks import TASKS, columns_of, register
-from pipeline.tasks.base import CHANGES_OUTPUT, Clip, HeadParts, PackedWindow, Task, Values
+from pipeline.tasks.base import CHANGES_OUTPUT, ClipFrames, HeadParts, PackedWindow, Task, Values
 from tests.conftest import ROOT
 from tests.pipeline.annotate.features import annotator, feature_table, noise
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
@@ -48,7 +48,7 @@ class LoudnessHead:
     def outputs(self, encoding: Encoding, windows: Sequence[PackedWindow]) -> Sequence[Any]:
         return [frames.abs().mean(dim=1) for frames in encoding.extract_features.split()]
 
-    def accumulator(self, clip: Clip) -> LoudnessAccumulator:
+    def accumulator(self, clip: ClipFrames) -> LoudnessAccumulator:
         return LoudnessAccumulator(self.gain)
 
 

@@ -23,7 +23,7 @@ from pipeline.tasks.decoding.files import DecodingFiles, read_decoding_files
 from pipeline.tasks.decoding.options import TranscriptOptions
 from tests.ngrams import DIGITS, arpa, lexicon
 from w2vbert import Wav2Vec2CTCTokenizer
-from w2vbert.decoding.greedy import decode_greedy
+from w2vbert.decoding.greedy import best_path, read_path
 
 STORAGE = Storage(StorageOptions())
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def test_logits_are_asked_for_where_they_are_needed(
 def test_greedy_is_one_reading(small: Wav2Vec2CTCTokenizer) -> None:
     logits = 3 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     (reading,) = decoder(small).read(logits)
-    assert reading.transcript == decode_greedy(logits, small)
+    assert reading.transcript == read_path(*best_path(logits), small)
     assert reading.score == pytest.approx(logits.log_softmax(-1).max(-1).values.sum().item(), rel=1e-5)
 
 

@@ -39,7 +39,7 @@ def stitch(
     noise: float = 0.0,
     random: np.random.Generator | None = None,
 ) -> Floats:
-    stitcher = SpeakerStitcher(whole.shape[1])
+    stitcher = SpeakerStitcher(whole.shape[1], enough=25)
     for (start, stop), order in zip(windows, orders, strict=True):
         heard = whole[start:stop, order]
         if random is not None:
@@ -96,7 +96,7 @@ def test_without_evidence_slots_stay_in_order(
 
 def test_what_no_window_looked_at_is_silent_and_voices_bridge_the_gap() -> None:
     voices = np.eye(2, dtype=np.float32)
-    stitcher = SpeakerStitcher(2)
+    stitcher = SpeakerStitcher(2, enough=25)
     stitcher.add(3, np.array([[0.9, 0.2]] * 4, np.float32), voices)
     stitcher.add(10, np.array([[0.3, 0.8]] * 2, np.float32), voices[::-1])
     expected = np.zeros((14, 2), np.float32)
@@ -106,14 +106,14 @@ def test_what_no_window_looked_at_is_silent_and_voices_bridge_the_gap() -> None:
 
 
 def test_a_recording_without_windows_is_silent() -> None:
-    np.testing.assert_array_equal(SpeakerStitcher(3).finish(4), np.zeros((4, 3)))
+    np.testing.assert_array_equal(SpeakerStitcher(3, enough=25).finish(4), np.zeros((4, 3)))
 
 
 @pytest.mark.parametrize("absent", [None, np.full(4, np.nan, np.float32), np.zeros(4, np.float32)])
 def test_speakers_without_a_vector_take_the_slots_that_are_left(absent: Floats | None) -> None:
     """Slots 0 and 2 change places, known by their voices; slot 1 never speaks."""
     one, two = np.eye(4, dtype=np.float32)[:2]
-    stitcher = SpeakerStitcher(3)
+    stitcher = SpeakerStitcher(3, enough=25)
     stitcher.add(0, np.full((10, 3), 0.1, np.float32), [one, absent, two])
     stitcher.add(10, np.tile(np.array([0.6, 0.7, 0.8], np.float32), (10, 1)), [two, absent, one])
     np.testing.assert_array_equal(stitcher.finish(20)[10], np.array([0.8, 0.7, 0.6], np.float32))
@@ -127,7 +127,7 @@ def test_a_speaker_in_the_overlap_is_known_by_it_and_the_others_by_voice() -> No
     second = np.zeros((60, 3), np.float32)
     second[:30, 2] = 1
     second[40:, 0] = 0.6
-    stitcher = SpeakerStitcher(3)
+    stitcher = SpeakerStitcher(3, enough=25)
     stitcher.add(0, first, voices)
     stitcher.add(30, second, [voices[2], voices[1] * 0.5, voices[1]])
     np.testing.assert_array_equal(
@@ -136,7 +136,7 @@ def test_a_speaker_in_the_overlap_is_known_by_it_and_the_others_by_voice() -> No
 
 
 def test_the_seam_is_the_middle_of_the_overlap() -> None:
-    stitcher = SpeakerStitcher(1)
+    stitcher = SpeakerStitcher(1, enough=25)
     for start, value in ((0, 0.6), (6, 0.7), (12, 0.8)):
         stitcher.add(start, np.full((10, 1), value, np.float32))
     expected = np.repeat(np.array([0.6, 0.7, 0.8], np.float32), (8, 6, 8))

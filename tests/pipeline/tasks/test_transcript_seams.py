@@ -22,7 +22,7 @@ def stitched(paths: list[tuple[int, np.ndarray]], frames: int) -> np.ndarray:
     whole = np.full(frames, BLANK)
     end = 0
     for start, path in paths:
-        first = start + (best_seam(whole[start:end], path[: end - start]) if start < end else 0)
+        first = start + (best_seam(whole[start:end], path[: end - start], enough=10) if start < end else 0)
         whole[first : start + len(path)] = path[first - start :]
         end = start + len(path)
     return whole
@@ -67,18 +67,18 @@ def test_tokens_of_the_recording_come_out_once(
 @given(st.lists(st.integers(0, 3), max_size=60), st.lists(st.integers(0, 3), max_size=60))
 def test_a_seam_lies_inside_the_overlap(before: list[int], after: list[int]) -> None:
     n = min(len(before), len(after))
-    seam = best_seam(np.array(before[:n], int), np.array(after[:n], int))
+    seam = best_seam(np.array(before[:n], int), np.array(after[:n], int), enough=10)
     assert 0 <= seam <= n
 
 
 def test_windows_that_agree_meet_in_the_middle() -> None:
     path = np.array([0] * 20 + [1, 2, 3] * 20 + [0] * 20)
-    assert best_seam(path, path) == 50
+    assert best_seam(path, path, enough=10) == 50
 
 
 def test_the_seam_keeps_away_from_where_windows_disagree() -> None:
     before, after = np.zeros(100, int), np.zeros(100, int)
     before[49], after[51] = 7, 7  # one token, heard two frames apart, in the very middle
-    seam = best_seam(before, after)
+    seam = best_seam(before, after, enough=10)
     assert tokens(np.concatenate([before[:seam], after[seam:]])) == [7]
     assert abs(seam - 50) <= 13

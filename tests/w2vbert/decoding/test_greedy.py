@@ -10,8 +10,8 @@ import soundfile
 import torch
 import torchaudio
 
-from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2CTCTokenizer
-from w2vbert.decoding.greedy import Word, best_path, decode_greedy, read_path, total_stride
+from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertForCTC, Wav2Vec2CTCTokenizer
+from w2vbert.decoding.greedy import Word, best_path, read_path
 from w2vbert.packing import Packed
 
 
@@ -40,14 +40,14 @@ def test_words_and_confidences(tokenizer: Wav2Vec2CTCTokenizer) -> None:
 def test_nothing_said(tokenizer: Wav2Vec2CTCTokenizer, frames: int) -> None:
     logits = torch.zeros(frames, 5)
     logits[:, 0] = 1
-    transcript = decode_greedy(logits, tokenizer)
+    transcript = read_path(*best_path(logits), tokenizer)
     assert (transcript.text, transcript.words, transcript.confidence) == ("", (), None)
 
 
 def test_greedy_takes_logits_or_log_probabilities(tokenizer: Wav2Vec2CTCTokenizer) -> None:
     logits = 3 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
-    transcript = decode_greedy(logits, tokenizer)
-    from_log_probabilities = decode_greedy(logits.log_softmax(-1), tokenizer)
+    transcript = read_path(*best_path(logits), tokenizer)
+    from_log_probabilities = read_path(*best_path(logits.log_softmax(-1)), tokenizer)
     assert len(transcript.words) > 10
     assert [word.word for word in transcript.words] == transcript.text.split()
     assert from_log_probabilities.text == transcript.text
@@ -72,13 +72,9 @@ def test_best_path_of_a_batch() -> None:
 def test_unknown_ids_read_as_unknown(tokenizer: Wav2Vec2CTCTokenizer) -> None:
     """A head may have more classes than the tokenizer has tokens."""
     logits = torch.eye(8)[[3, 7, 6, 4]] * 20
-    assert decode_greedy(logits, tokenizer).words == (Word("a<unk>b", 0, 4, pytest.approx(1.0, abs=1e-6)),)
-
-
-def test_total_stride() -> None:
-    assert total_stride(Wav2Vec2BertConfig()) == 1
-    assert total_stride(Wav2Vec2BertConfig(add_adapter=True)) == 2
-    assert total_stride(Wav2Vec2BertConfig(add_adapter=True, num_adapter_layers=2, adapter_stride=3)) == 9
+    assert read_path(*best_path(logits), tokenizer).words == (
+        Word("a<unk>b", 0, 4, pytest.approx(1.0, abs=1e-6)),
+    )
 
 
 def test_trained_checkpoint(shared_models: Path, shared_data: Path) -> None:
@@ -101,7 +97,7 @@ def test_trained_checkpoint(shared_models: Path, shared_data: Path) -> None:
         with torch.inference_mode():
             encoding = model.wav2vec2_bert.encode(Packed.from_sequences([features]))
             logits = model.frame_logits(encoding).frames
-        transcript = decode_greedy(logits, tokenizer)
+        transcript = read_path(*best_path(logits), tokenizer)
         words = [
             {"word": word.word, "start_frame": word.start_frame, "end_frame": word.end_frame}
             for word in transcript.words

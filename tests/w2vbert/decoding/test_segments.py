@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from w2vbert import Wav2Vec2CTCTokenizer
 from w2vbert.decoding.beam import BeamDecoder, BeamOptions
-from w2vbert.decoding.greedy import decode_greedy
+from w2vbert.decoding.greedy import best_path, read_path
 from w2vbert.decoding.segments import MAX_FRAMES, TokenPath, cut_at_pauses, search_in_segments
 
 VOCAB = {"<pad>": 0, "|": 1, "a": 2, "b": 3, "c": 4}
@@ -131,7 +131,7 @@ def test_segments_change_nothing_where_words_are_clear(tokenizer: Wav2Vec2CTCTok
         ids += [DELIMITER] + [BLANK] * int(torch.randint(0, 30, (1,), generator=generator))
     logits = saying(ids)
     (found,) = BeamDecoder(tokenizer, BeamOptions(beam_size=5))(logits)
-    greedy = decode_greedy(logits, tokenizer)
+    greedy = read_path(*best_path(logits), tokenizer)
     assert found.transcript.text == greedy.text
     assert [w.start_frame for w in found.transcript.words] == [w.start_frame for w in greedy.words]
     assert found.score == pytest.approx(len(ids) * math.log(0.96), rel=1e-5)
