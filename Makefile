@@ -11,8 +11,8 @@ requirement-test = .[test,lint]
 
 help:
 	@echo "make demo   transcribe the bundled corpus into demo/out"
-	@echo "make quick  the tests that need no Ray cluster, in two processes"
-	@echo "make test   every check and test: make lint, make quick, then the tests of whole jobs on Ray"
+	@echo "make quick  the tests that need no Ray cluster, but for the slow ones, in two processes"
+	@echo "make test   every check and test: make lint, all that needs no Ray, then whole jobs on Ray"
 	@echo "make lint   the checks alone: ruff, mypy"
 	@echo "make venv   .venv with everything that development needs"
 
@@ -20,9 +20,10 @@ demo: .venv/.installed-demo
 	$(BIN)/python jobs/transcribe.py --input demo/corpus --output demo/out --model demo/checkpoint
 
 quick: venv
-	$(BIN)/python -m pytest -m "not ray" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not ray and not slow" -n 2 --dist worksteal
 
-test: lint quick
+test: lint
+	$(BIN)/python -m pytest -m "not ray" -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m ray
 
 lint: venv

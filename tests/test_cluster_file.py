@@ -63,6 +63,7 @@ def launch(cluster: dict[str, Any]) -> dict[str, Any]:
     return started
 
 
+@pytest.mark.slow
 def test_aws_starts_a_machine_of_each_group(cluster: dict[str, Any], aws: None) -> None:
     started = launch(cluster)
     assert {name: (node.instance_type, node.instance_lifecycle) for name, node in started.items()} == {
@@ -74,6 +75,7 @@ def test_aws_starts_a_machine_of_each_group(cluster: dict[str, Any], aws: None) 
         assert node.iam_instance_profile["Arn"].endswith(":instance-profile/w2vbert-ray")
 
 
+@pytest.mark.slow
 def test_aws_refuses_what_rays_schema_cannot_see(cluster: dict[str, Any], aws: None) -> None:
     node = cluster["available_node_types"]["gpu"]["node_config"]
     node["InstanceMarketOption"] = node.pop("InstanceMarketOptions")

@@ -172,6 +172,7 @@ def test_corpus_is_small() -> None:
     assert sum(path.stat().st_size for folder in folders for path in folder.rglob("*")) < 2_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_script_makes_the_committed_corpus(tmp_path: Path) -> None:
     """Other versions of espeak-ng give other samples, but the same clips, texts and speakers."""

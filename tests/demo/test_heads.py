@@ -81,6 +81,7 @@ def test_corpus_voices_are_labelled_as_one_hears_them(measure: ModuleType) -> No
     assert np.mean(right) >= 0.85
 
 
+@pytest.mark.slow
 def test_meeting_is_diarized(measure: ModuleType, turns: Annotation) -> None:
     diarize = measure.Head(Wav2Vec2BertForAudioFrameClassification, DEMO / "diarize")
     samples = measure.decoded(MEETING / "meeting.flac")
@@ -122,6 +123,7 @@ def test_meeting_is_heard_where_the_turns_say(turns: Annotation) -> None:
         assert np.std(samples[round(gap.start * rate) : round(gap.end * rate)]) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
 def test_script_makes_the_committed_meeting(tmp_path: Path) -> None:
     """Other versions of espeak-ng may speak at another pace, but the same words in the same order."""

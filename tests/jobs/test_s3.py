@@ -141,6 +141,7 @@ def test_a_missing_bucket_is_named_before_work_starts(field: str, said: str, rem
     assert "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_nobody_serves_is_named(remote: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -119,6 +119,7 @@ def assert_nothing_lost(cases: list[Case], folder: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_five_hundred_damaged_copies(tmp_path: Path) -> None:
     clips = short_clips()
     tars = [
@@ -145,6 +146,7 @@ def test_five_hundred_damaged_copies(tmp_path: Path) -> None:
     assert_nothing_lost(cases, tmp_path)
 
 
+@pytest.mark.slow
 def test_every_bit_of_a_footer(tmp_path: Path) -> None:
     """Arrow answers some damage by ending the process, so another one reads the copies."""
     path = tmp_path / "a.parquet"
@@ -180,6 +182,7 @@ def flip_every_bit(path: Path) -> None:
         assert 0 < len(identities) == len(set(identities)) < 2000, (bit, len(identities))
 
 
+@pytest.mark.slow
 def test_damaged_copies_of_every_format(shared_data: Path, tmp_path: Path) -> None:
     files = [loose(file) for file in sorted((shared_data / "formats").iterdir())]
     sound = [whole for whole in files if whole.name not in ("absurd_rate.wav", "bad_header.wav")]

@@ -32,6 +32,7 @@ def test_a_table_that_another_tool_wrote(run: Run, table: Path) -> None:
     assert (run.folder / "grids/b.tar/long.TextGrid").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["jsonl", "vtt", "textgrid", "srt"])
 def test_memory_does_not_grow_with_the_table(tmp_path: Path, format: str) -> None:
     said = words(*((f"word{n}", n * 0.5, n * 0.5 + 0.4) for n in range(20)))

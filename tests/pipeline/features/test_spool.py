@@ -130,6 +130,7 @@ def measured(path: Path, minutes: int, vad: str) -> dict:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps_rollup"), reason="needs Linux's smaps_rollup")
 @pytest.mark.parametrize("vad", ["", "energy"])
 def test_ninety_minutes_take_the_memory_of_ten(tmp_path: Path, vad: str) -> None:

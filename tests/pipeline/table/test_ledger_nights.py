@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,6 +121,7 @@ def run(table: Output, corpus: Corpus, night: Night, number: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(nights, min_size=1, max_size=7))
 def test_every_clip_exactly_once_whatever_happens(sequence: list[Night]) -> None:

@@ -99,6 +99,7 @@ ngram 2=1
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lexicon", [None, ["ab", "c", "a"]])
 def test_three_hours_by_repetition(
     tokenizer: Wav2Vec2CTCTokenizer, tmp_path: Path, lexicon: list[str] | None
