@@ -205,8 +205,14 @@ class Storage:
             return sorted(uri_of(uri, path) for path in found)
 
     def remove(self, uri: str, *, recursive: bool = False) -> None:
+        filesystem, path = self._filesystem(uri), path_of(uri)
         with self._explained(uri), contextlib.suppress(FileNotFoundError):
-            self._filesystem(uri).rm(path_of(uri), recursive=recursive)
+            if isinstance(filesystem, LocalFileSystem) or not any(sign in path for sign in "*?["):
+                filesystem.rm(path, recursive=recursive)
+                return
+            # A remote `rm` takes such a name for a pattern, and would remove what matches.
+            for name in filesystem.find(path) if recursive else [path]:
+                filesystem.rm_file(name)
 
     def remove_empty_folder(self, uri: str) -> None:
         """Objects have no folders: only a local one can be left empty."""
@@ -248,8 +254,13 @@ class Storage:
 
     def _filesystem(self, uri: str) -> fsspec.AbstractFileSystem:
         protocol = uri.split("://", 1)[0] if is_remote(uri) else "file"
-        if protocol in ("s3", "s3a"):
-            return fsspec.filesystem("s3", **self._s3_arguments())
+        if protocol in ("s3", "s3a", "file"):
+            # s3fs takes a second to import, and `--help` needs no storage.
+            from pipeline.storage.filesystems import StrictLocalFileSystem, StrictS3FileSystem
+
+            return (
+                StrictLocalFileSystem() if protocol == "file" else StrictS3FileSystem(**self._s3_arguments())
+            )
         try:
             return fsspec.filesystem(protocol)
         except (ValueError, ImportError) as problem:

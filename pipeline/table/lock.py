@@ -71,8 +71,15 @@ class Holder:
 
     def is_gone(self) -> bool:
         """Whether the process was one of this machine and is no more."""
-        here = (self.host, self.machine) == (socket.gethostname(), _machine())
-        return here and _process_start(self.pid) != self.process_started
+        if (self.host, self.machine) != (socket.gethostname(), _machine()):
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # another user's, of whom /proc may tell nothing: its heartbeat decides
+            return False
+        return _process_start(self.pid) != self.process_started
 
     def is_silent(self) -> bool:
         age = datetime.now(UTC) - datetime.fromisoformat(self.heartbeat)

@@ -136,6 +136,11 @@ class Plans:
     def __init__(self, home: str, storage: Storage) -> None:
         self.home, self.storage = home, storage
 
+    def run_ids(self) -> list[str]:
+        """The runs that have a plan, in their order."""
+        uris = self.storage.list_files(join(self.home, "shards"))
+        return sorted(uri.rsplit("/", 1)[-1].removesuffix(".jsonl") for uri in uris)
+
     def all(self) -> list[Plan]:
         """What each run set out to read, in the order of the runs."""
         texts = read_texts(self.storage.list_files(join(self.home, "shards")), self.storage)

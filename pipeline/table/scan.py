@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from pipeline.table.ledger import Ledger
 from pipeline.table.plans import Work
 from pipeline.table.retry import failed_clips
 
+_RUN_TIME = "%Y%m%dT%H%M%SZ"
 _SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input brings along
 
 
@@ -125,8 +126,8 @@ def scan(
     where = Where(corpus.where, passthrough.schema) if corpus.where else None
     recent = changed_since(found, corpus.since)
     shards = filter_files(recent, where, passthrough) if where else recent
-    run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ") + f"-{uuid.uuid4().hex[:6]}"
     with output_errors(spec):
+        run_id = _new_run_id([] if fresh else ledger.plans.run_ids())
         if fresh:
             if not dry:
                 ledger.clear()
@@ -137,6 +138,15 @@ def scan(
             work = ledger.plan(shards, run_id, where=corpus.where, failed=failed)
     older, filtered = len(found) - len(recent), len(recent) - len(shards)
     return Changes(shards, work, passthrough, corpus.since, older, filtered)
+
+
+def _new_run_id(earlier: Sequence[str]) -> str:
+    """The time, to the second; later than every earlier run's, whose machine's clock may have been ahead."""
+    now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
+    for run_id in earlier:
+        with suppress(ValueError):
+            now = max(now, datetime.strptime(run_id.split("-")[0], _RUN_TIME) + timedelta(seconds=1))
+    return f"{now.strftime(_RUN_TIME)}-{uuid.uuid4().hex[:6]}"
 
 
 def output_errors(spec: JobSpec) -> AbstractContextManager[None]:

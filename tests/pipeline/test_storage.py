@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -291,6 +292,62 @@ def test_listings(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "c.wav")
     places = [STORAGE.is_replaceable(str(tmp_path / name)) for name in ("c.wav", "absent", "link", "a")]
     assert places == [True, True, False, False]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep" / "sick").mkdir(parents=True)
+    listing = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("sick"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    sick = f"{tmp_path}/deep/sick"
+    for look in (
+        lambda: STORAGE.list_files(sick),
+        lambda: STORAGE.list_files(str(tmp_path), recursive=True),
+        lambda: STORAGE.find(str(tmp_path)),
+        lambda: STORAGE.glob(f"{tmp_path}/**"),
+        lambda: STORAGE.glob(f"{tmp_path}/*", below=True),
+    ):
+        with pytest.raises(StorageError, match=r"Input/output error.*deep/sick"):
+            look()
+    assert STORAGE.list_files(str(tmp_path / "none")) == STORAGE.find(str(tmp_path / "none")) == []
+
+
+def test_a_bucket_that_cannot_be_listed_is_not_an_empty_one(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.EBUSY, "SlowDown")
+
+    storage = Storage(StorageOptions().with_environment())
+    monkeypatch.setattr("s3fs.S3FileSystem._ls", refuse)
+    monkeypatch.setattr("s3fs.S3FileSystem._lsdir", refuse)
+    for look in (
+        lambda: storage.list_files(f"{bucket}/table/_run/shards"),
+        lambda: storage.list_files(f"{bucket}/table", recursive=True),
+        lambda: storage.find(f"{bucket}/in"),
+        lambda: storage.glob(f"{bucket}/in/*.tar"),
+    ):
+        with pytest.raises(StorageError, match="SlowDown"):
+            look()
+
+
+def test_only_the_named_place_is_removed(bucket: str) -> None:
+    storage = Storage(StorageOptions().with_environment())
+    for name in ("t?ble/a", "tAble/a", "run[1]/x/y", "run1/a", "odd*/z"):
+        storage.write_bytes(f"{bucket}/names/{name}", b"x")
+    storage.remove(f"{bucket}/names/t?ble", recursive=True)
+    storage.remove(f"{bucket}/names/run[1]", recursive=True)
+    storage.remove(f"{bucket}/names/odd*/z")
+    storage.remove(f"{bucket}/names/none*")
+    left = storage.list_files(f"{bucket}/names", recursive=True)
+    assert left == [f"{bucket}/names/run1/a", f"{bucket}/names/tAble/a"]
 
 
 def test_relative_paths_start_at_the_file_that_names_them() -> None:

@@ -182,6 +182,18 @@ def test_a_process_that_goes_while_it_is_looked_at(output: str, monkeypatch: pyt
     assert replace(Holder.this_process(), pid=1234567).is_gone()
 
 
+def test_another_users_process_is_not_gone_because_proc_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc mounted with hidepid=2 shows a user only his own processes."""
+
+    def kill(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    holder = Holder.this_process()
+    monkeypatch.setattr("pipeline.table.lock._process_start", lambda pid: None)
+    monkeypatch.setattr(os, "kill", kill)
+    assert holder.is_gone() is False
+
+
 def test_killed_while_taking_over(output: str) -> None:
     stale = replace(Holder.this_process(), process_started="before", token="old")
     STORAGE.write_bytes(lock_uri(output), stale.to_json())

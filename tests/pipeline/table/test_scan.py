@@ -100,6 +100,15 @@ def test_errors_to_be_annotated_again_are_counted(home: Path) -> None:
     assert names(look(home, retry_errors=True, where="clip_id LIKE 'y%'")) == ["y.wav"]
 
 
+def test_a_run_counts_after_earlier_ones_whatever_the_clock_says(home: Path) -> None:
+    ledger = Ledger(str(home.parent / "out"), STORAGE)
+    with ledger.locked():
+        for run_id in ("20990101T120458Z-aaaaaa", "20990101T120459Z-ffffff", "of another kind"):
+            ledger.plans.write(run_id, [])
+    assert look(home).work.run_id.startswith("20990101T120500Z-")
+    assert look(home, overwrite=True, dry=True).work.run_id < "2099"
+
+
 def test_retrying_up_to_a_limit_is_refused(home: Path) -> None:
     with pytest.raises(JobError, match="--retry-errors and --limit do not go together"):
         look(home, retry_errors=True, limit=5)
