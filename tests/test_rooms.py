@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import ROOT
 
 FILES_IN_A_FOLDER = 8
@@ -196,17 +194,14 @@ def test_uris_are_known_in_one_file() -> None:
                 assert node.value.strip() not in ("://", "s3://", "file://"), f"{file}:{node.lineno}"
 
 
-@pytest.mark.parametrize(
-    "name", ["pipeline.annotate.stage", "pipeline.features.stage", "pipeline.corpus.parts"]
-)
-def test_the_stages_import_without_ray(name: str) -> None:
-    code = f"import sys; sys.modules['ray'] = None; import {name}"
+def test_the_stages_import_without_ray() -> None:
+    stages = "pipeline.annotate.stage, pipeline.features.stage, pipeline.corpus.parts"
+    code = f"import sys; sys.modules['ray'] = None; import {stages}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("name", ["jobs.cli", "pipeline.spec", "pipeline.tasks"])
-def test_help_need_not_wait_for_torch(name: str) -> None:
-    code = f"import sys, {name}; print(*sys.modules)"
+def test_help_need_not_wait_for_torch() -> None:
+    code = "import sys, jobs.cli, pipeline.spec, pipeline.tasks; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True
     )
