@@ -1,8 +1,8 @@
 """Whether two checkouts write the same tables: makes them from fixed inputs, and compares them bit for bit.
 
-    python -m bench.same_results make OLD_CHECKOUT /work/bits/before
-    python -m bench.same_results make NEW_CHECKOUT /work/bits/after
-    python -m bench.same_results compare /work/bits/before /work/bits/after
+    python -m bench.same_results make OLD_CHECKOUT /tmp/same/before
+    python -m bench.same_results make NEW_CHECKOUT /tmp/same/after
+    python -m bench.same_results compare /tmp/same/before /tmp/same/after
 
 The inputs are made once, in `same-results-inputs` beside the tables, from the demo of the first checkout (its
 checkpoints too) and the shared recordings (W2VBERT_SHARED, or `shared` beside the checkout). Later runs read
