@@ -138,17 +138,13 @@ class Plans:
 
     def run_ids(self) -> list[str]:
         """The runs that have a plan, in their order."""
-        uris = self.storage.list_files(join(self.home, "shards"))
-        return sorted(uri.rsplit("/", 1)[-1].removesuffix(".jsonl") for uri in uris)
+        return [_run_id(uri) for uri in self.storage.list_files(join(self.home, "shards"))]
 
     def all(self) -> list[Plan]:
         """What each run set out to read, in the order of the runs."""
         texts = read_texts(self.storage.list_files(join(self.home, "shards")), self.storage)
         return [
-            (
-                uri.rsplit("/", 1)[-1].removesuffix(".jsonl"),
-                [PlannedShard.from_json(line) for line in text.splitlines()],
-            )
+            (_run_id(uri), [PlannedShard.from_json(line) for line in text.splitlines()])
             for uri, text in texts.items()
         ]
 
@@ -200,6 +196,11 @@ class Plans:
             for shard in parts
             if parts[shard] == totals[shard]
         }
+
+
+def _run_id(uri: str) -> str:
+    """The run whose plan lies there."""
+    return uri.rsplit("/", 1)[-1].removesuffix(".jsonl")
 
 
 def complete_shards(plans: Sequence[Plan], finished: Mapping[str, set[str]]) -> dict[str, Complete]:
