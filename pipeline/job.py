@@ -43,8 +43,8 @@ from pipeline.schema import output_schema, partial_schema
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
-from pipeline.table.records import FileRecord
+from pipeline.table.log.plans import Work
+from pipeline.table.log.records import FileRecord
 from pipeline.table.retry import drop_rows
 from pipeline.table.scan import Changes, choose_table, opened, output_errors, packed_schema, scan
 from pipeline.tasks import columns_of

@@ -11,7 +11,7 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import WriteResult
 
 from pipeline.engine.counter import Report
-from pipeline.table.records import FileRecord, TableWriter
+from pipeline.table.log.records import FileRecord, TableWriter
 
 
 class TableSink(Datasink[FileRecord | None]):

@@ -21,7 +21,7 @@ from pipeline.reports.summary import format_lines
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
+from pipeline.table.log.plans import Work
 
 _LISTED = 20
 _THREADS = 16  # storage far away answers slowly, but many at once

@@ -19,7 +19,7 @@ from pipeline.speakers.spec import SpeakersSpec
 from pipeline.speakers.summary import Agreement, Speaker, SpeakersFound, Summary, TrialsSummary, as_json
 from pipeline.speakers.trials import Trials, find_vectors, score_lines, score_trials, verification
 from pipeline.storage import Storage, join, place_errors
-from pipeline.table.records import RUN_FOLDER
+from pipeline.table.log.records import RUN_FOLDER
 
 SPEAKER_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),

@@ -4,8 +4,8 @@ Beside the Parquet files, under `_run/`:
 
     table.json             model digests, settings and passthrough columns that all runs of the output share
     lock.json              who writes the table just now (see `pipeline.table.lock`)
-    files/                 which files the table has (see `pipeline.table.records`)
-    shards/, shard_counts/ what runs set out to read, and how far they came (see `pipeline.table.plans`)
+    files/                 which files the table has (see `pipeline.table.log.records`)
+    shards/, shard_counts/ what runs set out to read, and how far they came (see `pipeline.table.log.plans`)
     <run id>.json          the run's summary; it exists when the run is over
 
 A run is logical: a killed one is continued under its id.
@@ -34,7 +34,7 @@ from pipeline.corpus.clips import Shard
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, join
 from pipeline.table.lock import Lock, check_lock, lock_uri
-from pipeline.table.plans import (
+from pipeline.table.log.plans import (
     PartOfShard,
     Plan,
     PlannedShard,
@@ -44,6 +44,7 @@ from pipeline.table.plans import (
     continued_run,
     write_shard_counts,
 )
+from pipeline.table.log.records import FORMAT, RUN_FOLDER, FileRecord, Records, TableWriter, read_texts
 from pipeline.table.reader import (
     data_files,
     files_of_earlier_version,
@@ -52,7 +53,6 @@ from pipeline.table.reader import (
     read_ids,
     table_format,
 )
-from pipeline.table.records import FORMAT, RUN_FOLDER, FileRecord, Records, TableWriter, read_texts
 
 _LOG = logging.getLogger(__name__)
 _TABLE, _OVERWRITE = "table.json", "overwrite.json"

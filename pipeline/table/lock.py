@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, join
-from pipeline.table.records import RUN_FOLDER
+from pipeline.table.log.records import RUN_FOLDER
 
 BEAT_S = 15.0
 STALE_S = 120.0

@@ -1,6 +1,6 @@
 """Our own Parquet, opened: which files a table has, and what is in them. Nothing else opens them.
 
-A table that keeps records of its files (`_run/table.json` with a format, see `pipeline.table.records`) has
+A table that keeps records of its files (`_run/table.json` with a format, see `pipeline.table.log.records`) has
 those that are committed there. Any other place has the `*.parquet` directly inside a directory, those of a
 glob, or is one file; hidden names and `_run/` are no part of it.
 """
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.storage import Storage, StorageError, join
-from pipeline.table.records import RUN_FOLDER, FileRecord, Records, count_file
+from pipeline.table.log.records import RUN_FOLDER, FileRecord, Records, count_file
 
 BATCH_ROWS = 4096
 _OTHERS = "others"  # the run of files that no run's id names

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
 from pipeline.table.ledger import Ledger
+from pipeline.table.log.records import FileRecord, count_file, write_file
 from pipeline.table.reader import open_parquet, read_batches, read_ids
-from pipeline.table.records import FileRecord, count_file, write_file
 
 
 def failed_clips(ledger: Ledger, shards: Iterable[Shard], where: Where | None) -> dict[str, pa.Array]:

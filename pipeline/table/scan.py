@@ -21,7 +21,7 @@ from pipeline.errors import JobError
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage, place_errors
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
+from pipeline.table.log.plans import Work
 from pipeline.table.retry import failed_clips
 
 _RUN_TIME = "%Y%m%dT%H%M%SZ"

@@ -21,8 +21,8 @@ from pipeline.reports.plan import format_plan
 from pipeline.spec import AnnotateSpec, TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
-from pipeline.table.records import FileRecord
+from pipeline.table.log.plans import Work
+from pipeline.table.log.records import FileRecord
 from tests.conftest import ROOT
 
 MODEL = str(ROOT / "demo/checkpoint")

@@ -16,8 +16,8 @@ from pipeline.corpus.condition import Where
 from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
-from pipeline.table.records import FileRecord, write_file
+from pipeline.table.log.plans import Work
+from pipeline.table.log.records import FileRecord, write_file
 from pipeline.table.retry import drop_rows, failed_clips
 
 STORAGE = Storage(StorageOptions())

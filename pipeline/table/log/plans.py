@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.readers import READERS
 from pipeline.storage import Storage, join
-from pipeline.table.records import read_texts
+from pipeline.table.log.records import read_texts
 
 
 @dataclass(frozen=True)

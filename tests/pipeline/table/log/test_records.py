@@ -15,8 +15,8 @@ from pipeline.errors import JobError
 from pipeline.storage import Storage
 from pipeline.table import ledger as ledger_module
 from pipeline.table.ledger import Ledger
+from pipeline.table.log.records import FileRecord, Records, TableWriter
 from pipeline.table.reader import table_files
-from pipeline.table.records import FileRecord, Records, TableWriter
 from tests.pipeline.table.outputs import SCHEMA, STORAGE, UNDECODABLE, A, B, Output
 
 
