@@ -10,6 +10,10 @@ class JobError(Exception):
     """The job cannot run as told; the message says what is wrong, where, and what to do."""
 
 
+class TableInUseError(JobError):
+    """Another job works on the table; the message says who, and since when."""
+
+
 class Stage(StrEnum):
     """Where on its way a clip failed."""
 

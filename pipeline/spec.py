@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
+from pipeline.lanes import Lane
 from pipeline.metrics.base import Metric
 from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks import TASKS
@@ -193,6 +194,12 @@ class TableSpec(BaseModel):
         description="minimum rows per output file; a killed run loses at most about this many; "
         "unset: about 200 files a run, each of 100 to 20000 rows",
     )
+    lane: str | None = Field(
+        None,
+        description="do one lane's share of the shards, such as 3/16: sixteen jobs, each with a lane of its "
+        "own, share one table; unset: all shards",
+        json_schema_extra=_RUNNING,
+    )
     overwrite: bool = Field(False, description="delete what the output holds, then annotate everything")
     retry_errors: bool = Field(
         False, description="annotate again the clips whose rows are errors", json_schema_extra=_RUNNING
@@ -209,6 +216,25 @@ class TableSpec(BaseModel):
         description="exit with status 3 if more than this share of the run's clips are error rows",
         json_schema_extra=_RUNNING,
     )
+
+    @field_validator("lane", mode="after")
+    @classmethod
+    def _known_lane(cls, value: str | None) -> str | None:
+        if value is not None:
+            Lane.parse(value)
+        return value
+
+    @model_validator(mode="after")
+    def _lanes_add_rows_only(self) -> Self:
+        for name in ("overwrite", "retry_errors"):
+            if self.lane is not None and getattr(self, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"lane: {flag} changes files that all lanes share; give it to a job without")
+        return self
+
+    @property
+    def shards_of_lane(self) -> Lane | None:
+        return None if self.lane is None else Lane.parse(self.lane)
 
 
 class JobSpec(BaseModel):

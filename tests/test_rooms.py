@@ -34,6 +34,7 @@ ROOMS = (
         "node_files",
         "clip_names",
         "schema",
+        "lanes",
         "audio",
         "features",
         "metrics",

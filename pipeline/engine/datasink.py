@@ -1,4 +1,4 @@
-"""TableSink: a Ray Data `Datasink`; a write task writes one file of the table, and then its record."""
+"""TableSink: a Ray Data `Datasink`; a write task writes its rows, and then their record."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import WriteResult
 
 from pipeline.engine.counter import Report
-from pipeline.table.log.records import FileRecord, TableWriter
+from pipeline.table.log.records import FileRecord
+from pipeline.table.log.writer import TableWriter
 
 
-class TableSink(Datasink[FileRecord | None]):
+class TableSink(Datasink[list[FileRecord]]):
     """Rows become files of at least `rows_per_file` rows, but for the last one.
 
     Attributes:
@@ -29,13 +30,13 @@ class TableSink(Datasink[FileRecord | None]):
     def min_rows_per_write(self) -> int:
         return self._rows_per_file
 
-    def write(self, blocks: Iterable[Block], ctx: Any) -> FileRecord | None:
-        """A task that Ray runs again has its index again, and so the name of its file."""
+    def write(self, blocks: Iterable[Block], ctx: Any) -> list[FileRecord]:
+        """A task that Ray runs again has its index again, and so its record."""
         started = time.perf_counter()
         tables = (BlockAccessor.for_block(block).to_arrow() for block in blocks)
-        record = self._writer.write(tables, ctx.task_idx)
+        records = self._writer.write(tables, ctx.task_idx)
         self._report("seconds", time.perf_counter() - started)
-        return record
+        return records
 
-    def on_write_complete(self, write_result: WriteResult[FileRecord | None]) -> None:
-        self.written = [record for record in write_result.write_returns if record is not None]
+    def on_write_complete(self, write_result: WriteResult[list[FileRecord]]) -> None:
+        self.written = [record for records in write_result.write_returns for record in records]

@@ -19,7 +19,7 @@ from pipeline.speakers.spec import SpeakersSpec
 from pipeline.speakers.summary import Agreement, Speaker, SpeakersFound, Summary, TrialsSummary, as_json
 from pipeline.speakers.trials import Trials, find_vectors, score_lines, score_trials, verification
 from pipeline.storage import Storage, join, place_errors
-from pipeline.table.log.records import RUN_FOLDER
+from pipeline.table.log.place import log_home
 
 SPEAKER_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),
@@ -57,7 +57,7 @@ def run(spec: SpeakersSpec, *, limit: int = LINKAGE_LIMIT) -> Summary:
         counts = _write(clustering, table, join(output, _FILE), facts)
         summary = Summary(source, scored, _found(clustering, counts, spec.threshold, output))
         text = json.dumps(as_json(summary), indent=2, ensure_ascii=False) + "\n"
-        storage.write_bytes(join(output, RUN_FOLDER, "speakers.json"), text.encode())
+        storage.write_bytes(join(log_home(output, storage), "speakers.json"), text.encode())
     return summary
 
 

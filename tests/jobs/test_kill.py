@@ -20,6 +20,7 @@ import pytest
 import soundfile
 
 from tests.conftest import ROOT
+from tests.jobs.tables import log_of
 
 CLIPS, SHARDS, KILLS = 1000, 10, 5
 WAIT_S = 240  # for the next file; a run that makes none in this time is stuck
@@ -132,4 +133,4 @@ def test_five_kills_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 def summary_file(output: Path) -> Path:
-    return next(file for file in (output / "_run").glob("*.json") if file.name != "table.json")
+    return next(file for file in log_of(output).glob("*.json") if file.name != "table.json")

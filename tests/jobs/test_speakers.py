@@ -18,6 +18,7 @@ from pipeline.speakers.job import run
 from pipeline.speakers.spec import SpeakersSpec
 from pipeline.speakers.summary import as_json
 from tests.jobs.conftest import S3
+from tests.jobs.tables import log_of
 
 CLIPS = {"ann": 12, "bob": 8, "cat": 5, "dan": 1}
 
@@ -94,7 +95,7 @@ def test_speakers_and_trials_in_one_command(voices: Path, trials: Path, tmp_path
     assert facts == {"table": str(voices), "threshold": 0.7, "method": "average linkage"}
     assert "scikit-learn" in json.loads(table.schema.metadata[b"w2vbert.versions"])
 
-    summary = json.loads((tmp_path / "out" / "_run" / "speakers.json").read_text())
+    summary = json.loads((log_of(tmp_path / "out") / "speakers.json").read_text())
     assert (summary["speakers"], summary["speakers_of_one_clip"], summary["embedded"]) == (4, 1, 26)
     assert summary["reference"]["purity"] == summary["reference"]["v_measure"] == 1
     assert summary["trials"]["missing_names"] == {"unknown": 1, "without embedding": 1}
@@ -123,7 +124,7 @@ def test_a_purity_by_hand(tmp_path: Path) -> None:
         {"speaker_id": "spk_000001", "clips": 3},
         {"speaker_id": "spk_000002", "clips": 2},
     ]
-    assert json.loads((tmp_path / "out/_run/speakers.json").read_text()) == facts
+    assert json.loads((log_of(tmp_path / "out") / "speakers.json").read_text()) == facts
 
 
 def test_a_second_run_replaces_the_first(voices: Path, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_second_run_replaces_the_first(voices: Path, tmp_path: Path) -> None:
         summary = run(SpeakersSpec(table=f"{voices}/*.parquet", output=str(output), threshold=threshold))
         assert summary.found
         assert summary.found.speakers == speakers
-        assert sorted(path.name for path in output.iterdir()) == ["_run", "speakers.parquet"]
+        assert sorted(path.name for path in output.iterdir()) == ["speakers.parquet"]
         ids = pq.read_table(output / "speakers.parquet")["speaker_id"]
         assert len(set(ids.drop_null().to_pylist())) == speakers
 

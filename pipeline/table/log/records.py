@@ -1,280 +1,238 @@
-"""The files of a table, each with a small record of its own, written after the file is whole.
+"""The files of a table, as its log names them: a file counts once a record of it is there.
 
-    _run/files/<run id>/<file's stem>.json    one file, written by the task that wrote it
-    _run/files/<run id>.jsonl                 all files of a run that is over, one a line
+    files/<run id>/<task>.jsonl    what one write task wrote, a file a line; empty: it may not count any more
+    files/<run id>/*.pending       names of files that somebody is about to write or to remove
+    files/<run id>.jsonl           all files of a run that is over
 
-A record is `pending` (somebody intends to write the file, or to remove it) or `committed`. What no committed
-record names does not count; what a pending one names may be removed; a file that no record names is not ours.
-Where a file has a line and a record of its own, the record counts: it is the younger one.
+A task's record is created once, by whoever comes first: the task, which commits its files, or the next job on
+the table, which withdraws what a dead job left. So no file counts that was taken away meanwhile, and none is
+taken away that counts. A file that neither a record nor a pending note names is not ours.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+import logging
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
+from pipeline.errors import JobError
 from pipeline.storage import Storage, is_remote, join
 
-RUN_FOLDER = "_run"  # below the output: all that is no data file
-PENDING, COMMITTED = "pending", "committed"
-FORMAT = 1  # of the records, as `_run/table.json` says
+FORMAT = 2  # of the log, as its `table.json` says
 _THREADS = 16  # storage far away answers slowly, but many at once
-_GROUP_ROWS = 10_000
-_GROUP_BYTES = 64 << 20
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One data file, and what counts of it: rows, bytes, rows that are errors, rows of each shard."""
+    """One data file, and what counts of it.
+
+    Attributes:
+        errors: rows that are errors.
+        shards: rows of each shard.
+        undelivered: those of them whose audio storage did not deliver, to be tried again.
+    """
 
     run_id: str
     file: str
-    state: str = PENDING
     rows: int = 0
     bytes: int = 0
     errors: int = 0
+    undelivered: int = 0
     shards: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str) -> FileRecord:
-        return cls(**json.loads(text))
+        """Raises ValueError or TypeError for what is no record."""
+        found = cls(**json.loads(text))
+        if not (
+            isinstance(found.file, str) and isinstance(found.rows, int) and isinstance(found.shards, dict)
+        ):
+            raise ValueError("not a record of a file")
+        return found
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))  # ASCII: one line, whatever a name holds
 
     @property
-    def committed(self) -> bool:
-        return self.state == COMMITTED
+    def task(self) -> str:
+        """The write task whose record names the file: `<attempt>-<index>`."""
+        return task_of(self.run_id, self.file)
+
+
+def file_name(run_id: str, task: str, execution: str, *, errors: bool = False) -> str:
+    """No two executions of a task share a name, and rows that are errors have a file of their own."""
+    return f"{run_id}-{task}-{execution}{'-errors' if errors else ''}.parquet"
+
+
+def task_of(run_id: str, file: str) -> str:
+    return "-".join(file.removeprefix(f"{run_id}-").removesuffix(".parquet").split("-")[:2])
 
 
 class Records:
-    """The records of one table. Whoever removes or merges must hold the table's lock."""
+    """The records of one table. Only tasks commit; all else needs the table's lock."""
 
-    def __init__(self, output: str, storage: Storage) -> None:
+    def __init__(self, output: str, home: str, storage: Storage) -> None:
         self.output, self.storage = output, storage
-        self.home = join(output, RUN_FOLDER, "files")
+        self.home = join(home, "files")
+        self.workshop = join(home, "tmp")  # where files lie until they are whole
 
-    def all(self) -> list[FileRecord]:
-        """Of all files, in the order of their names; whole without the lock too.
+    # What counts
+
+    def committed(self) -> list[FileRecord]:
+        """All files, in the order of their names; whole without the lock too.
 
         Merged records are listed and read last: what `merge` takes away meanwhile, before it is listed or
         before it is read, is found among them.
         """
-        uris = self.storage.list_files(self.home, recursive=True)
-        single = read_texts([uri for uri in uris if uri.endswith(".json")], self.storage).values()
-        merged = read_texts(self.storage.list_files(self.home), self.storage).values()
-        lines = [line for text in merged for line in text.splitlines()]
-        records = map(FileRecord.from_json, [*lines, *single])
-        found = {(record.run_id, record.file): record for record in records}
+        below = [uri for uri in self.storage.list_files(self.home, recursive=True) if uri.endswith(".jsonl")]
+        merged = {uri for uri in below if uri.rsplit("/", 1)[0] == self.home}
+        texts = read_texts([uri for uri in below if uri not in merged], self.storage)
+        merged |= {uri for uri in self.storage.list_files(self.home) if uri.endswith(".jsonl")}
+        texts |= read_texts(sorted(merged), self.storage)
+        found = {record.file: record for uri, text in texts.items() for record in parse(uri, text)}
         return sorted(found.values(), key=lambda record: record.file)
 
-    def committed(self) -> list[FileRecord]:
-        return [record for record in self.all() if record.committed]
+    def of_task(self, run_id: str, task: str) -> list[FileRecord] | None:
+        """What a task committed, none if it was withdrawn; None where it did neither yet."""
+        uri = self._task_uri(run_id, task)
+        if self.storage.exists(uri):
+            return self._read(uri)
+        return [record for record in self._read(self._merged_uri(run_id)) if record.task == task] or None
 
-    def get(self, run_id: str, file: str) -> FileRecord | None:
-        """The record of a file: its own, else its line among the merged ones."""
-        own = self._own(run_id, file)
-        return own or next((line for line in self._merged(run_id) if line.file == file), None)
+    # How a task writes
 
-    def intend(self, run_id: str, file: str) -> bool:
-        """Says that somebody will write a file; False, and nothing done, where it has a record of its own."""
-        return self.storage.create(self._uri(run_id, file), FileRecord(run_id, file).to_json().encode())
+    def intend(self, run_id: str, files: Sequence[str]) -> str:
+        """Notes files that are about to be written or removed; the note, to be removed afterwards."""
+        note = join(self.home, run_id, f"{uuid.uuid4().hex}.pending")
+        self.storage.write_bytes(note, json.dumps(files).encode())
+        return note
 
-    def put(self, record: FileRecord) -> None:
-        self.storage.write_bytes(self._uri(record.run_id, record.file), record.to_json().encode())
+    def forget(self, note: str, files: Iterable[str] = ()) -> None:
+        """Removes files that were never committed, and then a note."""
+        for file in files:
+            self.storage.remove(join(self.output, file))
+        self.storage.remove(note)
 
-    def remove(self, record: FileRecord) -> None:
-        """Removes a data file, and then its record; a kill in between leaves it pending."""
-        self.put(FileRecord(record.run_id, record.file))
-        self._remove_pending(record.run_id, record.file)
+    def commit(self, run_id: str, task: str, written: Sequence[FileRecord]) -> list[FileRecord]:
+        """Makes the files of a task count, unless another execution of it came first; those that do.
 
-    def withdraw(self, record: FileRecord) -> None:
-        """Removes a file that its writer may not commit, unless the same task committed it elsewhere."""
-        own = self._own(record.run_id, record.file)
-        if own is not None and own.committed:
-            return
-        if all(line.file != record.file for line in self._merged(record.run_id)):
-            self.storage.remove(join(self.output, record.file))
-        self.storage.remove(self._uri(record.run_id, record.file))
+        Raises:
+            JobError: another job took over the table and withdrew the task.
+        """
+        self.storage.create(self._task_uri(run_id, task), _lines(written).encode())
+        held = self.of_task(run_id, task) or []
+        counting = {record.file for record in held}
+        for record in written:
+            if record.file not in counting:
+                self.storage.remove(join(self.output, record.file))
+        if not held:
+            raise JobError(f"{self.output}: another job took over this table; this run writes no more.")
+        return held
 
-    def sweep(self, run_id: str | None = None) -> None:
-        """Removes the files that were never committed: those that a pending record names, looked at again.
+    # What the holder of the lock does
+
+    def sweep(self, mine: Callable[[str], bool] = lambda run_id: True) -> None:
+        """Removes files that dead jobs noted and that no record names.
 
         Args:
-            run_id: only those of one run.
+            mine: whether nobody else may work on a run of this id.
         """
-        for record in self.all():
-            if not record.committed and run_id in (None, record.run_id):
-                self._remove_pending(record.run_id, record.file)
+        for note, files in self.notes():
+            run_id = note.split("/")[-2]
+            if mine(run_id):
+                self.forget(note, [file for file in files if not self._counts(run_id, file)])
+                self.storage.remove_empty_folder(join(self.home, run_id))
 
-    def merge(self, run_id: str) -> None:
-        """Puts what is committed of a run that is over into one file; pending ones are swept before."""
-        single = read_texts(self.storage.list_files(join(self.home, run_id)), self.storage).values()
-        own = [record for record in map(FileRecord.from_json, single) if record.committed]
-        if not own:
-            return
+    def notes(self) -> Iterator[tuple[str, list[str]]]:
+        """Each pending note with the files that it names; one that cannot be read names none."""
+        listed = [
+            uri for uri in self.storage.list_files(self.home, recursive=True) if uri.endswith(".pending")
+        ]
+        for note, text in read_texts(listed, self.storage).items():
+            try:
+                yield note, [str(file) for file in json.loads(text)]
+            except (ValueError, TypeError):
+                _LOG.warning("%s is damaged: what it names is left alone", note)
+
+    def replace(self, old: FileRecord, write: Callable[[str], FileRecord | None]) -> None:
+        """Puts another file, or none, in the place of one, which is removed; at each moment one counts.
+
+        Args:
+            write: writes the file of this name; None: nothing is left to write.
+        """
+        name = file_name(old.run_id, old.task, uuid.uuid4().hex[:8], errors=old.errors == old.rows)
+        note = self.intend(old.run_id, [old.file, name])
+        new = write(name)
+        own = self._task_uri(old.run_id, old.task)
+        held = self._read(own)
+        uri = own if held else self._merged_uri(old.run_id)
+        left = [record for record in held or self._read(uri) if record.file != old.file]
+        self.storage.write_bytes(uri, _lines([*left, *([new] if new else [])]).encode())
+        self.forget(note, [old.file])
+        self.storage.remove_empty_folder(join(self.home, old.run_id))
+
+    def merge(self, run_id: str, adopted: Iterable[FileRecord] = ()) -> None:
+        """Puts what counts of a run that is over into one file; `adopted`: files that had no record."""
+        own = [uri for uri in self.storage.list_files(join(self.home, run_id)) if uri.endswith(".jsonl")]
+        found = [record for uri, text in read_texts(own, self.storage).items() for record in parse(uri, text)]
         # What was merged before is read by its name: no listing that comes late may cost a line.
-        merged = {record.file: record for record in [*self._merged(run_id), *own]}
-        self._write(run_id, list(merged.values()))
-        for record in own:
-            self.storage.remove(self._uri(run_id, record.file))
+        merged = {record.file: record for record in [*self._read(self._merged_uri(run_id)), *found, *adopted]}
+        if merged:
+            self.storage.write_bytes(self._merged_uri(run_id), _lines(list(merged.values())).encode())
+        for uri in own:
+            self.storage.remove(uri)
         self.storage.remove_empty_folder(join(self.home, run_id))
 
-    def adopt(self, records: Iterable[FileRecord]) -> None:
-        """Records of files that were written without."""
-        by_run: dict[str, list[FileRecord]] = {}
-        for record in records:
-            if record.committed:
-                by_run.setdefault(record.run_id, []).append(record)
-            else:
-                self.put(record)
-        for run_id, found in by_run.items():
-            self._write(run_id, found)
+    def unmerged_runs(self) -> set[str]:
+        """Runs with records that are not merged."""
+        uris = self.storage.list_files(self.home, recursive=True)
+        folders = {uri.rsplit("/", 1)[0] for uri in uris if uri.endswith(".jsonl")}
+        return {folder.rsplit("/", 1)[-1] for folder in folders - {self.home}}
 
-    def _remove_pending(self, run_id: str, file: str) -> None:
-        record = self._own(run_id, file)
-        if record is None or record.committed:
-            return
-        self.storage.remove(join(self.output, file))
-        merged = self._merged(run_id)
-        left = [line for line in merged if line.file != file]
-        if len(left) < len(merged):  # the line would count again once the file's own record is gone
-            self._write(run_id, left)
-        self.storage.remove(self._uri(run_id, file))
-        self.storage.remove_empty_folder(join(self.home, run_id))
+    def _counts(self, run_id: str, file: str) -> bool:
+        """Whether a record names the file. It is asked by name, not by a listing, and withdraws the task if
+        none is there: then none can come any more."""
+        task = task_of(run_id, file)
+        held = self.of_task(run_id, task)
+        if held is None and not self.storage.create(self._task_uri(run_id, task), b""):
+            held = self.of_task(run_id, task)
+        names = {record.file for record in [*(held or []), *self._read(self._merged_uri(run_id))]}
+        return file in names
 
-    def _own(self, run_id: str, file: str) -> FileRecord | None:
-        data = self.storage.read_bytes_or_none(self._uri(run_id, file))
-        return None if data is None else FileRecord.from_json(data.decode())
-
-    def _merged(self, run_id: str) -> list[FileRecord]:
-        data = self.storage.read_bytes_or_none(self._merged_uri(run_id)) or b""
-        return [FileRecord.from_json(line) for line in data.decode().splitlines()]
-
-    def _write(self, run_id: str, records: Sequence[FileRecord]) -> None:
-        text = "".join(f"{record.to_json()}\n" for record in records)
-        self.storage.write_bytes(self._merged_uri(run_id), text.encode())
+    def _read(self, uri: str) -> list[FileRecord]:
+        data = self.storage.read_bytes_or_none(uri)
+        return [] if data is None else parse(uri, data.decode(errors="replace"))
 
     def _merged_uri(self, run_id: str) -> str:
         return join(self.home, f"{run_id}.jsonl")
 
-    def _uri(self, run_id: str, file: str) -> str:
-        return join(self.home, run_id, f"{file.removesuffix('.parquet')}.json")
+    def _task_uri(self, run_id: str, task: str) -> str:
+        return join(self.home, run_id, f"{task}.jsonl")
 
 
-@dataclass(frozen=True)
-class TableWriter:
-    """Writes the files of one start of a run; picklable, the write tasks have it.
-
-    Attributes:
-        attempt: new at each start of a driver, so that a run that goes on uses no name twice.
-        check: raises where the run may not write any more; asked before a file is begun and committed.
-    """
-
-    output: str
-    storage: Storage
-    schema: pa.Schema
-    run_id: str
-    attempt: str
-    check: Callable[[], None] | None = None
-
-    def write(self, tables: Iterable[pa.Table], index: int) -> FileRecord | None:
-        """One file of these rows, whole or not at all; None, and no file, where there is no row.
-
-        Args:
-            index: of the task among those of this start; a task that comes again finds its file written.
-        """
-        records = Records(self.output, self.storage)
-        file = f"{self.run_id}-{self.attempt}-{index:06}.parquet"
-        held = records.get(self.run_id, file)
-        if held is not None and held.committed:
-            return held
-        groups = row_groups(tables, self.schema)
-        first = next(groups, None)
-        if first is None:
-            return None
-        if self.check is not None:
-            self.check()
-        if not records.intend(self.run_id, file):  # the same task was killed, or wrote it meanwhile
-            held = records.get(self.run_id, file)
-            if held is not None and held.committed:
-                return held
-        record = write_file(records, file, chain([first], groups), self.schema, self.run_id)
+def parse(uri: str, text: str) -> list[FileRecord]:
+    """The records of one file of the log; damaged lines are told of, and mended by `repair`."""
+    found, damaged = [], 0
+    for line in text.splitlines():
         try:
-            if self.check is not None:
-                self.check()
-        except BaseException:
-            records.withdraw(record)
-            raise
-        records.put(record)
-        return record
+            found.append(FileRecord.from_json(line))
+        except (ValueError, TypeError):
+            damaged += 1
+    if damaged:
+        _LOG.warning("%s: %d lines of %d are damaged", uri, damaged, damaged + len(found))
+    return found
 
 
 def read_texts(uris: Sequence[str], storage: Storage) -> dict[str, str]:
     """Small files, side by side where storage is far away; those that are gone since are left out."""
     with ThreadPoolExecutor(_THREADS if uris and is_remote(uris[0]) else 1) as threads:
         found = zip(uris, threads.map(storage.read_bytes_or_none, uris), strict=True)
-        return {uri: data.decode() for uri, data in found if data is not None}
+        return {uri: data.decode(errors="replace") for uri, data in found if data is not None}
 
 
-def write_file(
-    records: Records, file: str, groups: Iterable[pa.Table], schema: pa.Schema, run_id: str
-) -> FileRecord:
-    """Writes one data file, visible once it is whole; its record, which is for the caller to put."""
-    counts = _Counts()
-    with records.storage.writing(join(records.output, file)) as handle:
-        with pq.ParquetWriter(handle, schema, compression="zstd") as writer:
-            for group in groups:
-                writer.write_table(group, row_group_size=group.num_rows)
-                counts.add(group)
-        return counts.record(run_id, file, handle.tell())
-
-
-def count_file(run_id: str, file: str, size: int, batches: Iterable[pa.RecordBatch]) -> FileRecord:
-    """The record of a file that is there; `batches` have the columns `shard` and `error`."""
-    counts = _Counts()
-    for batch in batches:
-        counts.add(batch)
-    return counts.record(run_id, file, size)
-
-
-class _Counts:
-    """What counts of a file's rows."""
-
-    def __init__(self) -> None:
-        self.errors = 0
-        self.shards: Counter[str] = Counter()
-
-    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
-        self.errors += rows.num_rows - rows.column("error").null_count
-        for entry in pc.value_counts(rows.column("shard")).to_pylist():
-            self.shards[entry["values"]] += entry["counts"]
-
-    def record(self, run_id: str, file: str, size: int) -> FileRecord:
-        shards = dict(sorted(self.shards.items()))
-        return FileRecord(run_id, file, COMMITTED, sum(shards.values()), size, self.errors, shards)
-
-
-def row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows as tables of a size that reads well."""
-    held: list[pa.Table] = []
-    rows = size = 0
-    for table in tables:
-        if not table.num_rows:
-            continue
-        same = table.schema.equals(schema, check_metadata=True)
-        held.append(table if same else table.select(schema.names).cast(schema))
-        rows, size = rows + table.num_rows, size + table.nbytes
-        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
-            yield pa.concat_tables(held)
-            held, rows, size = [], 0, 0
-    if held:
-        yield pa.concat_tables(held)
+def _lines(records: Iterable[FileRecord]) -> str:
+    return "".join(f"{record.to_json()}\n" for record in records)

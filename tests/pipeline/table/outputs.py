@@ -17,7 +17,8 @@ from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.plans import Work
-from pipeline.table.log.records import FileRecord, write_file
+from pipeline.table.log.records import file_name
+from pipeline.table.log.writer import write_file
 from pipeline.table.retry import drop_rows, failed_clips
 
 STORAGE = Storage(StorageOptions())
@@ -48,6 +49,7 @@ class Output:
     """The folder of one output, its ledger (locked), and short ways to say what runs did."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.ledger = Ledger(str(folder), STORAGE)
         self._lock = ExitStack()
@@ -79,15 +81,17 @@ class Output:
             }
             for shard, key in rows
         ]
-        file = f"{run_id}-0-{part:06}.parquet"
-        self.ledger.records.put(FileRecord(run_id, file))
+        log, task = self.ledger.records, f"0-{part:06}"
+        file = file_name(run_id, task, "x")
+        note = log.intend(run_id, [file])
         groups = [
             pa.Table.from_pylist(records[start : start + 2], schema=SCHEMA)
             for start in range(0, len(records), 2)
         ]
-        record = write_file(self.ledger.records, file, groups, SCHEMA, run_id)
-        if commit:
-            self.ledger.records.put(record)
+        record = write_file(log, file, groups, SCHEMA, run_id)
+        if commit and record is not None:
+            log.commit(run_id, task, [record])
+            log.forget(note)
         return self.folder / file
 
     def count(
