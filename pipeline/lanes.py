@@ -24,7 +24,7 @@ class Lane:
         match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
         lane = cls(int(match[1]), int(match[2])) if match else None
         if lane is None or lane.number > lane.of:
-            raise ValueError("must be a lane of all lanes, such as 3/16: the third of sixteen")
+            raise ValueError(f"lane: {text!r} is none; give its number and that of all lanes, such as 3/16")
         return lane
 
     def takes(self, name: str) -> bool:
@@ -42,8 +42,8 @@ def lane_suffix(lane: Lane | None) -> str:
 
 
 def lane_named(name: str) -> Lane | None:
-    """The lane of a run or a lock of this name; None for those of a job on the whole table."""
-    match = re.search(r"-(\d+)of(\d+)$", name)
+    """The lane of a run, a file or a lock of this name; None for those of a job on the whole table."""
+    match = re.search(r"-(\d+)of(\d+)(?=-|$)", name)
     return Lane(int(match[1]), int(match[2])) if match else None
 
 

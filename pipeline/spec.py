@@ -217,23 +217,15 @@ class TableSpec(BaseModel):
         json_schema_extra=_RUNNING,
     )
 
-    @field_validator("lane", mode="after")
-    @classmethod
-    def _known_lane(cls, value: str | None) -> str | None:
-        if value is not None:
-            Lane.parse(value)
-        return value
-
     @model_validator(mode="after")
-    def _lanes_add_rows_only(self) -> Self:
-        for name in ("overwrite", "retry_errors"):
-            if self.lane is not None and getattr(self, name):
-                flag = f"--{name.replace('_', '-')}"
-                raise ValueError(f"lane: {flag} changes files that all lanes share; give it to a job without")
+    def _lanes_only_add_rows(self) -> Self:
+        if self.shards_of_lane and (self.overwrite or self.retry_errors):
+            raise ValueError("lane: --overwrite and --retry-errors change files that all lanes share")
         return self
 
     @property
     def shards_of_lane(self) -> Lane | None:
+        """Raises ValueError for what is no lane."""
         return None if self.lane is None else Lane.parse(self.lane)
 
 

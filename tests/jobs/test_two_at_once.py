@@ -32,7 +32,7 @@ def test_the_second_is_refused_and_the_table_is_whole(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     second = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert second.returncode == 2, second.stdout
+    assert second.returncode == 4, second.stdout
     assert f"process {first.pid}" in second.stderr
     assert f"--output {output}" in second.stderr
     said, _ = first.communicate()

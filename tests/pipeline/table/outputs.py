@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
+from pipeline.lanes import Lane
 from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
@@ -48,10 +49,10 @@ class Part:
 class Output:
     """The folder of one output, its ledger (locked), and short ways to say what runs did."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lane: Lane | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.ledger = Ledger(str(folder), STORAGE)
+        self.ledger = Ledger(str(folder), STORAGE, lane)
         self._lock = ExitStack()
         self._lock.enter_context(self.ledger.locked())
 
@@ -106,12 +107,18 @@ class Output:
         self.ledger.finish(run_id, {"run_id": run_id})
 
     def plan(
-        self, *shards: Shard, run_id: str = "run9", where: str | None = None, retry: bool = False
+        self,
+        *shards: Shard,
+        run_id: str = "run9",
+        where: str | None = None,
+        retry: bool = False,
+        undelivered: bool = False,
     ) -> Work:
         """What a job on these shards would do, as `pipeline.table.scan` asks it."""
         self.ledger.open()
         condition = Where(where, PASSTHROUGH) if where else None
-        failed = failed_clips(self.ledger, shards, condition) if retry else {}
+        again = retry or undelivered
+        failed = failed_clips(self.ledger, shards, condition, undelivered=undelivered) if again else {}
         return self.ledger.plan(list(shards), run_id, where=where, failed=failed)
 
     def start(self, work: Work) -> Work:
