@@ -31,6 +31,7 @@ ROOMS = (
     *(
         "errors",
         "storage",
+        "strict_json",
         "node_files",
         "clip_names",
         "schema",

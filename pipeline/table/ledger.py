@@ -30,6 +30,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import strict_json
 from pipeline.corpus.clips import Shard
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, join
@@ -356,7 +357,7 @@ class Ledger:
         return files_of_earlier_version(self.output, self.storage, runs, self.closed_runs())
 
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        data = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        data = strict_json.dumps(value, indent=2) + "\n"
         self.storage.write_bytes(join(self.home, name), data.encode())
 
 
