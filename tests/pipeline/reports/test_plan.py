@@ -88,6 +88,15 @@ def test_a_manifest_without_durations_is_told_by_headers(tmp_path: Path) -> None
     assert found.hours * 3600 == pytest.approx((2 + 4 + 3) / 3 * 4)
 
 
+@pytest.mark.parametrize("duration", ["NaN", "Infinity", "-Infinity", "1e999", "-5"])
+def test_durations_that_are_none_are_told_by_headers(tmp_path: Path, duration: str) -> None:
+    wav(tmp_path / "a.wav", 2)
+    lines = [f'{{"audio": "a.wav", "duration": {duration}}}\n'] * 3
+    (tmp_path / "m.jsonl").write_text("".join(lines))
+    found = plan(spec(tmp_path / "m.jsonl", output=tmp_path / "out"))
+    assert found.hours * 3600 == pytest.approx(2 * 3)
+
+
 def test_what_no_header_tells(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(b"noise")
     found = plan(spec(tmp_path, output=tmp_path / "out"))
