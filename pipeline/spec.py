@@ -8,15 +8,17 @@ names, `TranscribeSpec`, `AnnotateSpec` and so on.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
-from pipeline.lanes import Lane
+from pipeline.corpus.lanes import Lane
 from pipeline.metrics.base import Metric
 from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks import TASKS
@@ -31,7 +33,7 @@ _MODEL: dict[str, Any] = {"group": "model"}
 class CorpusSpec(BaseModel):
     """What to read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="input")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="input")
 
     input: list[str] = Field(
         min_length=1,
@@ -85,6 +87,14 @@ class CorpusSpec(BaseModel):
             raise ValueError("must be 'mean', 'left', 'right' or a channel's index from 0")
         return value
 
+    @field_validator("max_duration_s", mode="before")
+    @classmethod
+    def _any_length(cls, value: Any) -> Any:
+        """Infinity, which JSON cannot write, is what unset means."""
+        with suppress(TypeError, ValueError):
+            return None if float(value) == math.inf else value
+        return value
+
     @field_validator("since", mode="before")
     @classmethod
     def _time(cls, value: Any) -> Any:
@@ -115,7 +125,7 @@ class CorpusSpec(BaseModel):
 class ComputeSpec(BaseModel):
     """How to compute, and on what."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="cluster")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="cluster")
 
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
@@ -185,7 +195,7 @@ class ComputeSpec(BaseModel):
 class TableSpec(BaseModel):
     """What to write."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="output")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="output")
 
     output: str = Field(min_length=1, description="directory or s3:// URI of the Parquet table")
     rows_per_file: int | None = Field(

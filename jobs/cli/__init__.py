@@ -50,7 +50,7 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
     except JobError as problem:
         return _fail(program, problem)
     print(format_summary(summary))
-    error_rate = summary.tally.error_rate
+    error_rate = summary.whole.error_rate
     if error_rate > spec.table.max_error_rate:
         print(
             f"{program}: {error_rate:.1%} of the clips are error rows, "

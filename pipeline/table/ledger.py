@@ -30,9 +30,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import strict_json
 from pipeline.corpus.clips import Shard
+from pipeline.corpus.lanes import Lane, lane_named, may_meet
 from pipeline.errors import JobError
-from pipeline.lanes import Lane, lane_named, may_meet
 from pipeline.storage import Storage, StorageError, join
 from pipeline.table.identity import require_same
 from pipeline.table.lock import Lock, check_lock
@@ -373,7 +374,7 @@ class Ledger:
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (strict_json.dumps(value, indent=2) + "\n").encode()
 
 
 def _rows_by_shard(files: Iterable[FileRecord], run_id: str | None = None) -> Counter[str]:

@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.corpus.lanes import Lane, lane_named, lane_suffix, may_meet
 from pipeline.errors import JobError, TableInUseError
-from pipeline.lanes import Lane, lane_named, lane_suffix, may_meet
 from pipeline.storage import Storage, StorageError, join
 
 BEAT_S = 15.0

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
+from pipeline.corpus.lanes import lane_named
 from pipeline.errors import Code
-from pipeline.lanes import lane_named
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.records import FileRecord
 from pipeline.table.log.writer import write_file

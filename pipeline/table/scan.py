@@ -15,10 +15,10 @@ import pyarrow as pa
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.condition import Where
+from pipeline.corpus.lanes import lane_suffix
 from pipeline.corpus.listing import changed_since, discover, drop_listed_files, filter_files
 from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
-from pipeline.lanes import lane_suffix
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage, place_errors
 from pipeline.table.ledger import Ledger

@@ -127,7 +127,7 @@ def test_five_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     assert ids.num_rows == CLIPS
     assert len(set(ids["clip_id"].to_pylist())) == CLIPS
     assert ids["error"].null_count == CLIPS
-    assert summary["clips"] == CLIPS
+    assert summary["clips"] + summary.get("clips_done_before", 0) == CLIPS
     assert skipped > 0, "finished shards must not be read again"
     assert f"{skipped} finished before and skipped" in text
 

@@ -195,3 +195,64 @@ def test_the_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     said = refused(capsys, "--table", voices, "--output", voices / "out")
     assert "pip install 'w2vbert[speakers]'" in said
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_others_wrote_is_not_replaced(
+    voices: Path, trials: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = tmp_path / "others"
+    (others / "_run").mkdir(parents=True)
+    pq.write_table(pa.table({"clip_id": ["a"], "speaker_id": ["me"]}), others / "speakers.parquet")
+    (tmp_path / "table" / "_run").mkdir(parents=True)
+    (tmp_path / "table" / "_run" / "table.json").write_text('{"models": {}}')
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "speakers.parquet").write_text("half")
+    (tmp_path / "notes.txt").write_text("mine")
+    before = snapshot(tmp_path)
+    for output, why in [
+        (others, "holds another table"),
+        (tmp_path / "table", "holds another table (_run)"),
+        (tmp_path / "broken", "holds another table"),
+        (tmp_path / "notes.txt", "is a file, and a directory is needed"),
+    ]:
+        assert why in refused(capsys, "--table", voices, "--output", output)
+    for scores, why in [
+        (trials, "trials.txt is there already and holds no scores"),
+        (tmp_path / "notes.txt", "notes.txt is there already and holds no scores"),
+        (voices, "is no ordinary file"),
+    ]:
+        assert why in refused(capsys, "--table", voices, "--trials", trials, "--scores", scores)
+    assert snapshot(tmp_path) == before
+
+
+def test_nothing_is_written_before_all_is_known_and_scores_replace_scores(
+    voices: Path, trials: Path, tmp_path: Path
+) -> None:
+    spec = SpeakersSpec(
+        table=str(voices), output=str(tmp_path / "out"), trials=str(trials), scores=str(tmp_path / "s.txt")
+    )
+    before = snapshot(tmp_path)
+    with pytest.raises(JobError, match="more than 2 groups"):
+        run(spec, limit=2)
+    assert snapshot(tmp_path) == before
+    run(spec)
+    (tmp_path / "s.txt").write_text((tmp_path / "s.txt").read_text().splitlines(keepends=True)[0])
+    run(spec)
+    assert len((tmp_path / "s.txt").read_text().splitlines()) == 10
+
+
+def test_the_summary_is_standard_json(tmp_path: Path) -> None:
+    columns = {
+        "clip_id": ["a", "b", "c"],
+        "duration_s": [36.0, float("nan"), float("inf")],
+        "embedding": [[1.0, 0.0]] * 3,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    run(SpeakersSpec(table=str(tmp_path / "t.parquet"), output=str(tmp_path / "out")))
+    text = (tmp_path / "out/_run/speakers.json").read_text()
+    summary = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert summary["largest"] == [{"speaker_id": "spk_000001", "clips": 3, "hours": 0.01}]

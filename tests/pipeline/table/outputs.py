@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
-from pipeline.lanes import Lane
+from pipeline.corpus.lanes import Lane
 from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger

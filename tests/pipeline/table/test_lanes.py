@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.corpus.clips import Shard
+from pipeline.corpus.lanes import Lane, lane_named, lane_suffix, may_meet
 from pipeline.errors import JobError
-from pipeline.lanes import Lane, lane_named, lane_suffix, may_meet
 from tests.pipeline.table.outputs import STORAGE, UNDECODABLE, UNREADABLE, Output, ids_done, shard
 
 SHARDS = [shard(f"{number:03}.tar") for number in range(24)]

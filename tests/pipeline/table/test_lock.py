@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.corpus.lanes import Lane, may_meet
 from pipeline.errors import JobError, TableInUseError
-from pipeline.lanes import Lane, may_meet
 from pipeline.storage import Storage
 from pipeline.table import lock as module
 from pipeline.table.lock import Holder, Lock, read_holder
