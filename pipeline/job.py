@@ -43,7 +43,7 @@ from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.plans import Work
-from pipeline.table.log.records import FileRecord
+from pipeline.table.log.writer import Written
 from pipeline.table.retry import drop_rows
 from pipeline.table.scan import Changes, choose_table, opened, output_errors, packed_schema, scan
 from pipeline.tasks import columns_of
@@ -191,8 +191,8 @@ def session(job: Job) -> Iterator[tuple[Resources, RunCounter]]:
         context.target_max_block_size = block_bytes
 
 
-def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter) -> list[FileRecord]:
-    """Annotates the clips that are left, and writes their rows; the records of the files."""
+def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter) -> Written:
+    """Annotates the clips that are left, and writes their rows."""
     spec, storage, table, work = job.spec, job.storage, job.table, changes.work
     passthrough = changes.passthrough
     with output_errors(spec):
@@ -225,11 +225,9 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
     return sink.written
 
 
-def finish(
-    job: Job, work: Work, written: Sequence[FileRecord], counter: RunCounter, started: float
-) -> RunSummary:
+def finish(job: Job, work: Work, written: Written, counter: RunCounter, started: float) -> RunSummary:
     """Sums up what the run wrote, and says in the table that the run is over."""
-    own = {job.table.uri_of(record) for record in written}
+    own = {job.table.uri_of(record) for record in written.files}
     before = [uri for uri in job.table.data_files_of(work.run_id) if uri not in own]
     tally, tally_before = (tally_files(uris, job.storage, job.metrics) for uris in (sorted(own), before))
     counts = counter.close()
@@ -237,6 +235,7 @@ def finish(
     summary = replace(
         summarise(job, work, tally, started),
         before=tally_before,
+        undelivered=written.undelivered,
         stage_s=counts.stage_s,
         models=job.models,
         encoder=EncoderUse(counts.passes, counts.frames, backbones),
