@@ -48,7 +48,7 @@ def test_tallies_add_up() -> None:
 
 def test_json_has_its_keys_in_order() -> None:
     facts = summary_of(tally_of(ROWS)).as_json()
-    run = ["run_id", "output", "shards_read", "shards_skipped"]
+    run = ["run_id", "output", "shards_read", "shards_skipped", "shards_undelivered"]
     run += ["clips_done_before", "hours_done_before", "errors_done_before", "wall_s", "rtfx", "spec"]
     sums = ["clips", "annotated", "hours", "encoder_s", "errors", "error_rate"]
     metrics = ["scored_clips", "wer", "cer", "word_edits"]

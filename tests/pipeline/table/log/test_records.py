@@ -20,14 +20,7 @@ from pipeline.table.ledger import Ledger
 from pipeline.table.log.records import FileRecord, Records
 from pipeline.table.log.writer import NOTHING, TableWriter, Written, write_file
 from pipeline.table.reader import table_files
-from tests.pipeline.table.outputs import (
-    SCHEMA,
-    STORAGE,
-    UNDECODABLE,
-    A,
-    B,
-    Output,
-)
+from tests.pipeline.table.outputs import SCHEMA, STORAGE, UNDECODABLE, A, B, C, Output, ids_done
 
 
 def rows(*keys: int, failed: bool = False) -> pa.Table:
