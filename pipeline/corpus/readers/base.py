@@ -75,6 +75,23 @@ class Reader:
         """
         raise NotImplementedError
 
+    def is_one(self, shard: Shard, storage: Storage) -> bool:
+        """Whether the file is of the format, where its name alone does not tell."""
+        return True
+
+    def sources(self, shard: Shard, storage: Storage) -> Iterator[str]:
+        """The places of the audio that the shard names (`lists_files`).
+
+        Raises:
+            StorageError: storage did not deliver the shard, or not all of it.
+        """
+        problems: list[Exception] = []
+        for clip in self._clips(shard, storage, None, problems):
+            if clip.source is not None:
+                yield clip.source
+        if problems and isinstance(problems[0], StorageError):
+            raise problems[0]
+
     def slices(self, shard: Shard, storage: Storage) -> list[Any]:
         """What tasks read side by side of a large shard, picklable; none: the shard is read whole.
 

@@ -1,4 +1,4 @@
-"""JSON-lines manifests (as of NeMo): one JSON object a line, each naming an audio file."""
+"""JSON manifests (as of NeMo): one object a line, or an array of objects, each naming an audio file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import codecs
 import io
 import json
 import math
+from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -16,96 +18,130 @@ import pyarrow.compute as pc
 from pipeline.corpus.clips import Clip, Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.readers.base import Extent, Reader
+from pipeline.corpus.readers.records import RECORD_BYTES, Records, lines_from
 from pipeline.errors import ClipFailedError, Code, Stage
 from pipeline.storage import Storage, StorageError, StorageFile, resolve
+from pipeline.storage.compression import ENDINGS, decompressed
 
 _AUDIO_KEYS = ("audio_filepath", "audio_path", "audio", "file_name", "path", "wav")
-_LINE_BYTES = 8 << 20  # what is no manifest may have no line breaks
-_BUFFER_BYTES = 1 << 20
-_LINES_IN_A_SLICE = 256  # cheap to read and dear to decode: small slices spread the clips over the actors
-_SAMPLED_LINES = 64
+_RECORDS_IN_A_SLICE = 256  # cheap to read and dear to decode: small slices spread the clips over the actors
+_SLICES_FROM_THE_START = 64  # at most, of a file of which each slice reads all that comes before it
+_HEAD_BYTES = 64 << 10  # tell whether a .json is a manifest
+_SAMPLED_RECORDS = 64
+
+
+def _packed(*endings: str) -> tuple[str, ...]:
+    return tuple(ending + packed for ending in endings for packed in ("", *ENDINGS))
+
+
+_DOUBTFUL = _packed(".json")
 _DURATION = Passthrough(pa.schema([("duration", pa.float64())]), frozenset())
 
 
-class Lines(NamedTuple):
-    """A slice of a manifest: `lines` lines (None: all) from byte `start` on, where line `first` begins."""
+class Slice(NamedTuple):
+    """A slice of a manifest: `records` records (None: all) from number `first` on.
+
+    `start` is the byte where that one begins, 0 where only reading from the start of the file leads there.
+    """
 
     start: int
     first: int
-    lines: int | None
+    records: int | None
 
 
 class ManifestReader(Reader):
-    """Manifests of one JSON object a line. A line's number in the file is its clip's key."""
+    """Manifests of one JSON object a line, or in an array. A record's number is its clip's key."""
 
     name = "manifest"
-    endings = (".jsonl", ".ndjson", ".jsonlines")
+    endings = (*_packed(".jsonl", ".ndjson", ".jsonlines"), *_DOUBTFUL)
     lists_files = True
     clip_bytes = 300
 
     @property
     def about(self) -> str:
-        return "*.jsonl manifests"
+        return "*.jsonl and *.json manifests"
 
-    def clips(self, file: StorageFile, shard: Shard, slice: Lines | None) -> Iterator[Clip]:
-        start, first, lines = slice or Lines(0, 1, None)
-        file.seek(start)
-        for number, (line, size) in enumerate(islice(_lines(file), lines), first):
-            text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-            if size > _LINE_BYTES:
-                error = _bad(f"the line has {size} bytes; more than {_LINE_BYTES} are no record").error
+    def is_one(self, shard: Shard, storage: Storage) -> bool:
+        """Most files named .json are something else: one of the first records names audio."""
+        if not shard.name.lower().endswith(_DOUBTFUL):
+            return True
+        with storage.open(shard.uri, block_size=_HEAD_BYTES) as file:
+            try:
+                head: Any = io.BytesIO(decompressed(file).read(_HEAD_BYTES))
+                for record, _ in islice(Records(head), _SAMPLED_RECORDS):
+                    with suppress(ClipFailedError):
+                        _audio_path(_record(_trimmed(record)))
+                        return True
+            except StorageError:
+                raise
+            except Exception:  # the end of the head, or of what can be unpacked
+                pass
+        return False
+
+    def clips(self, file: StorageFile, shard: Shard, slice: Slice | None) -> Iterator[Clip]:
+        start, first, count = slice or Slice(0, 1, None)
+        records = lines_from(file, start) if start else islice(Records(file), first - 1, None)
+        for number, (record, size) in enumerate(islice(records, count), first):
+            if size > RECORD_BYTES:
+                error = _bad(f"it has {size} bytes; more than {RECORD_BYTES} are no record").error
                 yield Clip(shard.clip_id(number), shard.uri, error=error)
-            elif text.strip():
+            elif text := _trimmed(record):
                 yield _clip(text, number, shard)
 
-    def slices(self, shard: Shard, storage: Storage) -> list[Lines]:
-        """Where storage fails, the last slice is open-ended: reading it says what happened."""
-        slices: list[Lines] = []
-        start, line = 0, 1
+    def slices(self, shard: Shard, storage: Storage) -> list[Slice]:
+        """Of a file that cannot be read to its end, the last one is open-ended: reading it says why."""
+        packed = shard.name.lower().endswith(ENDINGS)
+        if shard.size <= _RECORDS_IN_A_SLICE * self.clip_bytes and not packed:
+            return []
+        sizes, direct, open_ended = array("Q"), True, False
         try:
             with storage.open(shard.uri) as file:
-                sizes = (size for _, size in _lines(file))
-                while some := list(islice(sizes, _LINES_IN_A_SLICE)):
-                    slices.append(Lines(start, line, len(some)))
-                    start, line = start + sum(some), line + len(some)
-        except StorageError:
-            slices.append(Lines(start, line, None))
+                records = Records(file)
+                direct = records.direct
+                sizes.extend(size for _, size in records)
+        except Exception:  # of storage, or whatever is made of damage
+            open_ended = True
+        count = _RECORDS_IN_A_SLICE
+        if not direct:
+            count = max(count, -(-len(sizes) // _SLICES_FROM_THE_START))
+        slices = []
+        start = 0
+        for first in range(0, len(sizes), count):
+            some = sizes[first : first + count]
+            slices.append(Slice(start, first + 1, len(some)))
+            start += sum(some) if direct else 0
+        if open_ended:
+            slices.append(Slice(start, len(sizes) + 1, None))
         return slices
 
     def samples(self, shard: Shard, storage: Storage) -> list[dict[str, Any]]:
         """The values of the good lines among the first."""
-        first = self._clips(shard, storage, Lines(0, 1, _SAMPLED_LINES), [])
+        first = self._clips(shard, storage, Slice(0, 1, _SAMPLED_RECORDS), [])
         return [dict(clip.values) for clip in first if clip.error is None]
 
     def extent(self, shard: Shard, storage: Storage) -> Extent:
-        """Of all lines, and the durations that they give."""
+        """Of all records, and the durations that they give."""
         tables = [table.select(["duration"]) for table in self.tables(shard, storage, _DURATION)]
         durations = pa.concat_tables(tables)["duration"] if tables else pa.chunked_array([], pa.float64())
         seconds = float(pc.sum(durations).as_py() or 0.0)
         return Extent(len(durations), seconds, len(durations) - durations.null_count)
 
 
-def _lines(file: StorageFile) -> Iterator[tuple[bytes, int]]:
-    """Each line and its size in bytes; of a line beyond `_LINE_BYTES` only the beginning is kept."""
-    buffered = io.BufferedReader(file, _BUFFER_BYTES)
-    while line := buffered.readline(_LINE_BYTES + 1):
-        size, rest = len(line), line
-        while len(rest) > 0 and not rest.endswith(b"\n"):
-            rest = buffered.readline(_BUFFER_BYTES)
-            size += len(rest)
-        yield line, size
+def _trimmed(record: bytes) -> bytes:
+    """Without what joined files and pasted arrays leave: byte order marks inside, commas after objects."""
+    return record.strip().removeprefix(codecs.BOM_UTF8).strip().removesuffix(b",")
 
 
-def _clip(line: bytes, number: int, shard: Shard) -> Clip:
+def _clip(text: bytes, number: int, shard: Shard) -> Clip:
     identity = shard.clip_id(number)
     record: dict[str, Any] = {}
     try:
-        record = _record(line)
+        record = _record(text)
         start_s, length_s = _part(record)
         return Clip(
             identity,
             shard.uri,
-            source=resolve(shard.uri, _audio_path(record)),
+            source=_audio_path(record, shard.uri),
             start_s=start_s,
             length_s=length_s,
             values=record,
@@ -114,25 +150,27 @@ def _clip(line: bytes, number: int, shard: Shard) -> Clip:
         return Clip(identity, shard.uri, error=failed.error, values=record)
 
 
-def _record(line: bytes) -> dict[str, Any]:
+def _record(text: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode())
+        record = json.loads(text.decode())
     except (ValueError, RecursionError) as problem:
-        raise _bad(f"the line is not JSON in UTF-8: {problem}") from problem
+        raise _bad(f"the record is not JSON in UTF-8: {problem}") from problem
     if not isinstance(record, dict):
-        raise _bad(f"the line is not a JSON object but {type(record).__name__}")
+        raise _bad(f"the record is not a JSON object but {type(record).__name__}")
     return record
 
 
-def _audio_path(record: dict[str, Any]) -> str:
+def _audio_path(record: dict[str, Any], base: str = "/") -> str:
+    """Where the audio is that a record of the file `base` names."""
     for key in _AUDIO_KEYS:
         path = record.get(key)
         if isinstance(path, str) and path:
+            place = resolve(base, path)
             try:
-                path.encode()
+                place.encode()
             except UnicodeEncodeError as problem:
                 raise _bad(f"`{key}` is not valid Unicode: {path!a}") from problem
-            return path
+            return place
     raise _bad(f"none of {', '.join(_AUDIO_KEYS)} names an audio file")
 
 
