@@ -67,7 +67,7 @@ class ManifestReader(Reader):
             return True
         with storage.open(shard.uri, block_size=_HEAD_BYTES) as file:
             try:
-                head: Any = io.BytesIO(decompressed(file).read(_HEAD_BYTES))
+                head: Any = io.BytesIO(io.BufferedReader(decompressed(file)).read(_HEAD_BYTES))
                 for record, _ in islice(Records(head), _SAMPLED_RECORDS):
                     with suppress(ClipFailedError):
                         _audio_path(_record(_trimmed(record)))

@@ -32,7 +32,7 @@ class Records:
     """
 
     def __init__(self, file: StorageFile) -> None:
-        stream: Any = decompressed(file)
+        stream = decompressed(file)
         self._text: Any = io.BufferedReader(stream, _BUFFER_BYTES)
         head = self._text.peek(1)
         if wide := head.startswith(_UTF16):
