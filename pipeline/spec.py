@@ -218,7 +218,7 @@ class TableSpec(BaseModel):
         json_schema_extra=_RUNNING,
     )
 
-    _place = field_validator("output")(as_utf8)
+    _place = field_validator("output", mode="before")(as_utf8)
 
 
 class JobSpec(BaseModel):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 
 from pipeline.corpus import aside
 from pipeline.corpus.clips import Shard, read_table
@@ -65,7 +66,7 @@ def discover(
         for shard, place in found:
             uri = shard.uri if shard.uri in known else known_places.get(place, shard.uri)
             if uri not in shards and place not in seen:
-                shards[uri] = replace(shard, uri=uri)
+                shards[uri] = shard if shard.uri == uri else replace(shard, uri=uri)
                 seen.add(place)
         if left_aside is not None:
             left_aside.update(other)
@@ -80,16 +81,27 @@ def _discover_one(
         root, files = _look(given, storage)
         if f"{places.of(root)}/".startswith(outputs):
             raise JobError(f"--input {given} is, or lies in, the output: a table is no input.")
-        # By where they really are: the output may be reached by a link.
-        files = [file for file in files if not places.of_file(file.uri).startswith(outputs)]
+
+        @cache
+        def is_output(folder: str) -> bool:
+            """By where it really is: the output may be reached by a link."""
+            return f"{places.of(folder)}/".startswith(outputs)
+
+        files = [file for file in files if not is_output(file.uri.rpartition("/")[0] or "/")]
         shards = _shards(files, path_of(root), other)
-        with ThreadPoolExecutor(_THREADS) as threads:
-            sure = threads.map(lambda held: READERS[held[0].format].is_one(held[0], storage), shards)
-            found = list(zip(shards, sure, strict=True))
+        no_shards = _not_what_they_seem([shard for shard, _ in shards], storage)
     except StorageError as problem:
         raise JobError(f"--input {given}: {problem}.") from problem
-    other.update(aside.kind_of(shard.name) for (shard, _), is_one in found if not is_one)
-    return [(shard, places.of(root, name)) for (shard, name), is_one in found if is_one]
+    other.update(aside.kind_of(shard.name) for shard in no_shards)
+    uris = {shard.uri for shard in no_shards}
+    return [(shard, places.of(root, name)) for shard, name in shards if shard.uri not in uris]
+
+
+def _not_what_they_seem(shards: Iterable[Shard], storage: Storage) -> list[Shard]:
+    doubtful = [shard for shard in shards if READERS[shard.format].is_doubtful(shard.name)]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        sure = threads.map(lambda shard: READERS[shard.format].is_one(shard, storage), doubtful)
+        return [shard for shard, is_one in zip(doubtful, sure, strict=True) if not is_one]
 
 
 def _look(given: str, storage: Storage) -> tuple[str, list[FileInfo]]:
@@ -174,7 +186,10 @@ def _with_unique_names(shards: list[Shard], known: Mapping[str, str]) -> list[Sh
         if all(names[uri] == name for uri, name in longer.items()):
             break
         names |= longer
-    return [replace(shard, name=known.get(shard.uri) or names[shard.uri]) for shard in shards]
+    names = {**names, **{shard.uri: known[shard.uri] for shard in shards if shard.uri in known}}
+    return [
+        shard if shard.name == names[shard.uri] else replace(shard, name=names[shard.uri]) for shard in shards
+    ]
 
 
 def _one_part_more(uri: str, name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -70,10 +69,13 @@ def split(shard: Shard, storage: Storage) -> list[Part]:
     return parts or [Part(shard, reader)]
 
 
-def split_all(shards: Iterable[Shard], storage: Storage) -> list[Part]:
+def split_all(shards: Sequence[Shard], storage: Storage) -> list[Part]:
     """The parts of all shards, in their order."""
+    several = [shard for shard in shards if not READERS[shard.format].one_clip]
     with ThreadPoolExecutor(_THREADS) as threads:
-        return list(chain.from_iterable(threads.map(lambda shard: split(shard, storage), shards)))
+        parts = threads.map(lambda shard: split(shard, storage), several)
+        found = {shard.uri: own for shard, own in zip(several, parts, strict=True)}
+    return [part for shard in shards for part in found.get(shard.uri) or split(shard, storage)]
 
 
 def bundles(parts: Iterable[Part]) -> Iterator[list[Part]]:

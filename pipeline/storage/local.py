@@ -19,11 +19,12 @@ from pipeline.storage.places import in_utf8
 
 FOLDER, KERNEL_FOLDER, UNWANTED = "folder", "kernel folder", "name of no interest"
 DANGLING, LOOP, CLOSED = "dangling link", "looping link", "link without access"
-_SPECIAL = {
-    stat.S_ISFIFO: "pipe",
-    stat.S_ISSOCK: "socket",
-    stat.S_ISCHR: "device",
-    stat.S_ISBLK: "device",
+_KINDS = {
+    stat.S_IFDIR: FOLDER,
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
 }
 _KERNEL = ("/proc/", "/sys/")  # files without a size, and some without an end
 Keep = Callable[[str], bool]
@@ -136,6 +137,4 @@ def _inode(status: os.stat_result) -> tuple[int, int]:
 
 
 def _kind(status: os.stat_result) -> str:
-    if stat.S_ISDIR(status.st_mode):
-        return FOLDER
-    return next((kind for test, kind in _SPECIAL.items() if test(status.st_mode)), FILE)
+    return _KINDS.get(stat.S_IFMT(status.st_mode), FILE)

@@ -12,6 +12,7 @@ import re
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes, urljoin
 
 from pipeline.storage.failures import StorageError
@@ -25,6 +26,8 @@ _FILE = re.compile(r"file:(?://([^/]*)(?=/|$)|(?=/))", re.IGNORECASE)  # Java wr
 
 def scheme_of(uri: str) -> str | None:
     """The protocol of a URI in lower case; None for a local path."""
+    if uri.startswith("/"):
+        return None
     if _FILE.match(uri):
         return "file"
     scheme = _SCHEME.match(uri)
@@ -73,13 +76,13 @@ def in_utf8(path: str) -> str:
     return path if _is_utf8(path) else f"file://{quote(os.fsencode(path))}"
 
 
-def as_utf8(given: str) -> str:
-    """A place as a user gives it; in the spelling of `in_utf8` where it is not UTF-8.
+def as_utf8(given: Any) -> Any:
+    """A place as a user gives it, in the spelling of `in_utf8` where it is not UTF-8; what else is given.
 
     Raises:
         ValueError: object stores have no such names.
     """
-    if _is_utf8(given):
+    if not isinstance(given, str) or _is_utf8(given):
         return given
     if scheme_of(given) is not None:
         raise ValueError(f"{given!a} is not UTF-8")
@@ -117,7 +120,7 @@ def collapsed(uri: str) -> str:
     """An s3:// URI without ".", ".." and "//", which object stores take literally."""
     start, path = one_scheme(uri).split("://", 1)
     bucket, _, key = path.partition("/")
-    return f"{start}://{bucket}{posixpath.normpath(f'/{key}')}".rstrip("/")
+    return f"{start}://{bucket}{posixpath.normpath('/' + key.lstrip('/'))}".rstrip("/")
 
 
 def join(base: str, *parts: str) -> str:

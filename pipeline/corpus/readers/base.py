@@ -75,8 +75,12 @@ class Reader:
         """
         raise NotImplementedError
 
+    def is_doubtful(self, name: str) -> bool:
+        """Whether files of such a name may be something else, so that `is_one` is to be asked."""
+        return False
+
     def is_one(self, shard: Shard, storage: Storage) -> bool:
-        """Whether the file is of the format, where its name alone does not tell."""
+        """Whether a file of a doubtful name is of the format; StorageError where that cannot be told."""
         return True
 
     def sources(self, shard: Shard, storage: Storage) -> Iterator[str]:

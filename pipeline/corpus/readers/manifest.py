@@ -61,10 +61,11 @@ class ManifestReader(Reader):
     def about(self) -> str:
         return "*.jsonl and *.json manifests"
 
+    def is_doubtful(self, name: str) -> bool:
+        return name.lower().endswith(_DOUBTFUL)
+
     def is_one(self, shard: Shard, storage: Storage) -> bool:
-        """Most files named .json are something else: one of the first records names audio."""
-        if not shard.name.lower().endswith(_DOUBTFUL):
-            return True
+        """Of a manifest one of the first records names audio."""
         with storage.open(shard.uri, block_size=_HEAD_BYTES) as file:
             try:
                 head: Any = io.BytesIO(io.BufferedReader(decompressed(file)).read(_HEAD_BYTES))
