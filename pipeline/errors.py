@@ -40,10 +40,11 @@ class Code(StrEnum):
 
 MEANING: dict[Code, str] = {
     Code.BROKEN_SHARD: "a shard, or a part of it, could not be read; its readable clips have their own rows",
-    Code.BAD_RECORD: "a manifest line, or what a row says of its audio, is not what its format asks for",
+    Code.BAD_RECORD: "a manifest's record, or what a row says of its audio, is not what its format asks for",
     Code.NO_AUDIO: "the record holds no audio",
     Code.NOT_FOUND: "the audio file that a manifest or a row names does not exist",
-    Code.UNREADABLE: "storage refused or failed to deliver the audio",
+    Code.UNREADABLE: "storage refused or failed to deliver the audio, or it is no file, or on a web server "
+    "that `--allow-hosts` does not name",
     Code.EMPTY: "no bytes, or audio without a single sample",
     Code.UNDECODABLE: "no decoder accepts the bytes",
     Code.TRUNCATED: "the audio ends clearly before the length its header gives",

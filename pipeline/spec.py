@@ -35,7 +35,7 @@ class CorpusSpec(BaseModel):
     input: list[str] = Field(
         min_length=1,
         description="directory, glob, file or s3:// URI of audio: Parquet shards, WebDataset tars, "
-        "loose audio files, JSONL manifests; repeat for several",
+        "loose audio files, JSON manifests; repeat for several",
     )
     allow_hosts: list[str] = Field(
         default_factory=list,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from typing import IO, Any
+from typing import Any
 
 import fsspec
 import s3fs
@@ -123,9 +123,17 @@ class AllowedHttpFileSystem(HTTPFileSystem):
                 file = super().open(path, mode, block_size=0)
         return _whole(file, path)
 
+    async def _isdir(self, path: str) -> bool:
+        """A page with links is no folder."""
+        return False
 
-def _whole(file: Any, url: str) -> IO[bytes]:
-    held = tempfile.SpooledTemporaryFile(_WHOLE_BYTES)  # noqa: SIM115 (whoever reads it closes it)
+
+class _Whole(tempfile.SpooledTemporaryFile[bytes]):
+    size = 0
+
+
+def _whole(file: Any, url: str) -> _Whole:
+    held = _Whole(_WHOLE_BYTES)
     with file:
         while chunk := file.read(_CHUNK):
             held.write(chunk)
@@ -134,5 +142,6 @@ def _whole(file: Any, url: str) -> IO[bytes]:
                     f"{without_credentials(url)} is longer than {_LONGEST >> 30} GiB, and comes in one piece",
                     refused=True,
                 )
+    held.size = held.tell()
     held.seek(0)
     return held
