@@ -200,10 +200,10 @@ def _one_part_more(uri: str, name: str) -> str:
 
 
 def drop_listed_files(shards: list[Shard], storage: Storage) -> list[Shard]:
-    """Drops loose files that a manifest of the same input names: the manifest's row is the clip.
+    """Drops loose files that a manifest or a Parquet of the same input names: its row is the clip.
 
     Raises:
-        JobError: a manifest cannot be read, so that its clips would be there twice.
+        JobError: one of them cannot be read, so that its clips would be there twice.
     """
     places = Places()
     loose = {places.of_file(shard.uri) for shard in shards if _is_loose(shard)}
@@ -211,8 +211,11 @@ def drop_listed_files(shards: list[Shard], storage: Storage) -> list[Shard]:
     if not loose or not listing:
         return shards
 
+    def is_loose(source: str) -> bool:
+        return places.of_file(source) in loose
+
     def listed(shard: Shard) -> set[str]:
-        return loose.intersection(map(places.of_file, READERS[shard.format].sources(shard, storage)))
+        return set(map(places.of_file, READERS[shard.format].sources(shard, storage, is_loose)))
 
     try:
         with ThreadPoolExecutor(_THREADS) as threads:

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 from pipeline.corpus.clips import Clip, Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.readers.base import Extent, Reader
+from pipeline.corpus.readers.compression import ENDINGS, decompressed
 from pipeline.corpus.readers.records import RECORD_BYTES, Records, lines_from
 from pipeline.errors import ClipFailedError, Code, Stage
 from pipeline.storage import Storage, StorageError, StorageFile, resolve
-from pipeline.storage.compression import ENDINGS, decompressed
 
 _AUDIO_KEYS = ("audio_filepath", "audio_path", "audio", "file_name", "path", "wav")
 _RECORDS_IN_A_SLICE = 256  # cheap to read and dear to decode: small slices spread the clips over the actors

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.corpus.readers.base import DamagedShardError
+from pipeline.corpus.readers.compression import decompressed
 from pipeline.storage import StorageFile
-from pipeline.storage.compression import decompressed
 
 RECORD_BYTES = 8 << 20  # what is no manifest may have no line breaks
 _ARRAY_BYTES = 512 << 20

@@ -194,7 +194,7 @@ def test_files_are_named_in_any_spelling(tmp_path: Path) -> None:
         lines = [{"audio": spelled}, {"audio": "a b/m\udce0.wav"}, other]
         (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
         assert names(tmp_path) == ["m.jsonl"], spelled
-        sources = list(MANIFEST.sources(shard(tmp_path / "m.jsonl"), STORAGE))
+        sources = list(MANIFEST.sources(shard(tmp_path / "m.jsonl"), STORAGE, bool))
         assert [STORAGE.exists(source) for source in sources] == [True, True, False]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.storage.files import StorageFile
+from pipeline.storage import StorageFile
 
 ENDINGS = (".gz", ".bz2", ".xz", ".zst")
 _OPENERS: dict[bytes, Callable[[Any], Any]] = {
