@@ -10,6 +10,10 @@ class JobError(Exception):
     """The job cannot run as told; the message says what is wrong, where, and what to do."""
 
 
+class TableInUseError(JobError):
+    """Another job works on the table; the message says who, and since when."""
+
+
 class Stage(StrEnum):
     """Where on its way a clip failed."""
 
@@ -27,6 +31,8 @@ class Code(StrEnum):
     NO_AUDIO = "no_audio"
     NOT_FOUND = "not_found"
     UNREADABLE = "unreadable"
+    NOT_A_FILE = "not_a_file"
+    UNDELIVERED = "undelivered"
     EMPTY = "empty"
     UNDECODABLE = "undecodable"
     TRUNCATED = "truncated"
@@ -43,8 +49,12 @@ MEANING: dict[Code, str] = {
     Code.BAD_RECORD: "a manifest's record, or what a row says of its audio, is not what its format asks for",
     Code.NO_AUDIO: "the record holds no audio",
     Code.NOT_FOUND: "the audio file that a manifest or a row names does not exist",
-    Code.UNREADABLE: "storage refused or failed to deliver the audio, or it is no file, or on a web server "
-    "that `--allow-hosts` does not name",
+    Code.UNREADABLE: "storage refused or failed to deliver the audio, or it is on a web server that "
+    "`--allow-hosts` does not name; the next run tries again",
+    Code.NOT_A_FILE: "what a manifest or a row names is not read: a folder, a device, a pipe, a socket, a "
+    "file of the kernel, an unknown protocol",
+    Code.UNDELIVERED: "storage refused or failed to deliver the shard: no row of the table says so, the "
+    "summary does, and the next run reads the shard again",
     Code.EMPTY: "no bytes, or audio without a single sample",
     Code.UNDECODABLE: "no decoder accepts the bytes",
     Code.TRUNCATED: "the audio ends clearly before the length its header gives",

@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from pipeline.storage import FileInfo, path_of
-
-RUN_FOLDER = "_run"  # of a table, see `pipeline.table`
+_LOG = re.compile(r"(?P<inside>_run)|_(?P<beside>.+)\.runs")  # of a table, see `pipeline.table.log.place`
 # Of archivers, and of writers of Parquet that are not done or keep books.
 _NO_INPUT = frozenset({"__MACOSX", "_delta_log", "_spark_metadata", "_temporary"})
 _ENDING = re.compile(r"\.[a-z0-9]{1,8}")
@@ -27,10 +25,20 @@ def hidden_part(name: str) -> str | None:
     return next(("/".join(parts[: at + 1]) for at, part in enumerate(parts) if not is_visible(part)), None)
 
 
-def tables_among(files: Iterable[FileInfo]) -> set[str]:
-    """The folders that are tables of this program."""
-    mark = f"/{RUN_FOLDER}/table.json"
-    return {path.removesuffix(mark) for file in files if (path := path_of(file.uri)).endswith(mark)}
+def is_of_log(name: str) -> bool:
+    """Whether a path leads through the log of a table."""
+    return any(map(_LOG.fullmatch, name.split("/")[:-1]))
+
+
+def tables_among(uris: Iterable[str]) -> set[str]:
+    """The folders (URIs) that are tables of this program, by the logs in them and beside them."""
+    found = set()
+    for uri in uris:
+        if uri.endswith("/table.json"):
+            *above, folder, _ = uri.split("/")
+            if log := _LOG.fullmatch(folder):
+                found.add("/".join(above if log["inside"] else [*above, log["beside"]]))
+    return found
 
 
 def kind_of(name: str) -> str:

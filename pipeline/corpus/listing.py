@@ -88,7 +88,7 @@ def _discover_one(
             return f"{places.of(folder)}/".startswith(outputs)
 
         files = [file for file in files if not is_output(file.uri.rpartition("/")[0] or "/")]
-        shards = _shards(files, path_of(root), other)
+        shards = _shards(files, path_of(root).rstrip("/"), places, other)
         no_shards = _not_what_they_seem([shard for shard, _ in shards], storage)
     except StorageError as problem:
         raise JobError(f"--input {given}: {problem}.") from problem
@@ -126,20 +126,23 @@ def _known_formats() -> str:
     return f"{', '.join(others)} and {last}"
 
 
-def _shards(files: Sequence[FileInfo], root: str, other: Counter[str]) -> list[tuple[Shard, str]]:
+def _shards(
+    files: Sequence[FileInfo], root: str, places: Places, other: Counter[str]
+) -> list[tuple[Shard, str]]:
     """Those of the files that are, and their paths below the root as they are; `other` counts the rest."""
-    root = root.rstrip("/")
-    tables = aside.tables_among(files)
+    tables = {places.of(folder) for folder in aside.tables_among(file.uri for file in files)}
     hidden: set[str] = set()
     shards = []
     for file in files:
         path = path_of(file.uri)
         name = path[len(root) :].lstrip("/") if path.startswith(root) else path
-        folder, _, base = path.rpartition("/")
+        base = path.rpartition("/")[-1]
         reader = recognise(path)
         if (part := aside.hidden_part(name)) is not None:
             hidden.add(part)
-        elif aside.RUN_FOLDER in name.split("/")[:-1] or (folder in tables and base.endswith(".parquet")):
+        elif aside.is_of_log(name) or (
+            tables and base.endswith(".parquet") and places.of(file.uri.rpartition("/")[0]) in tables
+        ):
             other[aside.TABLE_FILE] += 1
         elif file.kind != FILE:
             other[file.kind] += 1

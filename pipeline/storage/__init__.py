@@ -8,7 +8,6 @@ import inspect
 import os
 import re
 import stat
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +113,12 @@ class Storage:
         # Keys may really hold "//" or "..": that is a place of its own where something is there.
         return given if collapsed(given) == given or self._is_there(given) else collapsed(given)
 
+    def real(self, uri: str) -> str:
+        """Where the links of a local path lead; other places have none."""
+        with self._explained(uri):
+            local_place = isinstance(self._filesystem(uri), LocalFileSystem)
+            return in_utf8(os.path.realpath(path_of(uri))) if local_place else uri
+
     def open(self, uri: str, **arguments: Any) -> StorageFile:
         """The file to read; `arguments` are the filesystem's (`block_size`)."""
         file = self._read(uri, lambda filesystem, path: filesystem.open(path, "rb", **arguments))
@@ -149,12 +154,16 @@ class Storage:
         """
         filesystem, path = self._filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
-            with self._explained(uri), _temporary(Path(path)) as temporary:
-                temporary.write_bytes(data)
+            with self._explained(uri), local.temporary(Path(path)) as temporary:
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
                     return False
+                local.sync_folder(Path(path).parent)
                 return True
         put = getattr(filesystem, "_pipe_file", filesystem.pipe_file)
         if "mode" not in inspect.signature(put).parameters:
@@ -175,18 +184,25 @@ class Storage:
         return False
 
     @contextlib.contextmanager
-    def writing(self, uri: str) -> Iterator[StorageFile]:
-        """A binary file to write; a reader sees all of it when the block is done, nothing when it fails."""
+    def writing(self, uri: str, *, by_way_of: str | None = None) -> Iterator[StorageFile]:
+        """A binary file to write; a reader sees all of it when the block is done, nothing when it fails.
+
+        Args:
+            by_way_of: a directory for a local file until it is whole, on the same disk; None: its own.
+        """
         filesystem, path = self._filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
             with contextlib.ExitStack() as stack:
                 with self._explained(uri):
-                    temporary = stack.enter_context(_temporary(Path(path)))
+                    temporary = stack.enter_context(local.temporary(Path(path), by_way_of))
                     file = self._wrapped(uri, temporary.open("wb"))
                 with file:
                     yield file
+                    with self._explained(uri):
+                        file.sync()
                 with self._explained(uri):
                     temporary.replace(path)
+                    local.sync_folder(Path(path).parent)
             return
         with self._explained(uri):
             handle = filesystem.open(path, "wb", autocommit=False)
@@ -215,6 +231,16 @@ class Storage:
 
     def is_file(self, uri: str) -> bool:
         return bool(self._read(uri, lambda filesystem, path: filesystem.isfile(path)))
+
+    def stands_alone(self, uri: str) -> bool:
+        """Whether nothing may be laid beside it: a bucket, a mount point, a folder among somebody else's."""
+        path = path_of(uri).rstrip("/")
+        if not isinstance(self._filesystem(uri), LocalFileSystem):
+            return "/" not in path
+        parent = Path(path).parent
+        if not path or not Path(path).exists():
+            return not path
+        return os.stat(path).st_dev != os.stat(parent).st_dev or not os.access(parent, os.W_OK)
 
     def is_replaceable(self, uri: str) -> bool:
         """False where what lies there is neither nothing nor an ordinary file: a device, a pipe, a link."""
@@ -347,17 +373,6 @@ class Storage:
         from pipeline.storage.filesystems import filesystem_of
 
         return filesystem_of(uri, self.options.s3_arguments(), self.hosts)
-
-
-@contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    """A name beside `target` to write to, in a directory that is there; no such file afterwards."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.tmp")
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _infos(entries: Iterable[local.Entry]) -> list[FileInfo]:

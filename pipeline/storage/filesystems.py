@@ -101,8 +101,7 @@ class AllowedHttpFileSystem(HTTPFileSystem):
             where = f"{asked.host}:{asked.port}" if asked.explicit_port else asked.host
             raise StorageError(
                 f"{without_credentials(url)} lies on a web server that nobody allowed to be asked: "
-                f"--allow-hosts {where} does",
-                refused=True,
+                f"--allow-hosts {where} does"
             )
 
     async def _ask(self, request: Any, handler: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What lies in local folders: links followed, and told apart from files what only looks like one."""
+"""Local files: links followed, what only looks like a file told apart, and whole files written."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import errno
 import os
 import re
 import stat
+import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fsspec.utils import glob_translate
 
 from pipeline.storage.failures import StorageError
 from pipeline.storage.files import FILE, FileInfo, file_info
-from pipeline.storage.places import in_utf8
+from pipeline.storage.places import in_utf8, path_of
 
 FOLDER, KERNEL_FOLDER, UNWANTED = "folder", "kernel folder", "name of no interest"
 DANGLING, LOOP, CLOSED = "dangling link", "looping link", "link without access"
@@ -95,6 +96,31 @@ def refuse_special(path: str) -> None:
         real = os.path.realpath(path)
         leads = "" if real == path else f" (it leads to {in_utf8(real)})"
         raise StorageError(f"{in_utf8(path)} is a {kind}, not a file{leads}", refused=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """So that a name in it outlives a loss of power, as the bytes of the file do."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def temporary(target: Path, by_way_of: str | None = None) -> Iterator[Path]:
+    """A name to write to, beside `target` or in another directory; no such file afterwards."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+    # Beside the target without its name, which may be as long as a name can be.
+    path = target.with_name(f".{unique}")
+    if by_way_of is not None:
+        path = Path(path_of(by_way_of), f"{target.name}.{unique}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _entry(name: os.DirEntry[str], above: frozenset[tuple[int, int]]) -> Entry | None:

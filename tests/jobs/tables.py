@@ -13,6 +13,11 @@ import pytest
 Row = dict[str, Any]
 
 
+def log_of(output: Path) -> Path:
+    """Where the log of a table lies."""
+    return output.with_name(f"_{output.name}.runs")
+
+
 def rows_of(output: Path) -> dict[str, Row]:
     # Read by Python: pyarrow takes no path that is not UTF-8.
     files = [pa.BufferReader(file.read_bytes()) for file in sorted(output.glob("*.parquet"))]

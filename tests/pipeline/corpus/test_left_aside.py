@@ -18,6 +18,7 @@ from pipeline.corpus.listing import discover, drop_listed_files
 from pipeline.corpus.parts import read_parts, split
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageOptions
+from pipeline.table.log.place import log_home
 
 STORAGE = Storage(StorageOptions())
 NONE = Passthrough(pa.schema([]))
@@ -205,15 +206,28 @@ def test_an_input_that_is_no_file_is_refused_at_once(tmp_path: Path, given: str,
 def test_tables_are_no_input(tmp_path: Path) -> None:
     put(tmp_path, "in/x.wav", "in/out/_run/table.json", "in/out/_run/files/1.jsonl", "in/out/1.parquet")
     put(tmp_path, "in/out/y.wav", "in/out/sub/z.parquet", "in/_run/plans.jsonl", "in/data/1.parquet")
+    put(tmp_path, "in/_two.runs/table.json", "in/_two.runs/files/1.jsonl", "in/two/1.parquet")
     names = ["data/1.parquet", "out/sub/z.parquet", "out/y.wav", "x.wav"]
-    assert look(tmp_path / "in") == (names, "4 table files")
+    assert look(tmp_path / "in") == (names, "7 table files")
     assert look(tmp_path / "in", output=tmp_path / "in" / "out") == (
         ["data/1.parquet", "x.wav"],
-        "1 table file",
+        "4 table files",
     )
     for given in (tmp_path / "in" / "out", tmp_path / "in" / "out" / "sub"):
         with pytest.raises(JobError, match="is, or lies in, the output"):
             look(given, output=tmp_path / "in" / "out")
+
+
+def test_tables_and_their_logs_are_known_by_any_name(tmp_path: Path) -> None:
+    put(tmp_path, "real/x.wav")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "again").symlink_to("real/b?")
+    for output in ("real/a", "link/b?", "again", "c"):
+        home = log_home(str(tmp_path / output), STORAGE)
+        put("/", f"{home}/table.json", f"{home}/files/1.jsonl", f"{tmp_path}/{output}/1.parquet")
+    logs = ("_c.runs", "real/_a.runs", "real/_b?.runs")
+    assert all((tmp_path / log / "table.json").exists() for log in logs)
+    assert look(tmp_path) == (["link/x.wav", "real/x.wav"], "16 table files")
 
 
 def spellings(tmp_path: Path) -> list[str]:

@@ -17,7 +17,8 @@ import pytest
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.listing import discover, drop_listed_files
-from pipeline.corpus.readers import READERS, manifest, recognise, records
+from pipeline.corpus.readers import READERS, manifest, recognise
+from pipeline.corpus.readers.manifest import records
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, StorageFile, StorageOptions
 

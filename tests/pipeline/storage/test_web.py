@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,10 +11,19 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
+import soundfile
 
+from pipeline.corpus.clips import Shard
+from pipeline.corpus.columns import Passthrough
+from pipeline.corpus.parts import read_parts, split
 from pipeline.errors import JobError
+from pipeline.features.stage import FeatureOptions, Featurizer
+from pipeline.features.windows import WindowPlan
 from pipeline.storage import Storage, StorageError, StorageOptions, filesystems
+from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
 CONTENT = bytes(range(256)) * 100
 
@@ -109,7 +119,7 @@ def test_nothing_is_asked_that_nobody_allowed(host: str) -> None:
     for hosts in ((), ("other.example",), ("127.0.0.1:1",), ("localhost",)):
         problem = refusal(allowing(*hosts), f"http://{host}/x.wav")
         assert f"--allow-hosts {host} does" in str(problem)
-        assert problem.refused
+        assert problem.not_delivered  # another run may be allowed to
         with pytest.raises(StorageError, match="--allow-hosts"):
             allowing(*hosts).exists(f"HTTP://{host}/x.wav")
     assert _Server.asked == []
@@ -137,7 +147,7 @@ def test_a_redirect_leads_only_to_allowed_servers(host: str) -> None:
     _Server.asked.clear()
     problem = refusal(storage, f"http://{host}/to/http://localhost:{port}/x.wav")
     assert f"--allow-hosts localhost:{port} does" in str(problem)
-    assert problem.refused
+    assert problem.not_delivered
     assert set(_Server.asked) == {f"/to/http://localhost:{port}/x.wav"}
     for elsewhere in ("file:///etc/passwd", "ftp://127.0.0.1/x"):
         assert not refusal(storage, f"http://{host}/to/{elsewhere}").missing
@@ -161,6 +171,38 @@ def test_failures_are_told_apart(host: str) -> None:
             with pytest.raises(StorageError, match="cannot be reached") as caught:
                 read(dead)
             assert (caught.value.missing, caught.value.not_delivered) == (False, True)
+
+
+def test_what_the_row_of_a_clip_says(host: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "tone.wav", np.sin(np.arange(8000) / 9) / 2, 16_000)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = f"127.0.0.1:{unused.getsockname()[1]}"
+        named = {
+            f"http://{host}/tone.wav": None,
+            f"http://{host}/x.wav": "undecodable",
+            f"http://{host}/none.wav": "not_found",
+            f"http://{host}/status/503": "unreadable",
+            f"http://{dead}/x.wav": "unreadable",
+            "http://other.example/x.wav": "unreadable",
+            f"ftp://{host}/x.wav": "not_a_file",
+            f"simplecache::http://{host}/x.wav": "not_a_file",
+            "file://host/x.wav": "not_a_file",
+            "/dev/zero": "not_a_file",
+            str(tmp_path): "not_a_file",
+            (tmp_path / "tone.wav").as_uri(): None,
+        }
+        path = tmp_path / "m.jsonl"
+        path.write_text("\n".join(json.dumps({"audio": place}) for place in named))
+        shard = Shard(str(path), path.name, "manifest", path.stat().st_size, "v1")
+        storage, none = allowing(host, dead), Passthrough(pa.schema([]))
+        featurizer = Featurizer(
+            SeamlessM4TFeatureExtractor(), storage, none.schema, WindowPlan(3000, 200), FeatureOptions()
+        )
+        clips = (table for part in split(shard, storage) for table in read_parts([part], storage, none))
+        rows = [row for table in clips for features in featurizer(table) for row in features.to_pylist()]
+    codes = [row["error"] and row["error"]["code"] for row in rows]
+    assert dict(zip(named, codes, strict=True)) == named
 
 
 def test_a_file_without_end_is_given_up(host: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ from pipeline.corpus.clips import Clip, Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.readers.base import Extent, Reader
 from pipeline.corpus.readers.compression import ENDINGS, decompressed
-from pipeline.corpus.readers.records import RECORD_BYTES, Records, lines_from
+from pipeline.corpus.readers.manifest.records import RECORD_BYTES, Records, lines_from
 from pipeline.errors import ClipFailedError, Code, Stage
-from pipeline.storage import Storage, StorageError, StorageFile, resolve
+from pipeline.storage import Storage, StorageError, StorageFile, resolve, without_credentials
 
 _AUDIO_KEYS = ("audio_filepath", "audio_path", "audio", "file_name", "path", "wav")
 _RECORDS_IN_A_SLICE = 256  # cheap to read and dear to decode: small slices spread the clips over the actors
@@ -145,10 +145,16 @@ def _clip(text: bytes, number: int, shard: Shard) -> Clip:
             source=_audio_path(record, shard.uri),
             start_s=start_s,
             length_s=length_s,
-            values=record,
+            values=_shown(record),
         )
     except ClipFailedError as failed:
-        return Clip(identity, shard.uri, error=failed.error, values=record)
+        return Clip(identity, shard.uri, error=failed.error, values=_shown(record))
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """The record's own columns. Where the audio is may be signed, which is for storage alone to know."""
+    paths = {key: record[key] for key in _AUDIO_KEYS if isinstance(record.get(key), str)}
+    return record | {key: without_credentials(path) for key, path in paths.items()}
 
 
 def _record(text: bytes) -> dict[str, Any]:
@@ -170,7 +176,7 @@ def _audio_path(record: dict[str, Any], base: str = "/") -> str:
             try:
                 place.encode()
             except UnicodeEncodeError as problem:
-                raise _bad(f"`{key}` is not valid Unicode: {path!a}") from problem
+                raise _bad(f"`{key}` is not valid Unicode: {without_credentials(path)!a}") from problem
             return place
     raise _bad(f"none of {', '.join(_AUDIO_KEYS)} names an audio file")
 
