@@ -6,7 +6,7 @@ takes an instance of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -74,6 +74,27 @@ class Reader:
         that of damage. The clips before it have their rows.
         """
         raise NotImplementedError
+
+    def is_doubtful(self, name: str) -> bool:
+        """Whether files of such a name may be something else, so that `is_one` is to be asked."""
+        return False
+
+    def is_one(self, shard: Shard, storage: Storage) -> bool:
+        """Whether a file of a doubtful name is of the format; StorageError where that cannot be told."""
+        return True
+
+    def sources(self, shard: Shard, storage: Storage, wanted: Callable[[str], bool]) -> Iterator[str]:
+        """Those places of audio that the shard names (`lists_files`) which are wanted.
+
+        Raises:
+            StorageError: storage did not deliver the shard, or not all of it.
+        """
+        problems: list[Exception] = []
+        for clip in self._clips(shard, storage, None, problems):
+            if clip.source is not None and wanted(clip.source):
+                yield clip.source
+        if problems and isinstance(problems[0], StorageError):
+            raise problems[0]
 
     def slices(self, shard: Shard, storage: Storage) -> list[Any]:
         """What tasks read side by side of a large shard, picklable; none: the shard is read whole.
