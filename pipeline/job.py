@@ -214,7 +214,7 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
         ),
         featurizer=_featurizer(job, passthrough.schema),
         models=_model_stages(job, passthrough.schema, schema, one_pool=resources.one_pool),
-        settings=replace(job.settings, threads=resources.annotate.threads),
+        settings=job.settings,
         limit=spec.corpus.limit,
     )
     sink = TableSink(

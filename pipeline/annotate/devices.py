@@ -24,7 +24,7 @@ _HARMLESS = re.compile(
 )
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|not enough memory|bad_alloc|(can't|cannot|could not|failed to) allocate|"
-    r"ALLOC(ATION)?_FAILED|STATUS_NOT_INITIALIZED",  # cuBLAS and cuDNN, whose handles need memory of their own
+    r"ALLOC(ATION)?_FAILED|STATUS_NOT_INITIALIZED",  # the handles of cuBLAS and cuDNN need memory too
     re.IGNORECASE,
 )
 _LOST = re.compile(

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import JobError
 from pipeline.spec import ComputeSpec
@@ -30,6 +31,10 @@ class Pool:
     cpus: float
     gpus: float = 0.0
     threads: int = 1
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ def _token_of_its_own() -> Iterator[None]:
         if not given:
             del os.environ["RAY_AUTH_TOKEN"]
         raise
+
+
+def beside_the_driver() -> Any:
+    """For actors that the run remembers by: they live as long as the driver's node does."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:

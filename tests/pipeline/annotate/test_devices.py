@@ -10,9 +10,10 @@ from pipeline.errors import JobError
 
 # torch ends each of its CUDA errors with these lines, whatever the error.
 ADVICE = """
-Search for `cudaErrorAssert' in https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html for more \
-information.
-CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be incorrect.
+Search for `cudaErrorAssert' in https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html \
+for more information.
+CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be \
+incorrect.
 For debugging consider passing CUDA_LAUNCH_BLOCKING=1
 Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
 """
@@ -38,7 +39,7 @@ LOST = [
     "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
     "cuFFT error: CUFFT_EXEC_FAILED",
     "cusolver error: CUSOLVER_STATUS_EXECUTION_FAILED, when calling `cusolverDnSgetrf(handle)`",
-    'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/pytorch/c10/cuda/CUDACachingAllocator.cpp":1154, please report',
+    'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/pytorch/c10/cuda/CUDACachingAllocator.cpp":1154, please',
     "NVML: GPU is lost",
     "Unable to determine the device handle for GPU 0000:41:00.0: GPU is lost.  Reboot the system",
     "HIP error: the operation cannot be performed in the present state",
