@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError
 
-from pipeline.engine.cluster import beside_the_driver
+from pipeline.engine.cluster import Resources, beside_the_driver, shortage
 
+logger = logging.getLogger(__name__)
+
+STALL_S = 300.0  # without any count: a person is told
 _STAGES = ("read", "featurize", "annotate", "write")
 _PATIENCE_S = 30.0
 Sums = dict[tuple[str, str], float]
@@ -71,6 +77,29 @@ class RunCounter:
             for what in ("passes", "frames")
         )
         return Counts(in_order, passes, frames)
+
+
+@contextmanager
+def watched(counter: RunCounter, resources: Resources, after_s: float = STALL_S) -> Iterator[None]:
+    """Says, while the block runs, why nothing was counted for so long: once, and again if it stops again."""
+    over = Event()
+    watcher = Thread(target=_watch, args=(counter, resources, after_s, over), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _watch(counter: RunCounter, resources: Resources, after_s: float, over: Event) -> None:
+    seen, since, told = counter.sums(), time.monotonic(), False
+    while seen is not None and not over.wait(after_s / 10):  # without a counter nothing is known
+        if (sums := counter.sums()) != seen:
+            seen, since, told = sums, time.monotonic(), False
+        elif not told and time.monotonic() - since >= after_s:
+            logger.warning("no progress for %g minutes: %s", after_s / 60, shortage(resources))
+            told = True
 
 
 def _place(stage: str) -> tuple[int, str]:

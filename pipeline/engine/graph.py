@@ -14,14 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import Dataset
+from ray.data import Dataset, Datasink
 
 from pipeline.annotate.batches import as_batch, gather, rows_of
 from pipeline.annotate.checkpoints import Backbone
 from pipeline.annotate.heads import AnnotatorSettings
 from pipeline.annotate.stage import Annotator
-from pipeline.engine.cluster import Resources
-from pipeline.engine.counter import Report, RunCounter, timed
+from pipeline.engine.cluster import Resources, start_errors
+from pipeline.engine.counter import Report, RunCounter, timed, watched
 from pipeline.engine.datasource import AudioShards
 from pipeline.engine.isolation import Hands, Isolation, Starting
 from pipeline.errors import Code, Stage
@@ -60,9 +60,20 @@ class Graph:
     settings: AnnotatorSettings
     limit: int | None = None
 
+    def write(self, sink: Datasink[Any], resources: Resources, counter: RunCounter) -> None:
+        """Runs the stages.
+
+        Raises:
+            JobError: an actor cannot start.
+        """
+        with watched(counter, resources), start_errors():
+            rows = self.rows(resources, counter)
+            rows.write_datasink(sink, ray_remote_args={"num_cpus": resources.task_cpus})
+
     def rows(self, resources: Resources, counter: RunCounter) -> Dataset:
         """The rows of the table, when they are asked for."""
-        clips = ray.data.read_datasource(self.source, num_cpus=resources.task_cpus)
+        readers = resources.readers and min(resources.readers, len(self.source.get_read_tasks(1)))
+        clips = ray.data.read_datasource(self.source, num_cpus=resources.task_cpus, concurrency=readers)
         if self.limit is not None:
             clips = clips.limit(self.limit)
         hands = Hands()
