@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -54,6 +54,24 @@ def open_device(kind: str) -> torch.device:
         except RuntimeError as failure:
             problem = f"{_first_line(failure)} ({_versions()})"
     raise JobError(f"a model actor cannot use the GPU that it was given: {problem}")
+
+
+@contextmanager
+def load_errors(device: torch.device) -> Iterator[None]:
+    """What the device refuses while models are loaded, as an error of the job."""
+    try:
+        yield
+    except Exception as problem:
+        if says_out_of_memory(problem):
+            raise JobError(
+                f"the models of an actor do not fit the memory of its {device.type} device: "
+                f"{_first_line(problem)}; choose a smaller --dtype, or fewer actors a device"
+            ) from problem
+        if device_lost(problem, device):
+            raise JobError(
+                f"a model actor's device failed: {_first_line(problem)} ({_versions()})"
+            ) from problem
+        raise
 
 
 def cuda_problem() -> str | None:

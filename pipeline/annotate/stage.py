@@ -16,7 +16,13 @@ import pyarrow.compute as pc
 import torch
 
 from pipeline.annotate.arrays import column_of
-from pipeline.annotate.devices import DeviceLostError, device_lost, open_device, says_out_of_memory
+from pipeline.annotate.devices import (
+    DeviceLostError,
+    device_lost,
+    load_errors,
+    open_device,
+    says_out_of_memory,
+)
 from pipeline.annotate.heads import AnnotatorSettings, Checkpoints, build_heads
 from pipeline.annotate.packs import WindowFeatures, packs
 from pipeline.errors import ClipError, Code, Stage
@@ -63,7 +69,7 @@ class Annotator:
         report: called after each pack with the encoder passes and the frames that they ran over.
 
     Raises:
-        JobError: the device cannot be used.
+        JobError: the device cannot be used, or the models do not fit it.
     """
 
     def __init__(
@@ -75,7 +81,8 @@ class Annotator:
     ) -> None:
         torch.set_num_threads(settings.threads)
         self._device = open_device(settings.device)
-        self._heads = build_heads(backbones, settings, self._device)
+        with load_errors(self._device):
+            self._heads = build_heads(backbones, settings, self._device)
         on_gpu = self._device.type == "cuda"
         self._budget = settings.token_budget or (_BUDGET_ON_GPU if on_gpu else _BUDGET_ON_CPU)
         self._dtype = getattr(torch, settings.dtype)

@@ -9,16 +9,17 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.data import ActorPoolStrategy
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.annotate.devices import cuda_problem
 from pipeline.errors import JobError
-from pipeline.spec import ComputeSpec
+
+if TYPE_CHECKING:
+    from pipeline.spec import ComputeSpec
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,9 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     room = int((cpus - annotate_cpus * fewest * pools - 2 * TASK_CPUS) / featurize_cpus + 1e-6)
     asked = compute.featurize_actors or room
     featurizers = max(1, asked if may_grow else min(room, asked))
-    share = 1.0 if may_grow else _share(annotate_cpus * most * pools + featurize_cpus * featurizers)
+    used = annotate_cpus * most * pools + featurize_cpus * featurizers
+    smallest = min((float(node["Resources"]["CPU"]) for node in _nodes()), default=1.0)
+    share = 1.0 if may_grow else share_to_ask_for(used, smallest)
     return Resources(
         task_cpus=TASK_CPUS,
         readers=None if share == 1.0 else 2 * featurizers,  # else they would take what the actors leave
@@ -206,15 +209,17 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     )
 
 
-def _share(cpus: float) -> float:
-    """The part that actors ask for of the CPUs that they are to use together.
+def share_to_ask_for(cpus: float, smallest: float) -> float:
+    """The part that actors ask for of the CPUs that they are to use together, where a node may be lost.
 
     Ray starts the actors of a lost node again on those that are left, and never takes a CPU from another for
     them: some stage would wait for ever. So all of them ask for so little that they fit the smallest node,
     with the tasks that read and write; but not for less than a quarter, so that many small nodes or unequal
     ones are still filled by their size. How many there are does not change.
+
+    Args:
+        smallest: CPUs of the smallest node.
     """
-    smallest = min((node["Resources"]["CPU"] for node in _nodes()), default=1.0)
     return min(1.0, max(0.25, (smallest - 2 * TASK_CPUS) / cpus))
 
 
@@ -261,6 +266,8 @@ def _room_for_weights(gpus: float, actors: int) -> float:
 def _check_gpus() -> None:
     """Asks each node that offers GPUs whether PyTorch can use them. Nodes that come later are asked by the
     model actors that start there."""
+    from pipeline.annotate.devices import cuda_problem  # late: tasks that read need no torch
+
     check: Any = ray.remote(num_cpus=0, max_calls=1)(cuda_problem)
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
     answers = [check.options(scheduling_strategy=_on(node["NodeID"])).remote() for node in nodes]

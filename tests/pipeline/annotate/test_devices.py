@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.annotate.devices import cuda_problem, device_lost, open_device, says_lost, says_out_of_memory
+from pipeline.annotate.devices import (
+    cuda_problem,
+    device_lost,
+    load_errors,
+    open_device,
+    says_lost,
+    says_out_of_memory,
+)
 from pipeline.errors import JobError
 
 # torch ends each of its CUDA errors with these lines, whatever the error.
@@ -141,6 +148,21 @@ def test_an_allocation_that_fails_here_and_now() -> None:
 
 def test_the_device_asked_for() -> None:
     assert open_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (MemoryError("std::bad_alloc"), "do not fit the memory of its cpu device: std::bad_alloc; choose a"),
+        (RuntimeError(LOST[0] + ADVICE), f"a model actor's device failed: {LOST[0]} (NVIDIA driver"),
+    ],
+)
+def test_a_device_that_fails_while_models_are_loaded(problem: Exception, said: str) -> None:
+    with pytest.raises(JobError) as caught, load_errors(torch.device("cpu")):
+        raise problem
+    assert said in str(caught.value)
+    with pytest.raises(KeyError), load_errors(torch.device("cpu")):
+        raise KeyError("some weight")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")

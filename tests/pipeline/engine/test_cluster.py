@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.engine.cluster import TASK_CPUS, share_to_ask_for
 from tests.conftest import ROOT
 from tests.head_node import HeadNode, head_node
 
@@ -87,6 +88,20 @@ def test_a_job_joins_what_ray_start_started() -> None:
                 assert (address.split(":")[1], found) == (head.address.split(":")[1], cpus)
             finally:
                 running.communicate()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "used"),
+    [(1, 2, 1.5), (1, 64, 63.5), (2, 2, 3.0), (2, 1, 1.5), (3, 2, 5.0), (4, 16, 60.0)],
+)
+def test_the_smallest_node_has_room_for_all_actors(nodes: int, cpus: int, used: float) -> None:
+    share = share_to_ask_for(used, cpus)
+    assert used * share + 2 * TASK_CPUS <= cpus + 1e-9
+    assert (share == 1.0) == (nodes == 1)
+
+
+def test_many_nodes_are_filled_by_their_size() -> None:
+    assert share_to_ask_for(1590, 16) == 0.25
 
 
 # A cluster that counts a GPU which is not there. First its nodes are asked, then only the actor finds out.
