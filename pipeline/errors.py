@@ -52,8 +52,8 @@ MEANING: dict[Code, str] = {
     Code.TOO_SHORT: "shorter than the shortest clip the features are defined for",
     Code.TOO_LONG: "longer than `max_duration_s`",
     Code.OUT_OF_MEMORY: "the clip alone does not fit the device's memory, or its temporary file the disk",
-    Code.MODEL_FAILED: "the model or the detector (`--vad`) failed on the clip, gave values without sense, or "
-    "the clip ended the model's process twice",
+    Code.MODEL_FAILED: "the model or the detector (`--vad`) failed on the clip, gave values without sense, "
+    "or the clip ended the model's process twice",
 }
 
 
