@@ -56,14 +56,15 @@ MEANING: dict[Code, str] = {
     Code.UNDELIVERED: "storage refused or failed to deliver the shard: no row of the table says so, the "
     "summary does, and the next run reads the shard again",
     Code.EMPTY: "no bytes, or audio without a single sample",
-    Code.UNDECODABLE: "no decoder accepts the bytes",
+    Code.UNDECODABLE: "no decoder accepts the bytes, or decoding them ended its process twice",
     Code.TRUNCATED: "the audio ends clearly before the length its header gives",
     Code.BAD_SAMPLE_RATE: "the stored sample rate is outside 1 kHz to 768 kHz",
     Code.NON_FINITE: "samples that are not finite numbers (NaN or infinity)",
     Code.TOO_SHORT: "shorter than the shortest clip the features are defined for",
     Code.TOO_LONG: "longer than `max_duration_s`",
     Code.OUT_OF_MEMORY: "the clip alone does not fit the device's memory, or its temporary file the disk",
-    Code.MODEL_FAILED: "the model or the detector (`--vad`) failed on the clip, or gave values without sense",
+    Code.MODEL_FAILED: "the model or the detector (`--vad`) failed on the clip, gave values without sense, "
+    "or the clip ended the model's process twice",
 }
 
 

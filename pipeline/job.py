@@ -183,12 +183,13 @@ def session(job: Job) -> Iterator[tuple[Resources, RunCounter]]:
     itemsize = 4 if compute.dtype == "float32" else 2
     resources = allocate(compute, [held.parameters * itemsize for held in job.backbones])
     context = DataContext.get_current()
-    block_bytes = context.target_max_block_size
-    context.target_max_block_size = _BLOCK_BYTES
+    given = context.target_max_block_size, context.execution_no_progress_timeout_s
+    # A recording may take hours, and a cluster may be waited for: the run says so, and does not end.
+    context.target_max_block_size, context.execution_no_progress_timeout_s = _BLOCK_BYTES, -1
     try:
         yield resources, RunCounter()
     finally:
-        context.target_max_block_size = block_bytes
+        context.target_max_block_size, context.execution_no_progress_timeout_s = given
 
 
 def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter) -> Written:
@@ -213,7 +214,7 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
         ),
         featurizer=_featurizer(job, passthrough.schema),
         models=_model_stages(job, passthrough.schema, schema, one_pool=resources.one_pool),
-        settings=replace(job.settings, threads=resources.annotate.threads),
+        settings=job.settings,
         limit=spec.corpus.limit,
     )
     sink = TableSink(
@@ -221,7 +222,7 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
         spec.table.rows_per_file or _rows_per_file(work.shards),
         counter.report("write"),
     )
-    graph.rows(resources, counter).write_datasink(sink, ray_remote_args={"num_cpus": resources.task_cpus})
+    graph.write(sink, resources, counter)
     return sink.written
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -124,11 +125,17 @@ class Featurizer:
         self._hop = extractor.stride * extractor.fbank.frame_shift  # samples
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
 
-    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        """Tables in the order of the input: one long recording, or at most 256 clips of about 8 MiB."""
+    def __call__(
+        self, table: pa.Table, starting: Callable[[int], object] | None = None
+    ) -> Iterator[pa.Table]:
+        """Tables in the order of the input: one long recording, or at most 256 clips of about 8 MiB.
+
+        Args:
+            starting: told the number of each row before it is opened; none is then opened ahead.
+        """
         rows: list[_Row] = []
         start = held = 0
-        for open_clip in self._ahead(table):
+        for open_clip in self._ahead(table) if starting is None else self._in_turn(table, starting):
             row = self._featurize(open_clip)
             if rows and isinstance(row.features, pa.Buffer):
                 yield self._table(table.slice(start, len(rows)), rows)
@@ -149,6 +156,11 @@ class Featurizer:
             if len(window) > _AHEAD:
                 yield window.popleft()
         yield from window
+
+    def _in_turn(self, table: pa.Table, starting: Callable[[int], object]) -> Iterator[Callable[[], _Opened]]:
+        for index in range(table.num_rows):
+            starting(index)
+            yield partial(self._open, table, index)
 
     def _opener(self, table: pa.Table, index: int) -> Callable[[], _Opened]:
         source = table["source"][index].as_py()

@@ -93,10 +93,10 @@ def tally_file(uri: str, storage: Storage, metrics: Mapping[str, Metric]) -> Tal
 
 @dataclass(frozen=True)
 class EncoderUse:
-    """How often the encoder ran, and which annotations each backbone served."""
+    """How often the encoder ran, None where nobody counted, and which annotations each backbone served."""
 
-    passes: int
-    frames: int
+    passes: int | None
+    frames: int | None
     backbones: list[list[str]]
 
 
@@ -228,4 +228,6 @@ def _format_errors(tally: Tally) -> str:
 
 def _format_encoder(encoder: EncoderUse) -> str:
     shared = "; ".join(f"one for {', '.join(tasks)}" for tasks in encoder.backbones)
+    if encoder.passes is None:
+        return f"passes not counted, their counter died ({shared})"
     return f"{encoder.passes} passes over {encoder.frames} frames ({shared})"

@@ -107,6 +107,14 @@ def test_text_of_a_run_that_went_on() -> None:
     ]
 
 
+def test_a_counter_that_died_counted_nothing() -> None:
+    summary = replace(summary_of(tally_of(ROWS)), encoder=EncoderUse(None, None, [["transcribe"]]))
+    assert "encoder     passes not counted, their counter died (one for transcribe)" in format_summary(
+        summary
+    )
+    assert summary.as_json()["encoder"] == {"passes": None, "frames": None, "backbones": [["transcribe"]]}
+
+
 def test_nothing_happened() -> None:
     lines = format_summary(summary_of(Tally({"transcribe": WordErrors()}))).splitlines()
     assert lines[:3] == ["clips       0 (0 annotated)", "audio       0.0 min", "errors      none"]
