@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from w2vbert.config import ConfigError, Wav2Vec2BertConfig
+from w2vbert.fields import enumerate_names
 from w2vbert.heads.losses import ctc_loss
 from w2vbert.heads.task import TaskModel
 from w2vbert.model import Encoding
 from w2vbert.outputs import CausalLMOutput
 from w2vbert.packing import Packed
 from w2vbert.pretrained.hub import CheckpointNotFoundError, Source
-from w2vbert.pretrained.weights import CheckpointError, StoredTensor, enumerate_names, open_safetensors
+from w2vbert.pretrained.weights import CheckpointError, StoredTensor, open_safetensors
 
 # Logit of the blank on frames of padding, the other tokens being at 0: a probability of 1 in any precision.
 _CERTAIN = 100.0
