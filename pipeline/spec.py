@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from pipeline.metrics.base import Metric
-from pipeline.storage import Storage, StorageOptions
+from pipeline.storage import PublicOptions, Storage, StorageOptions, redact
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import CHANGES_OUTPUT, NoOptions, Task
 
@@ -27,7 +27,7 @@ _RUNNING: dict[str, Any] = {"group": "running"}
 _MODEL: dict[str, Any] = {"group": "model"}
 
 
-class CorpusSpec(BaseModel):
+class CorpusSpec(PublicOptions):
     """What to read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, title="input")
@@ -111,7 +111,7 @@ class CorpusSpec(BaseModel):
         return value
 
 
-class ComputeSpec(BaseModel):
+class ComputeSpec(PublicOptions):
     """How to compute, and on what."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, title="cluster")
@@ -181,7 +181,7 @@ class ComputeSpec(BaseModel):
         return self
 
 
-class TableSpec(BaseModel):
+class TableSpec(PublicOptions):
     """What to write."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, title="output")
@@ -211,7 +211,7 @@ class TableSpec(BaseModel):
     )
 
 
-class JobSpec(BaseModel):
+class JobSpec(PublicOptions):
     """Annotate a speech corpus: audio shards in, one Parquet row per clip out.
 
     Keyword arguments are flat: `TranscribeSpec(input=["corpus"], output="table", model="ctc")`.
@@ -312,7 +312,8 @@ class JobSpec(BaseModel):
         flat: dict[str, Any] = {}
         for name, value in self.model_dump(mode="json", exclude=secrets).items():
             flat |= value if name in self.parts() else {name: value}
-        return flat
+        # Places have no credentials, but a condition may name one.
+        return {name: redact(value) if isinstance(value, str) else value for name, value in flat.items()}
 
 
 def job_spec(task: str) -> type[JobSpec]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +12,7 @@ from pipeline.errors import JobError, Stage
 
 _IDENTITY = ("clip_id", "shard")
 # A condition may come from others: it reaches no file, no extension and no setting, and is no end of memory.
-_LOCKED = {
+_LOCKED: dict[str, Any] = {
     "threads": 1,
     "enable_external_access": False,
     "python_enable_replacements": False,

@@ -21,9 +21,11 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import JobError
 from pipeline.storage.files import FileInfo, StorageError, StorageFile, file_info, place_errors
 from pipeline.storage.options import StorageOptions
+from pipeline.storage.secrets import PublicOptions, can_be_opened, redact, refusal, without_credentials
 
 __all__ = [
     "FileInfo",
+    "PublicOptions",
     "Storage",
     "StorageError",
     "StorageFile",
@@ -32,6 +34,7 @@ __all__ = [
     "join",
     "path_of",
     "place_errors",
+    "redact",
     "resolve",
     "uri_of",
     "without_credentials",
@@ -60,10 +63,7 @@ class Storage:
         if uri.startswith("file://"):
             return str(Path(urlsplit(uri).path).absolute())
         if without_credentials(uri) != uri:
-            raise JobError(
-                f"{without_credentials(uri)} carries credentials in the URI, which logs would repeat; "
-                "give them through the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) instead."
-            )
+            raise JobError(f"{refusal(uri)}.")
         return uri
 
     def open(self, uri: str, **arguments: Any) -> StorageFile:
@@ -225,7 +225,7 @@ class Storage:
         if isinstance(problem, StorageError):
             return str(problem)
         name = type(problem).__name__
-        text = self.options.redact(str(problem)) or name
+        text = self.options.redact(str(problem), uri) or name
         where = without_credentials(uri)
         if _is_missing(problem, text):
             return f"{where} does not exist"
@@ -244,7 +244,9 @@ class Storage:
         except StorageError:
             raise
         except Exception as problem:  # every protocol has exceptions of its own
-            raise self._error(uri, problem) from problem
+            # What it said stays in tracebacks, unless it told a secret.
+            told = self.options.redact(str(problem), uri) != str(problem)
+            raise self._error(uri, problem) from (None if told else problem)
 
     def _error(self, uri: str, problem: Exception) -> StorageError:
         return StorageError(self.explain(uri, problem), missing=_is_missing(problem, str(problem)))
@@ -253,6 +255,8 @@ class Storage:
         return StorageFile(file, lambda problem: self._error(uri, problem))
 
     def _filesystem(self, uri: str) -> fsspec.AbstractFileSystem:
+        if not can_be_opened(uri):
+            raise StorageError(refusal(uri))
         protocol = uri.split("://", 1)[0] if is_remote(uri) else "file"
         if protocol in ("s3", "s3a", "file"):
             # s3fs takes a second to import, and `--help` needs no storage.
@@ -314,11 +318,6 @@ def resolve(base: str, path: str) -> str:
         return path
     # Object stores take "." and ".." literally, so they are resolved here.
     return uri_of(base, posixpath.normpath(posixpath.join(posixpath.dirname(path_of(base)), path)))
-
-
-def without_credentials(uri: str) -> str:
-    """`uri` with any user:password@ taken out."""
-    return re.sub(r"(?<=://)[^/?#]*@", "***@", uri, count=1)
 
 
 def _is_missing(problem: Exception, text: str) -> bool:

@@ -17,7 +17,7 @@ from pipeline.corpus.clips import Clip, Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.readers.base import Extent, Reader
 from pipeline.errors import ClipFailedError, Code, Stage
-from pipeline.storage import Storage, StorageError, StorageFile, resolve
+from pipeline.storage import Storage, StorageError, StorageFile, resolve, without_credentials
 
 _AUDIO_KEYS = ("audio_filepath", "audio_path", "audio", "file_name", "path", "wav")
 _LINE_BYTES = 8 << 20  # what is no manifest may have no line breaks
@@ -108,10 +108,16 @@ def _clip(line: bytes, number: int, shard: Shard) -> Clip:
             source=resolve(shard.uri, _audio_path(record)),
             start_s=start_s,
             length_s=length_s,
-            values=record,
+            values=_shown(record),
         )
     except ClipFailedError as failed:
-        return Clip(identity, shard.uri, error=failed.error, values=record)
+        return Clip(identity, shard.uri, error=failed.error, values=_shown(record))
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """The line's own columns. Where the audio is may be signed, which is for storage alone to know."""
+    paths = {key: record[key] for key in _AUDIO_KEYS if isinstance(record.get(key), str)}
+    return record | {key: without_credentials(path) for key, path in paths.items()}
 
 
 def _record(line: bytes) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def _audio_path(record: dict[str, Any]) -> str:
             try:
                 path.encode()
             except UnicodeEncodeError as problem:
-                raise _bad(f"`{key}` is not valid Unicode: {path!a}") from problem
+                raise _bad(f"`{key}` is not valid Unicode: {without_credentials(path)!a}") from problem
             return path
     raise _bad(f"none of {', '.join(_AUDIO_KEYS)} names an audio file")
 
