@@ -329,7 +329,7 @@ _MAX_WIDTH = 1 << 14
 _MAX_LAYERS = 128
 _MAX_KERNEL = 1023
 _MAX_LABELS = 1 << 17
-_MAX_STRIDE = 1024  # of the adapter: a frame of 20 s
+_MAX_STRIDE = 64  # of the adapter: a frame of 1.3 s
 _ANY = 2**31 - 1
 
 # From the lowest to the highest value of each.

@@ -226,7 +226,7 @@ def _read_yaml(given: str, declaration: type[BaseModel]) -> dict[str, Any]:
         loaded = yaml.safe_load(Path(given).read_text(encoding="utf-8"))
     except OSError as problem:
         raise JobError(f"--config {file}: {problem.strerror or problem}") from problem
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as problem:
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:  # a ValueError: no UTF-8, no such date
         # Where, and not what: the line may hold a secret.
         mark = getattr(problem, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""

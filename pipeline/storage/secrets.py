@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Self
@@ -86,15 +87,20 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 class PublicOptions(BaseModel):
-    """Options that tables, summaries and messages show: a text that carries a credential is refused."""
+    """Options that tables, summaries and messages show.
+
+    A text that carries a credential is refused, and so is a number that is none, which JSON could not hold.
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     @model_validator(mode="after")
-    def _no_credentials(self) -> Self:
-        for name, text in _texts(self):
-            if without_credentials(text) != text:
-                raise ValueError(f"{name}: {refusal(text)}")
+    def _can_be_shown(self) -> Self:
+        for name, value in _values(self):
+            if isinstance(value, str) and without_credentials(value) != value:
+                raise ValueError(f"{name}: {refusal(value)}")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name}: must be a finite number")
         return self
 
 
@@ -107,12 +113,11 @@ def refusal(uri: str) -> str:
     )
 
 
-def _texts(model: BaseModel) -> Iterator[tuple[str, str]]:
-    """The texts of its fields, those of nested options too, by the field's name."""
+def _values(model: BaseModel) -> Iterator[tuple[str, Any]]:
+    """What its fields hold, those of nested options too, by the field's name."""
     for name in type(model).model_fields:
         value: Any = getattr(model, name)
         if isinstance(value, BaseModel):
-            yield from _texts(value)
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
-                yield name, text
+            yield from _values(value)
+        else:
+            yield from ((name, item) for item in (value if isinstance(value, list) else [value]))

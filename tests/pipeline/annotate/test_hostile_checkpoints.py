@@ -119,8 +119,8 @@ FILES: dict[str, tuple[Any, str]] = {
         "adapter_stride ** num_adapter_layers: must",
     ),
     "adapter": (
-        {"add_adapter": True, "num_adapter_layers": 10, "adapter_kernel_size": 1023},
-        "config.json) asks for 378,",
+        {"add_adapter": True, "num_adapter_layers": 6, "adapter_kernel_size": 1023},
+        "config.json) asks for 22",
     ),
     "switch as text": ({"add_adapter": "no"}, "add_adapter: must be true or false, is 'no'"),
     "a method": ({"validate": 1}, "validate: is no field"),

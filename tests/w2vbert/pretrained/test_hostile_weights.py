@@ -231,7 +231,7 @@ def test_a_compressed_archive_is_not_unpacked(whole: Path) -> None:
 
 def test_the_rest_of_a_model_that_hardly_exists_is_not_made_up(whole: Path) -> None:
     fields = json.loads((whole / "config.json").read_text())
-    adapter = {"add_adapter": True, "num_adapter_layers": 10, "adapter_kernel_size": 1023, "hidden_size": 16}
+    adapter = {"add_adapter": True, "num_adapter_layers": 6, "adapter_kernel_size": 1023, "hidden_size": 16}
     (whole / "config.json").write_text(json.dumps(fields | adapter | {"output_hidden_size": 1024}))
     (whole / "model.safetensors").unlink()
     save_file({"wav2vec2_bert.masked_spec_embed": torch.zeros(16)}, whole / "model.safetensors")
@@ -259,3 +259,20 @@ def test_weights_that_are_no_file(whole: Path) -> None:
         open_weights(lambda name: (whole / name) if (whole / name).is_file() else None)
     with pytest.raises(CheckpointNotFoundError, match="no weights"):
         load(whole)
+
+
+def test_a_head_of_no_shape_tells_no_vocabulary(whole: Path) -> None:
+    fields = json.loads((whole / "config.json").read_text())
+    (whole / "config.json").write_text(json.dumps(fields | {"vocab_size": None}))
+    tensors = {name: tensor.contiguous() for name, tensor in weights(load(whole)).items()}
+    scalar = {"lm_head.weight": torch.tensor(1.0), "lm_head.bias": torch.tensor(1.0)}
+    save_file(tensors | scalar, whole / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"config\.json: vocab_size: is not set"):
+        load(whole)
+    (whole / "config.json").write_text(json.dumps(fields))
+    save_file(tensors, whole / "model.safetensors")
+    save_file(scalar, whole / "adapter.fra.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"adapter\.fra\.safetensors does not fit the model: lm_head\.bias"
+    ):
+        load(whole).load_adapter("fra")
