@@ -20,17 +20,18 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from pipeline.corpus.lanes import Lane
 from pipeline.metrics.base import Metric
-from pipeline.storage import Storage, StorageOptions, as_hosts, as_places, as_utf8
+from pipeline.storage import PublicOptions, Storage, StorageOptions, as_hosts, as_places, as_utf8, redact
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import CHANGES_OUTPUT, NoOptions, Task
 
+_MANY = 2**31 - 1
 _CHECKPOINT = "a local directory, an s3:// URI or a Hugging Face hub id"
 # A part's title is the group of its fields in the help; a field may name another, or stand first in it.
 _RUNNING: dict[str, Any] = {"group": "running"}
 _MODEL: dict[str, Any] = {"group": "model"}
 
 
-class CorpusSpec(BaseModel):
+class CorpusSpec(PublicOptions):
     """What to read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="input")
@@ -57,7 +58,10 @@ class CorpusSpec(BaseModel):
         "an age such as 36h or 7d",
     )
     limit: int | None = Field(
-        None, ge=1, description="annotate at most this many clips; the next run continues from there"
+        None,
+        ge=1,
+        le=_MANY,
+        description="annotate at most this many clips; the next run continues from there",
     )
     channel: str = Field(
         "mean",
@@ -91,7 +95,7 @@ class CorpusSpec(BaseModel):
     @classmethod
     def _known_channel(cls, value: Any) -> Any:
         value = str(value)
-        if value not in ("mean", "left", "right") and not value.isdigit():
+        if not re.fullmatch(r"mean|left|right|[0-9]{1,4}", value):
             raise ValueError("must be 'mean', 'left', 'right' or a channel's index from 0")
         return value
 
@@ -109,12 +113,12 @@ class CorpusSpec(BaseModel):
         if isinstance(value, date):  # YAML has made a time or a day of it
             value = value.isoformat()
         if isinstance(value, str):
-            if age := re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", value.strip()):
-                hours = float(age[1]) * (24 if age[2] == "d" else 1)
-                return datetime.now(UTC) - timedelta(hours=hours)
             try:
+                if age := re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", value.strip()):
+                    hours = float(age[1]) * (24 if age[2] == "d" else 1)
+                    return datetime.now(UTC) - timedelta(hours=hours)
                 value = datetime.fromisoformat(value.strip())
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise ValueError(
                     "must be a time such as 2026-11-24T06:00, or an age such as 36h or 7d"
                 ) from None
@@ -130,7 +134,7 @@ class CorpusSpec(BaseModel):
         return value
 
 
-class ComputeSpec(BaseModel):
+class ComputeSpec(PublicOptions):
     """How to compute, and on what."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="cluster")
@@ -143,6 +147,7 @@ class ComputeSpec(BaseModel):
     window_s: float = Field(
         40.0,
         ge=1,
+        le=86_400,
         description="maximum seconds of audio in one window of the encoder; longer recordings are cut into "
         "windows and stitched",
         json_schema_extra=CHANGES_OUTPUT | _MODEL,
@@ -156,6 +161,7 @@ class ComputeSpec(BaseModel):
     token_budget: int | None = Field(
         None,
         ge=1,
+        le=_MANY,
         description="maximum number of frames in one forward pass (20 ms each with the published feature "
         "extractor); unset: 4096 on CPUs, 65536 on GPUs",
         json_schema_extra=_MODEL,
@@ -168,11 +174,13 @@ class ComputeSpec(BaseModel):
     num_gpus_per_actor: float | None = Field(
         None,
         ge=0,
+        le=1_000,
         description="GPUs of one model actor (fractions share one); unset: 1 where the cluster has GPUs",
     )
     featurize_actors: int | None = Field(
         None,
         ge=1,
+        le=_MANY,
         description="maximum number of CPU actors for decoding and features; unset: as many as CPUs allow",
     )
     ray_address: str | None = Field(
@@ -185,9 +193,16 @@ class ComputeSpec(BaseModel):
     @classmethod
     def _known_pool(cls, value: Any) -> Any:
         value = str(value)
-        match = re.fullmatch(r"auto|([1-9]\d*)(?::([1-9]\d*))?", value)
+        match = re.fullmatch(r"auto|([1-9][0-9]{0,8})(?::([1-9][0-9]{0,8}))?", value)
         if match is None or (match[2] and int(match[1]) > int(match[2])):
             raise ValueError("must be 'auto', a positive number, or MIN:MAX")
+        return value
+
+    @field_validator("num_gpus_per_actor", mode="after")
+    @classmethod
+    def _gpus_that_ray_shares_out(cls, value: float | None) -> float | None:
+        if value is not None and value != (round(value) if value > 1 else round(value, 4)):
+            raise ValueError("must be a whole number, or a fraction of one GPU with at most four decimals")
         return value
 
     @model_validator(mode="after")
@@ -200,7 +215,7 @@ class ComputeSpec(BaseModel):
         return self
 
 
-class TableSpec(BaseModel):
+class TableSpec(PublicOptions):
     """What to write."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="output")
@@ -209,6 +224,7 @@ class TableSpec(BaseModel):
     rows_per_file: int | None = Field(
         None,
         ge=1,
+        le=_MANY,
         description="minimum rows per output file; a killed run loses at most about this many; "
         "unset: about 200 files a run, each of 100 to 20000 rows",
     )
@@ -249,7 +265,7 @@ class TableSpec(BaseModel):
         return None if self.lane is None else Lane.parse(self.lane)
 
 
-class JobSpec(BaseModel):
+class JobSpec(PublicOptions):
     """Annotate a speech corpus: audio shards in, one Parquet row per clip out.
 
     Keyword arguments are flat: `TranscribeSpec(input=["corpus"], output="table", model="ctc")`.
@@ -350,7 +366,8 @@ class JobSpec(BaseModel):
         flat: dict[str, Any] = {}
         for name, value in self.model_dump(mode="json", exclude=secrets).items():
             flat |= value if name in self.parts() else {name: value}
-        return flat
+        # Places have no credentials, but a condition may name one.
+        return {name: redact(value) if isinstance(value, str) else value for name, value in flat.items()}
 
 
 def job_spec(task: str) -> type[JobSpec]:

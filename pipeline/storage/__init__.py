@@ -45,13 +45,14 @@ from pipeline.storage.places import (
     resolve,
     scheme_of,
     uri_of,
-    without_credentials,
 )
+from pipeline.storage.secrets import PublicOptions, can_be_opened, redact, refusal, without_credentials
 
 __all__ = [
     "FILE",
     "FileInfo",
     "Places",
+    "PublicOptions",
     "Storage",
     "StorageError",
     "StorageFile",
@@ -64,6 +65,7 @@ __all__ = [
     "name_in_utf8",
     "path_of",
     "place_errors",
+    "redact",
     "resolve",
     "uri_of",
     "without_credentials",
@@ -103,10 +105,7 @@ class Storage:
             except (StorageError, ValueError) as problem:
                 raise JobError(f"{problem}.") from problem
         if without_credentials(uri) != uri:
-            raise JobError(
-                f"{without_credentials(uri)} carries credentials in the URI, which logs would repeat; "
-                "give them through the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) instead."
-            )
+            raise JobError(f"{refusal(uri)}.")
         if scheme not in S3:
             return one_scheme(uri)
         given = one_scheme(uri).rstrip("/")
@@ -325,7 +324,8 @@ class Storage:
         if isinstance(problem, StorageError):
             return str(problem)
         name = type(problem).__name__
-        text = (self.options.redact(str(problem)) or name).encode("utf-8", "backslashreplace").decode()
+        text = self.options.redact(str(problem), uri) or name
+        text = text.encode("utf-8", "backslashreplace").decode()
         where = without_credentials(uri)
         if is_missing(problem):
             return f"{where} does not exist"
@@ -357,7 +357,9 @@ class Storage:
         except StorageError:
             raise
         except Exception as problem:  # every protocol has exceptions of its own
-            raise self._error(uri, problem) from problem
+            # What it said stays in tracebacks, unless it told a secret.
+            told = self.options.redact(str(problem), uri) != str(problem)
+            raise self._error(uri, problem) from (None if told else problem)
 
     def _error(self, uri: str, problem: Exception) -> StorageError:
         cause = first_cause(problem)
@@ -369,6 +371,8 @@ class Storage:
         return StorageFile(file, lambda problem: self._error(uri, problem))
 
     def _filesystem(self, uri: str) -> fsspec.AbstractFileSystem:
+        if not can_be_opened(uri):
+            raise StorageError(refusal(uri))
         # s3fs takes a second to import, and `--help` needs no storage.
         from pipeline.storage.filesystems import filesystem_of
 

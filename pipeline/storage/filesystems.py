@@ -19,7 +19,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.failures import StorageError
 from pipeline.storage.local import refuse_special
-from pipeline.storage.places import HTTP, S3, scheme_of, without_credentials
+from pipeline.storage.places import HTTP, S3, scheme_of
+from pipeline.storage.secrets import without_credentials
 
 OTHER_STORES = frozenset({"gs", "gcs", "az", "abfs", "abfss"})
 _WHOLE_BYTES = 8 << 20  # files up to this size are fetched in one go, and kept in memory

@@ -177,11 +177,6 @@ class Places:
         return uri
 
 
-def without_credentials(uri: str) -> str:
-    """`uri` with any user:password@ taken out."""
-    return re.sub(r"(?<=://)[^/?#]*@", "***@", uri, count=1)
-
-
 def _is_utf8(text: str) -> bool:
     try:
         text.encode()
