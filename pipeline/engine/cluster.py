@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.errors import JobError
 
 if TYPE_CHECKING:
-    from pipeline.spec import ComputeSpec
+    from pipeline.spec.parts import ComputeSpec
 
 logger = logging.getLogger(__name__)
 

@@ -8,22 +8,17 @@ names, `TranscribeSpec`, `AnnotateSpec` and so on.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from pipeline.corpus.lanes import Lane
 from pipeline.metrics.base import Metric
 from pipeline.spec.parts import MODEL, ComputeSpec, CorpusSpec, TableSpec
-from pipeline.storage import PublicOptions, Storage, StorageOptions, as_hosts, as_places, as_utf8, redact
+from pipeline.storage import PublicOptions, Storage, redact
 from pipeline.tasks import TASKS
-from pipeline.tasks.base import CHANGES_OUTPUT, NoOptions, Task
+from pipeline.tasks.base import NoOptions, Task
 
 _CHECKPOINT = "a local directory, an s3:// URI or a Hugging Face hub id"
 

@@ -24,7 +24,8 @@ from pipeline.export.spec import ExportSpec
 from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.speakers.spec import SpeakersSpec
-from pipeline.spec import AnnotateSpec, CorpusSpec, TranscribeSpec
+from pipeline.spec import AnnotateSpec, TranscribeSpec
+from pipeline.spec.parts import CorpusSpec
 from pipeline.storage import Storage, StorageError, StorageOptions, redact, without_credentials
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 

@@ -12,7 +12,7 @@ import ray
 
 from pipeline.engine.cluster import Resources, allocate, shortage
 from pipeline.engine.counter import RunCounter, timed, watched
-from pipeline.spec import ComputeSpec
+from pipeline.spec.parts import ComputeSpec
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
