@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.corpus.clips import Clip, Shard, read_table
 from pipeline.corpus.columns import Passthrough, infer
-from pipeline.errors import ClipError, Code, JobError, Stage
+from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
 from pipeline.storage import Storage, StorageError, StorageFile
 
 TABLE_BYTES = 8 << 20
@@ -127,6 +127,8 @@ def loose_clip(shard: Shard) -> Clip:
 
 def shard_error(shard: Shard, problem: Exception, what: str = "") -> ClipError:
     """The error of a shard, or of `what` of it, that could not be read, or not to its end."""
+    if isinstance(problem, ClipFailedError):
+        return problem.error
     if isinstance(problem, StorageError | JobError):
         return ClipError(Stage.READ, Code.UNREADABLE, str(problem))
     return broken(f"{shard.name}{what} is damaged: {str(problem) or type(problem).__name__}")
@@ -142,16 +144,25 @@ def shard_row(shard: Shard, error: ClipError, passthrough: Passthrough) -> pa.Ta
 
 
 def tables(clips: Iterable[Clip], passthrough: Passthrough) -> Iterator[pa.Table]:
-    """Clips as tables of at most `TABLE_ROWS` rows, closed once they hold `TABLE_BYTES` of audio."""
-    iterator = iter(clips)
-    while batch := list(_fill(iterator)):
+    """Clips as tables of at most `TABLE_ROWS` rows and `TABLE_BYTES` of audio; a larger clip has its own."""
+    for batch in _batches(clips):
         yield read_table(batch, passthrough)
+        batch.clear()  # else its audio stays in memory beside that of the next
 
 
-def _fill(clips: Iterator[Clip]) -> Iterator[Clip]:
+def _batches(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
+    batch: list[Clip] = []
     size = 0
-    for clip in islice(clips, TABLE_ROWS):
-        yield clip
-        size += len(clip.audio or b"")
-        if size >= TABLE_BYTES:
-            return
+    for clip in clips:
+        more = len(clip.audio or b"")
+        if batch and size + more > TABLE_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(clip)
+        size += more
+        del clip
+        if size >= TABLE_BYTES or len(batch) == TABLE_ROWS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
