@@ -73,7 +73,9 @@ def read_table(clips: Sequence[Clip], passthrough: Passthrough) -> pa.Table:
         )
     schema = read_schema(passthrough.schema)
     at = schema.get_field_index("audio")
-    return pa.Table.from_pylist(rows, schema=schema.remove(at)).add_column(at, schema.field(at), _audio(clips))
+    return pa.Table.from_pylist(rows, schema=schema.remove(at)).add_column(
+        at, schema.field(at), _audio(clips)
+    )
 
 
 def _audio(clips: Sequence[Clip]) -> pa.Array:

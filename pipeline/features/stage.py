@@ -160,7 +160,7 @@ class Featurizer:
         clip = {name: table[name][index].as_py() for name in ("source", "start_s", "length_s", "error")}
         if (error := clip["error"]) is not None:
             raise ClipFailedError(Stage(error["stage"]), Code(error["code"]), error["message"])
-        audio, source = _bytes_at(table["audio"], index), clip["source"]
+        audio, source = bytes_at(table["audio"], index), clip["source"]
         part = {name: clip[name] for name in ("start_s", "length_s")}
         with ExitStack() as files:
             if audio is not None:
@@ -281,7 +281,7 @@ class Featurizer:
         return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
 
 
-def _bytes_at(column: pa.ChunkedArray, row: int) -> pa.Buffer | None:
+def bytes_at(column: pa.ChunkedArray, row: int) -> pa.Buffer | None:
     """A value of large binary where Arrow has it, since a scalar would be a copy; None where it is null."""
     value = column.slice(row, 1).chunk(0)
     if value.null_count:

@@ -130,9 +130,7 @@ def apart(count: int) -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("audio_first", [True, False])
-def test_members_that_are_not_side_by_side_are_joined(
-    tmp_path: Path, ending: str, audio_first: bool
-) -> None:
+def test_members_that_are_not_side_by_side_are_joined(tmp_path: Path, ending: str, audio_first: bool) -> None:
     members = apart(3) if audio_first else apart(3)[::-1]
     file = put(tmp_path, ending, members)
     assert set(TAR.columns(file, STORAGE).names) == {"text", "speaker"}
@@ -168,7 +166,9 @@ def test_a_stream_holds_no_more_than_its_window(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     monkeypatch.setattr(tar, "_WINDOW_BYTES", 1)
-    members = [(f"{i}.{end}", data) for i in range(4) for end, data in (("wav", CLIPS[i]), ("txt", b"t%d" % i))]
+    members = [
+        (f"{i}.{end}", data) for i in range(4) for end, data in (("wav", CLIPS[i]), ("txt", b"t%d" % i))
+    ]
     assert texts(table(put(tmp_path, ending, members))) == {str(i): f"t{i}" for i in range(4)}
     # Text before all audio is held, as much as there is room for.
     members = [*((f"{i}.txt", b"t%d" % i) for i in range(4)), *((f"{i}.wav", CLIPS[i]) for i in range(4))]

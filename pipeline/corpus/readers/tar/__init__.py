@@ -14,7 +14,7 @@ from pipeline.corpus.readers.base import DamagedShardError, Reader, shard_error
 from pipeline.corpus.readers.tar.archive import Archive, Damage, Member, NotAtHandError
 from pipeline.corpus.readers.tar.samples import METADATA, Preview, Sample, Samples, is_audio
 from pipeline.errors import ClipError, ClipFailedError, Code, Stage
-from pipeline.storage import Storage, StorageError, StorageFile, is_remote
+from pipeline.storage import Storage, StorageFile, is_remote
 
 _WINDOW_BYTES = 16 << 20
 _PREVIEWED_MEMBERS = 10_000
@@ -110,9 +110,9 @@ def _without_audio(sample: Sample) -> str:
 
 def _apart(shard: Shard, members: Sequence[str]) -> str:
     return (
-        f"{shard.name}: {len(members)} members are lost to their clips, the first is {members[0]}: they are not "
-        "side by side with the audio, which had been passed, or their clip has another of that name. Sort the "
-        "members by name (tar --sort=name); an uncompressed tar on a local disk may have them in any order"
+        f"{shard.name}: {len(members)} members are lost to their clips, the first is {members[0]}: they do "
+        "not stand side by side with the audio, which was passed before they came, or the clip has another of "
+        "that name. Sort the members (tar --sort=name), or put the tar on a local disk, uncompressed"
     )
 
 

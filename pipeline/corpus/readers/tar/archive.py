@@ -38,7 +38,7 @@ class Member(NamedTuple):
 
     name: str
     size: int
-    place: int | tarfile.TarInfo | None
+    place: int | tarfile.TarInfo
     link: str | None = None
 
 
@@ -58,15 +58,16 @@ class Archive:
         stream = _decompressed(handle)
         self.seekable = stream is handle
         self._handle = handle
-        self._end = handle.seek(0, io.SEEK_END) if self.seekable else None
+        end = handle.seek(0, io.SEEK_END) if self.seekable else None
+        self._end = end or 0
         handle.seek(0)
-        self._tar = tarfile.open(
+        self._tar = tarfile.open(  # noqa: SIM115 (the handle is closed by who opened it)
             fileobj=stream,
             mode="r:" if self.seekable else "r|",
             ignore_zeros=True,
             encoding="utf-8",
             errors="surrogateescape",
-            tarinfo=_watching(damage, self._end),
+            tarinfo=_watching(damage, end),
         )
         self._known: dict[str, Member] = {}  # for links
 
@@ -83,7 +84,7 @@ class Archive:
             elif found.islnk() or found.issym():
                 beside = posixpath.dirname(name) if found.issym() else ""
                 target = posixpath.normpath(posixpath.join(beside, _text(found.linkname)))
-                member = Member(name, 0, None, target)
+                member = Member(name, 0, found.offset, target)
             else:
                 continue
             if self.seekable and member.link != name:
@@ -100,8 +101,7 @@ class Archive:
         file = self._target(member)
         if most is not None and file.size > most:
             raise NotAtHandError(f"{member.name} has {file.size} bytes, more than {most}")
-        if not isinstance(file.place, tarfile.TarInfo):
-            assert file.place is not None and self._end is not None
+        if isinstance(file.place, int):
             if file.place + file.size > self._end:  # what a damaged header promises is never read
                 raise _cut(file, max(0, self._end - file.place))
             self._handle.seek(file.place)
@@ -117,8 +117,8 @@ class Archive:
         while member.link is not None:
             if member.link in seen or member.link not in self._known:
                 raise NotAtHandError(
-                    f"a link to {member.link}, which is not in the shard, stands behind it where the shard is "
-                    "read as a stream, or cannot be read again because the shard is compressed"
+                    f"a link to {member.link}, which is not in the shard, is still to come in one that is read "
+                    "as a stream, or cannot be read again because the shard is compressed"
                 )
             seen.add(member.link)
             member = self._known[member.link]
