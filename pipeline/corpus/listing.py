@@ -9,8 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
-import pyarrow as pa
-
 from pipeline.corpus.clips import Shard, read_table
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.condition import Where
@@ -113,19 +111,21 @@ def _one_part_more(path: str, name: str) -> str:
 
 
 def drop_listed_files(shards: list[Shard], storage: Storage) -> list[Shard]:
-    """Drops loose files that a manifest of the same input names: the manifest's row is the clip."""
-    manifests = [shard for shard in shards if READERS[shard.format].lists_files]
-    if not manifests or len(manifests) == len(shards):
-        return shards
+    """Drops loose files that a manifest or a Parquet of the same input names: its row is the clip."""
+    loose = {shard.uri for shard in shards if _is_loose(shard)}
     listed: set[str] = set()
-    nothing = Passthrough(pa.schema([]), frozenset())
-    for manifest in manifests:
-        for table in READERS[manifest.format].tables(manifest, storage, nothing):
-            for source in table["source"].to_pylist():
-                # What is no place at all is the clip's error, not the job's.
-                with suppress(JobError, ValueError):
-                    if source:
-                        listed.add(storage.normalise(source))
+
+    def is_loose(source: str) -> bool:
+        # What is no place at all is the clip's error, not the job's.
+        with suppress(JobError, ValueError):
+            return storage.normalise(source) in loose
+        return False
+
+    for shard in shards if loose else ():
+        if READERS[shard.format].lists_files:
+            with suppress(StorageError):  # reading the shard says it
+                sources = READERS[shard.format].sources(shard, storage, is_loose)
+                listed.update(storage.normalise(source) for source in sources)
     return [shard for shard in shards if not _is_loose(shard) or shard.uri not in listed]
 
 

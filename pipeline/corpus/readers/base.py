@@ -6,7 +6,7 @@ takes an instance of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -50,7 +50,7 @@ class Reader:
         name: of the layout.
         endings: of the file names, lower case.
         one_clip: the shard itself is the audio of one clip, which has the stem of its name as key.
-        lists_files: the shard names audio files; such a file is no clip of its own in the same input.
+        lists_files: the shard may name audio files; such a file is no clip of its own in the same input.
         clip_bytes: about what a clip takes of a shard.
         sampled: clips at whose values `columns` looks.
         about: the format, for a person.
@@ -74,6 +74,19 @@ class Reader:
         that of damage. The clips before it have their rows.
         """
         raise NotImplementedError
+
+    def sources(self, shard: Shard, storage: Storage, wanted: Callable[[str], bool]) -> Iterator[str]:
+        """Those places of audio that the shard names (`lists_files`) which are wanted.
+
+        Raises:
+            StorageError: storage did not deliver the shard, or not all of it.
+        """
+        problems: list[Exception] = []
+        for clip in self._clips(shard, storage, None, problems):
+            if clip.source is not None and wanted(clip.source):
+                yield clip.source
+        if problems and isinstance(problems[0], StorageError):
+            raise problems[0]
 
     def slices(self, shard: Shard, storage: Storage) -> list[Any]:
         """What tasks read side by side of a large shard, picklable; none: the shard is read whole.

@@ -111,8 +111,8 @@ def _without_audio(sample: Sample) -> str:
 def _apart(shard: Shard, members: Sequence[str]) -> str:
     return (
         f"{shard.name}: {len(members)} members are lost to their clips, the first is {members[0]}: they do "
-        "not stand side by side with the audio, which was passed before they came, or the clip has another of "
-        "that name. Sort the members (tar --sort=name), or put the tar on a local disk, uncompressed"
+        "not stand side by side with the audio, which was passed before they came, or the clip has another "
+        "of that name. Sort the members (tar --sort=name), or put the tar on a local disk, uncompressed"
     )
 
 

@@ -117,8 +117,8 @@ class Archive:
         while member.link is not None:
             if member.link in seen or member.link not in self._known:
                 raise NotAtHandError(
-                    f"a link to {member.link}, which is not in the shard, is still to come in one that is read "
-                    "as a stream, or cannot be read again because the shard is compressed"
+                    f"a link to {member.link}, which is not in the shard, is still to come in one that is "
+                    "read as a stream, or cannot be read again because the shard is compressed"
                 )
             seen.add(member.link)
             member = self._known[member.link]
