@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.readers import tar
 from pipeline.corpus.readers.tar import samples
+from tests.conftest import ROOT
 from tests.pipeline.corpus.test_readers import CLIPS, STORAGE, TAR, codes, rows, shard
 
 TEXT = Passthrough(pa.schema([("ref_text", pa.string()), ("speaker", pa.string())]))
@@ -48,7 +50,7 @@ def table(file: Shard, carried: Passthrough = TEXT) -> list[dict[str, Any]]:
 
 def texts(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     assert [code for _, code in codes(list(found))] == [None] * len(found)
-    return {row["clip_id"].split("#")[1]: row["ref_text"] for row in found}
+    return {row["clip_id"].split("#")[1]: row.get("ref_text") for row in found}
 
 
 def speaker(name: str) -> bytes:
@@ -248,3 +250,22 @@ def test_any_keys_in_any_order(tmp_path: Path, keys: set[str], data: st.DataObje
     found = table(put(tmp_path, ending, data.draw(st.permutations(members))))
     assert texts(found) == {f"d.0/{key}": key for key in keys}
     assert {(row["ref_text"], row["speaker"]) for row in found} == {(key, key) for key in keys}
+
+
+def documented() -> list[tuple[list[str], list[str]]]:
+    """Of each row of the table in docs/input.md the names in its two cells."""
+    page = (ROOT / "docs" / "input.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| `")]
+    return [(re.findall("`(.*?)`", members), re.findall("`(.*?)`", clips)) for members, clips in rows]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(("names", "said"), documented())
+def test_the_document_is_true(tmp_path: Path, ending: str, names: list[str], said: list[str]) -> None:
+    contents = {"wav": CLIPS[0], "json": b"{}", "txt": b"text"}
+    file = put(tmp_path, ending, [(name, contents[name.rpartition(".")[2]]) for name in names])
+    carried = Passthrough(merge([TAR.columns(file, STORAGE)], reserved_names()))
+    found = texts(table(file, carried))
+    assert set(found) == {name.removesuffix(".wav") for name in names if name.endswith(".wav")}
+    assert [*found, *(name for name in carried.schema.names if name != "ref_text")] == said
+    assert set(found.values()) == ({"text"} if "ref_text" in carried.schema.names else {None})
