@@ -10,14 +10,14 @@ requirement-test = .[test,lint]
 .PHONY: help demo quick test lint venv
 
 help:
-	@echo "make demo   transcribe the bundled corpus into demo/out"
+	@echo "make demo   transcribe the bundled corpus into demo/out/transcripts"
 	@echo "make quick  the tests that need no Ray cluster, but for the slow ones, in two processes"
 	@echo "make test   every check and test: make lint, all that needs no Ray, then whole jobs on Ray"
 	@echo "make lint   the checks alone: ruff, mypy"
 	@echo "make venv   .venv with everything that development needs"
 
 demo: .venv/.installed-demo
-	$(BIN)/python jobs/transcribe.py --input demo/corpus --output demo/out --model demo/checkpoint
+	$(BIN)/python jobs/transcribe.py --input demo/corpus --output demo/out/transcripts --model demo/checkpoint
 
 quick: venv
 	$(BIN)/python -m pytest -m "not ray and not slow" -n 2 --dist worksteal

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.der import References, Segment
+from pipeline.metrics.rttm import Segment, read_rttm
 from pipeline.storage import Storage, StorageOptions
 
 OVERLAPS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -51,9 +51,9 @@ def main() -> None:
     lines = ["# Who is heard where windows overlap", "", args.date, ""]
     lines += ["| recording | overlap | somebody | two speakers |", "| --- | --- | --- | --- |"]
     for path in args.rttm:
-        for name, turns in References.read(path, Storage(StorageOptions())).segments.items():
+        for name, marks in read_rttm("meeting", path, Storage(StorageOptions())).items():
             for overlap_s in OVERLAPS_S:
-                speakers = heard(activity(turns), overlap_s)
+                speakers = heard(activity(marks.segments), overlap_s)
                 shares = f"{np.mean(speakers > 0):.0%} | {np.mean(speakers > 1):.0%}"
                 lines.append(f"| {name} | {overlap_s:g} s | {shares} |")
     print("\n".join(lines))

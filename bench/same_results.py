@@ -327,9 +327,10 @@ def differing(one: pa.Array, other: pa.Array, name: str, largest: dict[str, floa
 
 def summary_keys(table: Path) -> set[str]:
     """The names of all keys in the summaries of a table's runs, with those above them."""
+    inside, beside = table / "_run", table.with_name(f"_{table.name}.runs")
     return {
         key
-        for file in (table / "_run").glob("*.json")
+        for file in (inside if inside.exists() else beside).glob("*.json")
         if file.name != "table.json"
         for key in key_names(json.loads(file.read_text(encoding="utf-8")))
     }

@@ -10,6 +10,10 @@ class JobError(Exception):
     """The job cannot run as told; the message says what is wrong, where, and what to do."""
 
 
+class TableInUseError(JobError):
+    """Another job works on the table; the message says who, and since when."""
+
+
 class Stage(StrEnum):
     """Where on its way a clip failed."""
 
@@ -27,6 +31,7 @@ class Code(StrEnum):
     NO_AUDIO = "no_audio"
     NOT_FOUND = "not_found"
     UNREADABLE = "unreadable"
+    UNDELIVERED = "undelivered"
     EMPTY = "empty"
     UNDECODABLE = "undecodable"
     TRUNCATED = "truncated"
@@ -43,7 +48,9 @@ MEANING: dict[Code, str] = {
     Code.BAD_RECORD: "a manifest line, or what a row says of its audio, is not what its format asks for",
     Code.NO_AUDIO: "the record holds no audio",
     Code.NOT_FOUND: "the audio file that a manifest or a row names does not exist",
-    Code.UNREADABLE: "storage refused or failed to deliver the audio",
+    Code.UNREADABLE: "storage refused or failed to deliver the audio; the next run tries again",
+    Code.UNDELIVERED: "storage refused or failed to deliver the shard: no row of the table says so, the "
+    "summary does, and the next run reads the shard again",
     Code.EMPTY: "no bytes, or audio without a single sample",
     Code.UNDECODABLE: "no decoder accepts the bytes",
     Code.TRUNCATED: "the audio ends clearly before the length its header gives",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from ray.data import DataContext
 
-from pipeline import package_version
+from pipeline import package_version, strict_json
 from pipeline.annotate.checkpoints import (
     Backbone,
     configs_of,
@@ -43,8 +42,8 @@ from pipeline.schema import output_schema, partial_schema
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
-from pipeline.table.records import FileRecord
+from pipeline.table.log.plans import Work
+from pipeline.table.log.writer import Written
 from pipeline.table.retry import drop_rows
 from pipeline.table.scan import Changes, choose_table, opened, output_errors, packed_schema, scan
 from pipeline.tasks import columns_of
@@ -92,9 +91,9 @@ class Job:
         """Provenance, for the Parquet files."""
         return {
             "w2vbert.run_id": run_id,
-            "w2vbert.models": json.dumps(self.models),
-            "w2vbert.spec": json.dumps(self.spec.public(), ensure_ascii=False),
-            "w2vbert.versions": json.dumps({name: package_version(name) for name in _PACKAGES}),
+            "w2vbert.models": strict_json.dumps(self.models),
+            "w2vbert.spec": strict_json.dumps(self.spec.public()),
+            "w2vbert.versions": strict_json.dumps({name: package_version(name) for name in _PACKAGES}),
         }
 
     def empty_tally(self) -> Tally:
@@ -192,8 +191,8 @@ def session(job: Job) -> Iterator[tuple[Resources, RunCounter]]:
         context.target_max_block_size = block_bytes
 
 
-def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter) -> list[FileRecord]:
-    """Annotates the clips that are left, and writes their rows; the records of the files."""
+def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter) -> Written:
+    """Annotates the clips that are left, and writes their rows."""
     spec, storage, table, work = job.spec, job.storage, job.table, changes.work
     passthrough = changes.passthrough
     with output_errors(spec):
@@ -226,21 +225,21 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
     return sink.written
 
 
-def finish(
-    job: Job, work: Work, written: Sequence[FileRecord], counter: RunCounter, started: float
-) -> RunSummary:
+def finish(job: Job, work: Work, written: Written, counter: RunCounter, started: float) -> RunSummary:
     """Sums up what the run wrote, and says in the table that the run is over."""
-    tally = tally_files(job.table.data_files_of(work.run_id), job.storage, job.metrics)
+    own = {job.table.uri_of(record) for record in written.files}
+    before = [uri for uri in job.table.data_files_of(work.run_id) if uri not in own]
+    tally, tally_before = (tally_files(uris, job.storage, job.metrics) for uris in (sorted(own), before))
     counts = counter.close()
     backbones = [list(held.checkpoints) for held in job.backbones]
     summary = replace(
         summarise(job, work, tally, started),
+        before=tally_before,
+        undelivered=written.undelivered,
         stage_s=counts.stage_s,
         models=job.models,
         encoder=EncoderUse(counts.passes, counts.frames, backbones),
     )
-    if not work.clips_done:
-        summary = replace(summary, rtfx=tally.seconds / summary.wall_s)
     to_the_end = job.spec.corpus.limit is None
     job.table.finish(work.run_id, summary.as_json(), to_the_end=to_the_end, written=written)
     return summary
@@ -251,9 +250,9 @@ def summarise(job: Job, work: Work, tally: Tally, started: float) -> RunSummary:
         run_id=work.run_id,
         output=job.table.output,
         tally=tally,
+        before=job.empty_tally(),
         shards_read=len(work.shards),
         shards_skipped=work.skipped,
-        clips_done_before=work.clips_done,
         wall_s=time.monotonic() - started,
         spec=job.spec.public(),
     )

@@ -8,14 +8,17 @@ names, `TranscribeSpec`, `AnnotateSpec` and so on.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
+from pipeline.corpus.lanes import Lane
 from pipeline.metrics.base import Metric
 from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks import TASKS
@@ -30,7 +33,7 @@ _MODEL: dict[str, Any] = {"group": "model"}
 class CorpusSpec(BaseModel):
     """What to read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="input")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="input")
 
     input: list[str] = Field(
         min_length=1,
@@ -84,6 +87,14 @@ class CorpusSpec(BaseModel):
             raise ValueError("must be 'mean', 'left', 'right' or a channel's index from 0")
         return value
 
+    @field_validator("max_duration_s", mode="before")
+    @classmethod
+    def _any_length(cls, value: Any) -> Any:
+        """Infinity, which JSON cannot write, is what unset means."""
+        with suppress(TypeError, ValueError):
+            return None if float(value) == math.inf else value
+        return value
+
     @field_validator("since", mode="before")
     @classmethod
     def _time(cls, value: Any) -> Any:
@@ -114,7 +125,7 @@ class CorpusSpec(BaseModel):
 class ComputeSpec(BaseModel):
     """How to compute, and on what."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="cluster")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="cluster")
 
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
@@ -184,7 +195,7 @@ class ComputeSpec(BaseModel):
 class TableSpec(BaseModel):
     """What to write."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, title="output")
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="output")
 
     output: str = Field(min_length=1, description="directory or s3:// URI of the Parquet table")
     rows_per_file: int | None = Field(
@@ -192,6 +203,12 @@ class TableSpec(BaseModel):
         ge=1,
         description="minimum rows per output file; a killed run loses at most about this many; "
         "unset: about 200 files a run, each of 100 to 20000 rows",
+    )
+    lane: str | None = Field(
+        None,
+        description="do one lane's share of the shards, such as 3/16: sixteen jobs, each with a lane of its "
+        "own, share one table; unset: all shards",
+        json_schema_extra=_RUNNING,
     )
     overwrite: bool = Field(False, description="delete what the output holds, then annotate everything")
     retry_errors: bool = Field(
@@ -209,6 +226,17 @@ class TableSpec(BaseModel):
         description="exit with status 3 if more than this share of the run's clips are error rows",
         json_schema_extra=_RUNNING,
     )
+
+    @model_validator(mode="after")
+    def _lanes_only_add_rows(self) -> Self:
+        if self.shards_of_lane and (self.overwrite or self.retry_errors):
+            raise ValueError("lane: --overwrite and --retry-errors change files that all lanes share")
+        return self
+
+    @property
+    def shards_of_lane(self) -> Lane | None:
+        """Raises ValueError for what is no lane."""
+        return None if self.lane is None else Lane.parse(self.lane)
 
 
 class JobSpec(BaseModel):

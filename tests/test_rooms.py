@@ -28,19 +28,9 @@ ONLY_PUBLIC = (
 )
 # Each room may import itself and those before it.
 ROOMS = (
-    *(
-        "errors",
-        "storage",
-        "node_files",
-        "clip_names",
-        "schema",
-        "audio",
-        "features",
-        "metrics",
-        "tasks",
-        "spec",
-    ),
-    *("corpus", "annotate", "table", "reports", "speakers", "export", "engine", "job"),
+    *("errors", "storage", "strict_json", "node_files", "clip_names", "schema"),
+    *("audio", "features", "metrics", "tasks", "corpus", "spec", "annotate", "table"),
+    *("reports", "speakers", "export", "engine", "job"),
 )
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from jobs.cli.flags import ENVIRONMENT_PREFIX, read_spec
-from pipeline.errors import JobError
+from pipeline.errors import JobError, TableInUseError
 from pipeline.spec import JobSpec, annotate_spec, job_spec
 
 __all__ = ["ENVIRONMENT_PREFIX", "command", "read_spec", "run_job", "run_tool"]
@@ -33,7 +33,8 @@ def command(job: str) -> Callable[..., int]:
 def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, program: str) -> int:
     """A job from its command line (None: this process's) to its exit status.
 
-    0: complete, or planned; 2: bad configuration; 3: more error rows than --max-error-rate.
+    0: complete, or planned; 2: bad configuration; 3: more error rows than --max-error-rate; 4: another job
+    works on the table; 5: storage did not deliver all of the input.
     """
     try:
         spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
@@ -49,7 +50,10 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
     except JobError as problem:
         return _fail(program, problem)
     print(format_summary(summary))
-    error_rate = summary.tally.error_rate
+    if not summary.complete:
+        print(f"{program}: storage did not deliver all of the input; run it again.", file=sys.stderr)
+        return 5
+    error_rate = summary.whole.error_rate
     if error_rate > spec.table.max_error_rate:
         print(
             f"{program}: {error_rate:.1%} of the clips are error rows, "
@@ -81,4 +85,4 @@ def _fail(program: str, problem: JobError) -> int:
     """Prints what stopped the job; the exit status for it."""
     message = str(problem).replace("\n", "\n  ")
     print(f"{program}: {message}", file=sys.stderr)
-    return 2
+    return 4 if isinstance(problem, TableInUseError) else 2

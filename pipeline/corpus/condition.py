@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,6 +20,8 @@ class Where:
     """
 
     def __init__(self, expression: str, passthrough: pa.Schema) -> None:
+        import duckdb  # takes most of a second, and most jobs have no condition
+
         self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
         # TRY admits only what one row decides: no aggregate, window, subquery or random number.
         self._expression = f"TRY((\n{expression}\n))"
@@ -50,11 +51,15 @@ class Where:
         return clips.filter(self.keep(clips))
 
     def _evaluate(self, clips: pa.Table) -> pa.ChunkedArray:
+        import duckdb
+
         passes = duckdb.SQLExpression(self._expression).alias("passes")
         return self._connection.from_arrow(clips).project(passes).to_arrow_table()["passes"]
 
     def _can_read(self, column: pa.Field) -> bool:
         """DuckDB lacks a few of Arrow's types, such as half floats."""
+        import duckdb
+
         try:
             self._connection.from_arrow(pa.schema([column]).empty_table())
         except duckdb.NotImplementedException:

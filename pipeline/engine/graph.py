@@ -10,20 +10,21 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
 from ray.data import Dataset
 
 from pipeline.annotate.batches import as_batch, gather, rows_of
-from pipeline.annotate.checkpoints import Backbone
-from pipeline.annotate.heads import AnnotatorSettings
-from pipeline.annotate.stage import Annotator
-from pipeline.engine.cluster import Resources
 from pipeline.engine.counter import Report, RunCounter, timed
-from pipeline.engine.datasource import AudioShards
-from pipeline.features.stage import Featurizer
+
+if TYPE_CHECKING:  # actors import this file too, and what they do not use would cost each of them seconds
+    from pipeline.annotate.checkpoints import Backbone
+    from pipeline.annotate.heads import AnnotatorSettings
+    from pipeline.engine.cluster import Resources
+    from pipeline.engine.datasource import AudioShards
+    from pipeline.features.stage import Featurizer
 
 # torch keeps up to 1,024 compiled operations by the shapes of their operands, in oneDNN and in the layer
 # above it. Packs hardly ever have the same shape twice: they would pile up, and leave the heap full of holes.
@@ -109,6 +110,8 @@ class AnnotateActor:
         more_follow: bool,
     ) -> None:
         os.environ.update(_FEW_PRIMITIVES)  # read when the first operation runs
+        from pipeline.annotate.stage import Annotator
+
         files: list[dict[str, Any]] = [
             {task: ray.get(held) for task, held in of_one.items()} for of_one in checkpoints
         ]

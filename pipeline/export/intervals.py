@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")  # but for those that are blanks
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class Timed(NamedTuple):
 def timed_parts(parts: Iterable[Mapping[str, Any]] | None, text: str) -> list[Timed]:
     """The words or segments (`text` is their field) that have a text and a time, in time order."""
     found = [
-        Timed(max(0.0, part["start_s"]), part["end_s"], clean(part[text]), part.get("confidence"))
+        Timed(max(0.0, part["start_s"]), part["end_s"], said, part.get("confidence"))
         for part in parts or ()
-        if _is_time(part["start_s"]) and _is_time(part["end_s"]) and part[text] and part[text].strip()
+        if _is_time(part["start_s"]) and _is_time(part["end_s"]) and (said := clean(part[text] or ""))
     ]
     return sorted(found, key=lambda part: (part.start_s, part.end_s))
 
@@ -83,8 +86,8 @@ def lay_out(parts: Iterable[Timed], at_s: float, length_s: float) -> list[Interv
 
 
 def clean(text: str) -> str:
-    """`text` in one line: line breaks and runs of blanks have a meaning in every format."""
-    return " ".join(text.split())
+    """`text` in one line: line breaks and runs of blanks have a meaning in every format, controls in none."""
+    return " ".join(_CONTROL.sub("", text).split())
 
 
 def _is_time(value: Any) -> bool:

@@ -44,9 +44,13 @@ def export(spec: ExportSpec) -> Exported:
     table = open_table(spec.table, storage)
     columns = kind.columns(table, spec.content)
     done = Exported(output, per_clip)
-    rows = _writable(table.rows(columns), kind, done)
     with place_errors("--output", spec.output):
         _require_free(spec, output, table, per_clip=per_clip)
+        if per_clip:
+            # Once without writing: nothing is written where some of it could not be.
+            rows = _writable(table.rows(columns), kind, Exported(output, per_clip))
+            _require_free_names((name for name, _ in _named(rows, kind)), spec, output, storage)
+        rows = _writable(table.rows(columns), kind, done)
         if per_clip:
             _write_each(rows, kind, output, storage)
         else:
@@ -67,7 +71,9 @@ def _writable(rows: Iterable[Row], kind: type[Document], done: Exported) -> Iter
     """The rows that the format has a place for, counted."""
     for row in rows:
         error = row.get("error")
-        if error is not None and not kind.error_rows:
+        if not row["clip_id"]:
+            done.left_out["without clip_id"] += 1
+        elif error is not None and not kind.error_rows:
             done.left_out[error["code"]] += 1
         elif (reason := kind.missing(row)) is not None:
             done.left_out[reason] += 1
@@ -91,6 +97,30 @@ def _require_free(spec: ExportSpec, output: str, table: Table, *, per_clip: bool
         )
     if not per_clip and not storage.is_replaceable(output):
         raise JobError(f"--output {spec.output} is no ordinary file that could be replaced as a whole.")
+    if not per_clip and not spec.overwrite and storage.exists(output):
+        raise JobError(f"--output {spec.output} is there already; name another file, or --overwrite it.")
+
+
+def _require_free_names(names: Iterable[str], spec: ExportSpec, output: str, storage: Storage) -> None:
+    """Refuses names of files that are there already, or whose folders are files."""
+    held = {uri[len(output.rstrip("/")) + 1 :] for uri in storage.list_files(output, recursive=True)}
+    folders = {folder for name in held for folder in _folders(name)}
+    for name in names:
+        if name in held and not spec.overwrite:
+            raise JobError(
+                f"--output {spec.output} holds {name} already; choose another directory, "
+                "or --overwrite its files."
+            )
+        if name in folders or not held.isdisjoint(_folders(name)):
+            raise JobError(
+                f"--output {spec.output}: {name} cannot be written, where a file has the name of a directory "
+                "or a directory that of a file; choose another directory."
+            )
+
+
+def _folders(name: str) -> list[str]:
+    """`a/b/c.srt` is in `a` and `a/b`."""
+    return [name[:at] for at, char in enumerate(name) if char == "/"]
 
 
 def _write_one(rows: Iterator[Row], kind: type[Document], given: str, output: str, storage: Storage) -> None:
@@ -108,12 +138,19 @@ def _write_one(rows: Iterator[Row], kind: type[Document], given: str, output: st
         document.finish()
 
 
+def _named(rows: Iterable[Row], kind: type[Document]) -> Iterator[tuple[str, Row]]:
+    """Each clip with the relative path of its file."""
+    with contextlib.closing(UniqueNames()) as names:
+        for row in rows:
+            yield names.take(file_name(row["clip_id"], kind.extension)), row
+
+
 def _write_each(rows: Iterator[Row], kind: type[Document], output: str, storage: Storage) -> None:
     def write(file: tuple[str, bytes]) -> None:
         storage.write_bytes(join(output, file[0]), file[1])
 
-    with contextlib.closing(UniqueNames()) as names, ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
-        files = ((names.take(file_name(row["clip_id"], kind.extension)), _alone(row, kind)) for row in rows)
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
+        files = ((name, _alone(row, kind)) for name, row in _named(rows, kind))
         while batch := list(islice(files, _FILES_AT_ONCE)):
             list(threads.map(write, batch))
 

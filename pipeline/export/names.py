@@ -8,18 +8,20 @@ import sqlite3
 import unicodedata
 from collections.abc import Iterator
 
-from pipeline.clip_names import percent, percent_match
+from pipeline.clip_names import percent, percent_match, shard_and_key
 
 _UNSAFE_IN_FILE = re.compile(r'[\\:*?"<>|%#]|^[. ]|[. ]$')
 # Windows takes these for devices, with any extension.
-_DEVICE = re.compile(r"^(?=(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)).", re.IGNORECASE)
+_DEVICE = re.compile(
+    r"^(?=(?:con|prn|aux|nul|conin\$|conout\$|clock\$|(?:com|lpt)[0-9¹²³]) *(?:\.|$)).", re.IGNORECASE
+)
 _PART_BYTES = 180  # of one part of a path; filesystems end at 255, and a file in the making has a longer name
 _PATH_BYTES = 700  # of the whole; object stores end at 1024
 
 
 def file_name(clip_id: str, extension: str) -> str:
     """The relative path of a clip's file: `a/b.tar#key` is `a/b.tar/key.srt`. It never leads upwards."""
-    shard, _, key = clip_id.partition("#")
+    shard, key = shard_and_key(clip_id)
     *folders, last = [*shard.split("/"), *key.split("/")]
     # A folder must never have the name of another clip's file.
     as_file = re.compile(rf"\.(?={re.escape(extension)}$)", re.IGNORECASE)
@@ -70,6 +72,6 @@ def _shortened(name: str, original: str) -> str:
     """`name` itself, or its beginning and a digest of the original where it is too long."""
     if len(name.encode()) <= _PART_BYTES:
         return name
-    digest = hashlib.sha256(original.encode()).hexdigest()[:16]
+    digest = hashlib.sha256(original.encode(errors="surrogateescape")).hexdigest()[:16]
     beginning = name.encode()[: _PART_BYTES - 17].decode(errors="ignore")
     return f"{beginning}~{digest}"

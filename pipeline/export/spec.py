@@ -57,6 +57,9 @@ class ExportSpec(BaseModel):
         description="one file per clip; unset: as the format does",
         json_schema_extra=_OUTPUT | _from_formats(help=_per_clip_help),
     )
+    overwrite: bool = Field(
+        False, description="replace files that are there already", json_schema_extra=_OUTPUT
+    )
     reference: bool = Field(
         False,
         description="the words of the aligned reference text (aligned_words), not the transcript's",

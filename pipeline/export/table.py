@@ -78,6 +78,9 @@ def _check(schema: pa.Schema, uri: str) -> None:
         raise JobError(
             f"--table {uri} is no output of a job: it has no column clip_id but {', '.join(schema.names)}."
         )
+    ids = schema.field("clip_id").type
+    if not pa.types.is_string(ids) and not pa.types.is_large_string(ids):
+        raise JobError(f"--table {uri}: the column clip_id must be string, and is {ids}.")
     for name, fields in _FIELDS.items():
         if name not in schema.names:
             continue
@@ -99,12 +102,22 @@ def _rows(uri: str, columns: Mapping[str, str], storage: Storage) -> Iterator[Ro
         step = max(1, batch.num_rows * _SLICE_BYTES // max(1, batch.nbytes))
         for start in range(0, batch.num_rows, step):
             part = batch.slice(start, step)
-            values = {column: part.column(column).to_pylist() for column in kinds}
+            values = {column: _python_values(part, column, uri) for column in kinds}
             for column, kind in kinds.items():
                 if shorten := _shortening(kind):
                     values[column] = [shorten(value) for value in values[column]]
             for row in range(part.num_rows):
                 yield absent | {name: values[column][row] for name, column in held.items()}
+
+
+def _python_values(rows: pa.RecordBatch, column: str, uri: str) -> list[Any]:
+    try:
+        values: list[Any] = rows.column(column).to_pylist()
+    except (ValueError, OverflowError) as problem:  # text that is no UTF-8, dates beyond the year 9999
+        raise JobError(
+            f"--table {uri}: a value in the column {column} cannot be read: {problem}."
+        ) from problem
+    return values
 
 
 def _shortening(kind: pa.DataType) -> Callable[[Any], Any] | None:

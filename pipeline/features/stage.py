@@ -59,6 +59,7 @@ class _Opened:
 
     recording: Recording
     long: bool
+    is_shard: bool
     files: ExitStack
 
 
@@ -161,12 +162,13 @@ class Featurizer:
         if (error := clip["error"]) is not None:
             raise ClipFailedError(Stage(error["stage"]), Code(error["code"]), error["message"])
         audio, source = bytes_at(table["audio"], index), clip["source"]
+        is_shard = source is not None and source == table["shard"][index].as_py()
         part = {name: clip[name] for name in ("start_s", "length_s")}
         with ExitStack() as files:
             if audio is not None:
                 data: Any = pa.BufferReader(audio)
             elif source is not None:
-                with _read_errors():
+                with _read_errors(is_shard):
                     data = files.enter_context(self._storage.open(source, block_size=_FETCH_BYTES))
                     if part == {"start_s": None, "length_s": None}:
                         data = _small_in_one_go(data)
@@ -174,12 +176,12 @@ class Featurizer:
                 raise ClipFailedError(
                     Stage.READ, Code.NO_AUDIO, "the record holds no audio and names no file of it"
                 )
-            with _read_errors():
+            with _read_errors(is_shard):
                 recording = files.enter_context(
                     Recording(data, channel=self._channel, max_duration_s=self._max_duration_s, **part)
                 )
                 long = recording.longer_than(self._plan.frames * self._hop / SAMPLE_RATE)
-            return _Opened(recording, long, files.pop_all())
+            return _Opened(recording, long, is_shard, files.pop_all())
 
     def _featurize(self, open_clip: Callable[[], _Opened]) -> _Row:
         row = _Row()
@@ -220,7 +222,7 @@ class Featurizer:
         row.windows = self._windows([(0, row.frames)])
 
     def _blocks(self, opened: _Opened) -> Iterator[Samples]:
-        with _read_errors():
+        with _read_errors(opened.is_shard):
             yield from opened.recording.blocks()
 
     def _spool(self, row: _Row, opened: _Opened, blocks: Iterator[Samples]) -> None:
@@ -292,14 +294,19 @@ def bytes_at(column: pa.ChunkedArray, row: int) -> pa.Buffer | None:
 
 
 @contextmanager
-def _read_errors() -> Iterator[None]:
-    """Turns what storage and decoders raise into the clip's error."""
+def _read_errors(is_shard: bool) -> Iterator[None]:
+    """Turns what storage and decoders raise into the clip's error.
+
+    Args:
+        is_shard: the audio is a shard of its own, which storage must deliver.
+    """
     try:
         yield
     except ClipFailedError:
         raise
     except StorageError as problem:
         code = Code.NOT_FOUND if problem.missing else Code.UNREADABLE
+        code = Code.UNDELIVERED if is_shard else code
         raise ClipFailedError(Stage.READ, code, str(problem)) from problem
     except JobError as problem:  # no filesystem for the source
         raise ClipFailedError(Stage.READ, Code.UNREADABLE, str(problem)) from problem

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from pipeline.clip_names import encode_field, names_of
+from pipeline.clip_names import names_of
 from pipeline.errors import JobError
-from pipeline.storage import Storage, StorageError
-
-# Record types of RTTM (NIST RT-09 evaluation plan, appendix A) that say nothing of who speaks.
-_OTHER_RECORDS = frozenset(
-    {"SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "IP", "SU"}
-    | {"CB", "A/P", "SPKR-INFO"}
-)
-
-
-class Segment(NamedTuple):
-    """One speaker's speech without a pause, in seconds from the start of the clip."""
-
-    speaker: str
-    start_s: float
-    end_s: float
+from pipeline.metrics.rttm import Marks, Segment, read_rttm
+from pipeline.storage import Storage
 
 
 @dataclass
@@ -52,17 +37,30 @@ class SpeakerErrors:
 class ScoredRecordings:
     """Errors by the reference's name of the recording.
 
-    Where several clips answer to one name nobody knows whose reference it is: none of them counts.
+    Of several clips that answer to one name that counts whose name it is most surely. Where this is not one,
+    nobody knows whose reference it is: none of them counts.
+
+    Attributes:
+        found: by name, how sure it is (0: the surest), and the errors; None of several clips.
     """
 
-    errors: dict[str, SpeakerErrors] = field(default_factory=dict)
-    ambiguous: set[str] = field(default_factory=set)
+    found: dict[str, tuple[int, SpeakerErrors | None]] = field(default_factory=dict)
 
     def add(self, other: ScoredRecordings) -> None:
-        self.ambiguous |= other.ambiguous | (self.errors.keys() & other.errors.keys())
-        self.errors |= other.errors
-        for name in self.ambiguous:
-            self.errors.pop(name, None)
+        for name, (place, errors) in other.found.items():
+            held = self.found.get(name)
+            if held is None or place < held[0]:
+                self.found[name] = place, errors
+            elif place == held[0]:
+                self.found[name] = place, None
+
+    @property
+    def errors(self) -> dict[str, SpeakerErrors]:
+        return {name: errors for name, (_, errors) in self.found.items() if errors is not None}
+
+    @property
+    def ambiguous(self) -> list[str]:
+        return sorted(name for name, (_, errors) in self.found.items() if errors is None)
 
     @property
     def sum(self) -> SpeakerErrors:
@@ -76,7 +74,7 @@ class ScoredRecordings:
 class References:
     """The true segments of recordings, by the names that the RTTM gives them."""
 
-    segments: Mapping[str, tuple[Segment, ...]]
+    marks: Mapping[str, Marks]
 
     @classmethod
     def read(cls, uri: str, storage: Storage) -> References:
@@ -91,40 +89,19 @@ class References:
             raise JobError(
                 f"--reference-rttm needs pyannote.metrics ({problem}): pip install 'w2vbert[diarization]'"
             ) from problem
-        try:
-            text = storage.read_bytes(uri).decode("utf-8")
-        except UnicodeDecodeError as problem:
-            raise JobError(f"--reference-rttm {uri} is not a text file: {problem}") from problem
-        except StorageError as problem:
-            raise JobError(f"--reference-rttm: {problem}.") from problem
-        # Not pyannote.database's load_rttm: it drops speakers called NA or None, and knows no line numbers.
-        segments: defaultdict[str, list[Segment]] = defaultdict(list)
-        for number, line in enumerate(text.splitlines(), 1):
-            fields = line.split()
-            if not fields or fields[0].startswith(";;") or fields[0] in _OTHER_RECORDS:
-                continue
-            if (segment := _speaker_record(fields)) is None:
-                raise JobError(
-                    f"--reference-rttm {uri}, line {number}: not an RTTM record "
-                    f"(SPEAKER recording channel start duration <NA> <NA> speaker <NA> <NA>): {line[:200]}"
-                )
-            segments[fields[1]].append(segment)
-        if not segments:
-            raise JobError(f"--reference-rttm {uri} holds no SPEAKER record")
-        return cls({name: tuple(found) for name, found in segments.items()})
+        return cls(read_rttm("--reference-rttm", uri, storage))
 
     def name_of(self, clip_id: str) -> str | None:
-        """The name under which the reference knows a clip: the surest of its names that stands there,
-        plain or as `jobs/export.py` writes it."""
-        spelled = (form for name in names_of(clip_id) for form in (name, encode_field(name)))
-        return next((name for name in spelled if name in self.segments), None)
+        """The name under which the reference knows a clip: the surest of its names that stands there."""
+        return next((name for name in names_of(clip_id) if name in self.marks), None)
 
     def score(self, clip_id: str, segments: Iterable[Segment], duration_s: float) -> ScoredRecordings:
         """One clip's errors; nothing where the reference does not know it."""
         name = self.name_of(clip_id)
-        return ScoredRecordings(
-            {} if name is None else {name: score(self.segments[name], segments, duration_s)}
-        )
+        if name is None:
+            return ScoredRecordings()
+        errors = score(self.marks[name], segments, duration_s)
+        return ScoredRecordings({name: (names_of(clip_id)[name], errors)})
 
 
 @dataclass
@@ -155,7 +132,7 @@ class DiarizationErrors:
             "der": total.rate,
             "der_components": asdict(total),
             "der_clips": len(self.recordings.errors),
-            "der_ambiguous": sorted(self.recordings.ambiguous),
+            "der_ambiguous": self.recordings.ambiguous,
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -169,7 +146,7 @@ class DiarizationErrors:
             shares = ", ".join(f"{seconds / total.total:.2%} {name}" for name, seconds in parts)
             clips = len(self.recordings.errors)
             lines.append(("DER", f"{total.rate:.2%} over {clips} clips with a reference ({shares})"))
-        if ambiguous := sorted(self.recordings.ambiguous):
+        if ambiguous := self.recordings.ambiguous:
             names = ", ".join(ambiguous[:3]) + (
                 f" and {len(ambiguous) - 3} more" if len(ambiguous) > 3 else ""
             )
@@ -177,19 +154,7 @@ class DiarizationErrors:
         return lines
 
 
-def _speaker_record(fields: list[str]) -> Segment | None:
-    if fields[0] != "SPEAKER" or len(fields) < 8:
-        return None
-    try:
-        start, duration = float(fields[3]), float(fields[4])
-    except ValueError:
-        return None
-    if not (math.isfinite(start + duration) and duration >= 0):
-        return None
-    return Segment(fields[7], start, start + duration)
-
-
-def score(reference: Iterable[Segment], segments: Iterable[Segment], duration_s: float) -> SpeakerErrors:
+def score(reference: Marks, segments: Iterable[Segment], duration_s: float) -> SpeakerErrors:
     """Errors of `segments` from 0 to `duration_s`: without a collar, overlapping speech included.
 
     Source: Fiscus et al. 2006, "The Rich Transcription 2006 Spring Meeting Recognition Evaluation"; speakers
@@ -205,7 +170,9 @@ def score(reference: Iterable[Segment], segments: Iterable[Segment], duration_s:
             found[Extent(start_s, end_s), track] = speaker
         return found
 
+    unscored = Timeline([Extent(*span) for span in reference.unscored])
+    scored = Timeline([Extent(0, duration_s)]).extrude(unscored)
     found = DiarizationErrorRate()(
-        annotation(reference), annotation(segments), uem=Timeline([Extent(0, duration_s)]), detailed=True
+        annotation(reference.segments), annotation(segments), uem=scored, detailed=True
     )
     return SpeakerErrors(found["total"], found["missed detection"], found["false alarm"], found["confusion"])

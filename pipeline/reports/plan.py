@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ from pipeline.reports.summary import format_lines
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
+from pipeline.table.log.plans import Work
 
 _LISTED = 20
 _THREADS = 16  # storage far away answers slowly, but many at once
@@ -165,6 +166,8 @@ def format_plan(plan: JobPlan) -> str:
 
 def _extent(shard: Shard, work: Work, storage: Storage) -> _ShardExtent:
     extent = READERS[shard.format].extent(shard, storage)
+    if not 0 <= extent.seconds < math.inf:  # a manifest may say anything
+        extent = replace(extent, seconds=0.0, timed=0)
     return _ShardExtent(shard, extent, len(work.done.get(shard.uri, ())))
 
 

@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
+from pipeline.errors import Code
 from pipeline.metrics.base import Metric
 from pipeline.storage import Storage
 from pipeline.table.reader import read_batches
 
 _COLUMNS = ("duration_s", "error", "encoder_s")
 _BATCH_ROWS = 65_536  # summed at once
+_NAMED = 5  # undelivered shards
 
 
 @dataclass
@@ -51,20 +55,27 @@ class Tally:
         for metric in self.metrics.values():
             metric.add_rows(good)
 
-    @property
-    def error_rate(self) -> float:
-        return sum(self.errors.values()) / self.clips if self.clips else 0.0
-
-    def as_json(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
+        """What there is how much of, for JSON."""
         return {
             "clips": self.clips,
             "annotated": self.annotated,
             "hours": self.seconds / 3600,
             "encoder_s": self.encoder_s,
             "errors": dict(self.errors.most_common()),
-            "error_rate": self.error_rate,
-            **{name: value for metric in self.metrics.values() for name, value in metric.facts().items()},
         }
+
+    def rates(self) -> dict[str, Any]:
+        """How good it is, for JSON."""
+        facts = (metric.facts() for metric in self.metrics.values())
+        return {
+            "error_rate": self.error_rate,
+            **{name: value for found in facts for name, value in found.items()},
+        }
+
+    @property
+    def error_rate(self) -> float:
+        return sum(self.errors.values()) / self.clips if self.clips else 0.0
 
 
 def tally_file(uri: str, storage: Storage, metrics: Mapping[str, Metric]) -> Tally:
@@ -91,12 +102,13 @@ class EncoderUse:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A finished run.
+    """A finished run: what the start that finished it did, and beside it what was done before.
 
     Attributes:
+        tally: the rows that this start wrote; all counts and times are its own.
+        before: the rows that earlier starts of the same run wrote, which did not finish it.
         shards_skipped: finished before, and not read again.
-        clips_done_before: clips of the shards read that had rows when this start began.
-        rtfx: seconds of audio per second of wall time; None for a run that went on after a kill.
+        undelivered: shards that storage did not deliver, and why; the next run reads them again.
         spec: as it stands in the table's metadata.
         stage_s: seconds that all tasks of each stage worked. This, `models` and `encoder` are None where
             nothing was new.
@@ -106,15 +118,32 @@ class RunSummary:
     run_id: str
     output: str
     tally: Tally
+    before: Tally
     shards_read: int
     shards_skipped: int
-    clips_done_before: int
     wall_s: float
     spec: Mapping[str, Any]
-    rtfx: float | None = None
     stage_s: Mapping[str, float] | None = None
     models: Mapping[str, Mapping[str, str]] | None = None
     encoder: EncoderUse | None = None
+    undelivered: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether storage delivered all that was asked of it."""
+        return not self.undelivered and not self.tally.errors[Code.UNREADABLE]
+
+    @property
+    def rtfx(self) -> float | None:
+        """Seconds of audio per second of wall time; None where there was nothing to do."""
+        return self.tally.seconds / self.wall_s if self.tally.clips and self.wall_s else None
+
+    @cached_property
+    def whole(self) -> Tally:
+        """All rows of the run: rates are theirs."""
+        total = deepcopy(self.before)
+        total.add(self.tally)
+        return total
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in `_run/` beside the output."""
@@ -123,7 +152,10 @@ class RunSummary:
             "output": self.output,
             "shards_read": self.shards_read,
             "shards_skipped": self.shards_skipped,
-            "clips_done_before": self.clips_done_before,
+            "shards_undelivered": dict(self.undelivered),
+            "clips_done_before": self.before.clips,
+            "hours_done_before": self.before.seconds / 3600,
+            "errors_done_before": dict(self.before.errors.most_common()),
             "wall_s": self.wall_s,
             "rtfx": self.rtfx,
             "spec": dict(self.spec),
@@ -132,36 +164,53 @@ class RunSummary:
             facts["stage_s"] = dict(self.stage_s or {})
             facts["models"] = self.models
             facts["encoder"] = vars(self.encoder)
-        return {**facts, **self.tally.as_json()}
+        return {**facts, **self.tally.counts(), **self.whole.rates()}
 
 
 def interrupted_json(run_id: str, output: str, tally: Tally) -> dict[str, Any]:
     """The summary of a run that was killed, of which nothing is left to do."""
-    return {"run_id": run_id, "output": output, "killed_before_summary": True, **tally.as_json()}
+    facts = {"run_id": run_id, "output": output, "killed_before_summary": True}
+    return {**facts, **tally.counts(), **tally.rates()}
 
 
 def format_summary(summary: RunSummary) -> str:
     """The summary as a person reads it at the end of a run."""
-    tally = summary.tally
-    errors = ", ".join(f"{code} {count}" for code, count in tally.errors.most_common()) or "none"
+    tally, before = summary.tally, summary.before
     lines = [
         ("clips", f"{tally.clips} ({tally.annotated} annotated)"),
         ("audio", format_hours(tally.seconds / 3600)),
-        ("errors", errors),
+        ("errors", _format_errors(tally)),
         ("shards", f"{summary.shards_read} read, {summary.shards_skipped} finished before and skipped"),
+        *_undelivered_lines(summary.undelivered),
         ("wall time", f"{summary.wall_s:.1f} s"),
     ]
-    if summary.clips_done_before:
-        lines.insert(1, ("of these", f"{summary.clips_done_before} done before this start"))
+    if before.clips:
+        done = (
+            f"{before.clips} clips more ({before.annotated} annotated), {format_hours(before.seconds / 3600)}"
+        )
+        lines[3:3] = [
+            ("done before", f"{done}; errors: {_format_errors(before)}"),
+            ("", "written by starts of this run that did not finish it"),
+        ]
     if summary.rtfx is not None:
         lines.append(("RTFx", f"{summary.rtfx:.1f} (seconds of audio per second)"))
     lines += [("", f"{seconds:.1f} s in {stage}") for stage, seconds in (summary.stage_s or {}).items()]
     if summary.encoder is not None:
         lines.append(("encoder", _format_encoder(summary.encoder)))
-    for metric in tally.metrics.values():
-        lines += metric.lines()
+    rates = [line for metric in summary.whole.metrics.values() for line in metric.lines()]
+    if rates and before.clips:
+        rates.append(("", "of all clips of the run, those done before too"))
+    lines += rates
     lines.append(("output", summary.output))
     return format_lines(lines)
+
+
+def _undelivered_lines(shards: Mapping[str, str]) -> list[tuple[str, str]]:
+    if not shards:
+        return []
+    told = [("", f"{shard}: {why}") for shard, why in islice(shards.items(), _NAMED)]
+    more = [("", f"… and {len(shards) - _NAMED} more")] if len(shards) > _NAMED else []
+    return [("", f"{len(shards)} not delivered by storage, to be read by the next run:"), *told, *more]
 
 
 def format_lines(lines: Iterable[tuple[str, str]], width: int = 12) -> str:
@@ -171,6 +220,10 @@ def format_lines(lines: Iterable[tuple[str, str]], width: int = 12) -> str:
 
 def format_hours(hours: float) -> str:
     return f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min"
+
+
+def _format_errors(tally: Tally) -> str:
+    return ", ".join(f"{code} {count}" for code, count in tally.errors.most_common()) or "none"
 
 
 def _format_encoder(encoder: EncoderUse) -> str:

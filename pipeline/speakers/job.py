@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,15 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import package_version
+from pipeline import package_version, strict_json
 from pipeline.errors import JobError
 from pipeline.speakers.clustering import LINKAGE_LIMIT, Clustering, cluster
 from pipeline.speakers.embeddings import EmbeddingTable
 from pipeline.speakers.spec import SpeakersSpec
 from pipeline.speakers.summary import Agreement, Speaker, SpeakersFound, Summary, TrialsSummary, as_json
 from pipeline.speakers.trials import Trials, find_vectors, score_lines, score_trials, verification
-from pipeline.storage import Storage, join, place_errors
-from pipeline.table.records import RUN_FOLDER
+from pipeline.storage import Storage, StorageError, join, place_errors
+from pipeline.table.log.place import log_home
+from pipeline.table.reader import read_footer, read_identity
 
 SPEAKER_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),
@@ -27,6 +29,9 @@ SPEAKER_COLUMNS: dict[str, pa.DataType] = {
     "similarity": pa.float32(),
 }
 _FILE = "speakers.parquet"
+_FACTS = "w2vbert.speakers"  # in the metadata of that file
+_SCORES = re.compile(r"[^ \n]+ [^ \n]+ -?\d\.\d{6} (?:non)?target\n")
+_LOOKED_AT = 1 << 16
 _PACKAGES = ("w2vbert", "scikit-learn", "scipy", "numpy")
 
 
@@ -45,19 +50,27 @@ def run(spec: SpeakersSpec, *, limit: int = LINKAGE_LIMIT) -> Summary:
     trials = None if spec.trials is None else Trials.read(storage.normalise(spec.trials), storage)
     table = EmbeddingTable.open(source, storage)
     output = None if spec.output is None else storage.normalise(spec.output)
+    scores = None if spec.scores is None else storage.normalise(spec.scores)
     if output is not None:
         with place_errors("--output", spec.output or ""):
             _require_own_directory(output, table)
-    scored = None if trials is None else _verify(trials, table, spec, storage)
-    if output is None:
+    if scores is not None:
+        with place_errors("--scores", spec.scores or ""):
+            _require_own_scores(scores, storage)
+    scored, lines = (None, "") if trials is None else _verify(trials, table)
+    clustering = None if output is None else cluster(table, spec.threshold, limit=limit)
+    # Nothing is written before all is known.
+    if scores is not None:
+        with place_errors("--scores", spec.scores or ""):
+            storage.write_bytes(scores, lines.encode())
+    if output is None or clustering is None:
         return Summary(source, scored)
-    clustering = cluster(table, spec.threshold, limit=limit)
     facts = {"table": source, "threshold": spec.threshold, "method": clustering.method}
     with place_errors("--output", spec.output or ""):
         counts = _write(clustering, table, join(output, _FILE), facts)
         summary = Summary(source, scored, _found(clustering, counts, spec.threshold, output))
-        text = json.dumps(as_json(summary), indent=2, ensure_ascii=False) + "\n"
-        storage.write_bytes(join(output, RUN_FOLDER, "speakers.json"), text.encode())
+        text = strict_json.dumps(as_json(summary), indent=2) + "\n"
+        storage.write_bytes(join(log_home(output, storage), "speakers.json"), text.encode())
     return summary
 
 
@@ -72,25 +85,48 @@ def _require_scikit_learn() -> None:
 
 
 def _require_own_directory(output: str, table: EmbeddingTable) -> None:
-    held = [uri for uri in table.storage.list_files(output) if uri.endswith(".parquet")]
-    ours = join(output, _FILE)
-    if strange := [uri for uri in held if uri != ours or uri in table.files]:
+    """Refuses an output where something lies that this job did not write and would replace."""
+    storage = table.storage
+    if storage.is_file(output):
+        raise JobError(f"--output {output} is a file, and a directory is needed.")
+    held = [uri for uri in storage.list_files(output) if uri.endswith(".parquet")]
+    strange = [uri for uri in held if uri in table.files or not _is_ours(uri, storage)]
+    home = log_home(output, storage)
+    if strange or read_identity(home, storage) is not None:
         raise JobError(
-            f"--output {output} holds another table ({strange[0]}); "
+            f"--output {output} holds another table ({[*strange, home][0]}); "
             "speakers are a table of their own, in a directory of their own."
         )
 
 
-def _verify(trials: Trials, table: EmbeddingTable, spec: SpeakersSpec, storage: Storage) -> TrialsSummary:
+def _is_ours(uri: str, storage: Storage) -> bool:
+    """Whether a Parquet file is the table of speakers of an earlier run."""
+    if not uri.endswith(f"/{_FILE}"):
+        return False
+    try:
+        metadata = read_footer(uri, storage).schema.metadata or {}
+    except StorageError:
+        return False
+    return _FACTS.encode() in metadata
+
+
+def _require_own_scores(uri: str, storage: Storage) -> None:
+    if not storage.exists(uri):
+        return
+    if storage.is_dir(uri) or not storage.is_replaceable(uri):
+        raise JobError(f"--scores {uri} is no ordinary file that could be replaced as a whole.")
+    with storage.open(uri) as file:
+        if not _SCORES.match(file.read(_LOOKED_AT).decode(errors="replace")):
+            raise JobError(f"--scores {uri} is there already and holds no scores; name another file.")
+
+
+def _verify(trials: Trials, table: EmbeddingTable) -> tuple[TrialsSummary, str]:
+    """What came of the trials, and the lines of their scores."""
     found = find_vectors(trials.names, table)
     known, scores = score_trials(trials, found)
-    if spec.scores is not None:
-        with place_errors("--scores", spec.scores):
-            lines = "".join(score_lines(known, scores))
-            storage.write_bytes(storage.normalise(spec.scores), lines.encode())
-    return TrialsSummary(
-        verification(known.target, scores), len(trials.target) - len(known.target), found.missing
-    )
+    skipped = len(trials.target) - len(known.target)
+    summary = TrialsSummary(verification(known.target, scores), skipped, found.missing)
+    return summary, "".join(score_lines(known, scores))
 
 
 @dataclass
@@ -107,7 +143,8 @@ class _Counts:
             values = rows.column(name).to_pylist()
             if name == "duration_s":
                 for label, seconds in zip(labels, values, strict=True):
-                    self.seconds[label] += seconds or 0.0
+                    known = isinstance(seconds, int | float) and math.isfinite(seconds)
+                    self.seconds[label] += seconds if known else 0.0
             elif name == "speaker":
                 given = zip(values, labels, strict=True)
                 self.pairs.update(
@@ -119,8 +156,8 @@ def _write(found: Clustering, table: EmbeddingTable, uri: str, facts: dict[str, 
     """Writes the table of speakers, all of it or nothing."""
     counts = _Counts()
     metadata = {
-        "w2vbert.speakers": json.dumps(facts, ensure_ascii=False),
-        "w2vbert.versions": json.dumps({name: package_version(name) for name in _PACKAGES}),
+        _FACTS: strict_json.dumps(facts),
+        "w2vbert.versions": strict_json.dumps({name: package_version(name) for name in _PACKAGES}),
     }
     schema = pa.schema(list(SPEAKER_COLUMNS.items()), metadata=metadata)
     with (

@@ -16,7 +16,7 @@ _OUTPUT: dict[str, Any] = {"group": "output"}
 class SpeakersSpec(BaseModel):
     """Group the x-vectors of a table into speakers, and score a list of verification trials."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     table: str = Field(
         min_length=1,

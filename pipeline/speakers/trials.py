@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.clip_names import names_of
+from pipeline.clip_names import names_of, read_fields
 from pipeline.errors import JobError
 from pipeline.speakers.embeddings import EmbeddingTable, Vectors
-from pipeline.storage import Storage, StorageError
+from pipeline.storage import Storage
 
 P_TARGETS = (0.01, 0.05)  # the first as in NIST SRE, the second as in VoxSRC
 _PAIRS = 65536
+_UNKNOWN = 99  # less sure than any name of a clip
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,18 +37,10 @@ class Trials:
         Raises:
             JobError: no such file, a line that is neither, or not both kinds of trials.
         """
-        try:
-            lines = storage.read_bytes(uri).decode("utf-8").splitlines()
-        except UnicodeDecodeError as problem:
-            raise JobError(f"--trials {uri} is not a text file: {problem}") from problem
-        except StorageError as problem:
-            raise JobError(f"--trials: {problem}.") from problem
         index: dict[str, int] = {}
         found: list[tuple[int, int, bool]] = []
-        for number, line in enumerate(lines, 1):
-            match line.split():
-                case []:
-                    continue
+        for number, fields in read_fields("--trials", uri, storage):
+            match fields:
                 case [enroll, test, "target" | "nontarget" as kind]:
                     target = kind == "target"
                 case ["0" | "1" as label, enroll, test]:
@@ -55,7 +48,8 @@ class Trials:
                 case _:
                     raise JobError(
                         f"--trials {uri}, line {number}: neither '0|1 enroll test' nor "
-                        f"'enroll test target|nontarget': {line[:200]}"
+                        f"'enroll test target|nontarget': {' '.join(fields)[:200]}\n"
+                        "Write a blank inside a name as %20."
                     )
             one, other = (index.setdefault(name, len(index)) for name in (enroll, test))
             found.append((one, other, target))
@@ -102,7 +96,7 @@ class Verification:
 def find_vectors(names: Sequence[str], table: EmbeddingTable) -> TrialVectors:
     """Finds each name's clip: that which it names the most surely (see `names_of`); ties are not guessed."""
     wanted = {name: number for number, name in enumerate(names)}
-    sureness = np.full(len(names), 99)
+    sureness = np.full(len(names), _UNKNOWN)
     row = np.full(len(names), -1)
     vectors: list[Vectors] = []
     ambiguous: set[int] = set()
@@ -110,7 +104,7 @@ def find_vectors(names: Sequence[str], table: EmbeddingTable) -> TrialVectors:
     for batch in table.batches():
         at = np.cumsum(batch.present) - 1
         for i, clip_id in enumerate(batch.rows.column("clip_id").to_pylist()):
-            for level, name in enumerate(names_of(clip_id or "")):
+            for name, level in names_of(clip_id or "").items():
                 if (number := wanted.get(name)) is None or level > sureness[number]:
                     continue
                 if level == sureness[number]:
@@ -125,7 +119,7 @@ def find_vectors(names: Sequence[str], table: EmbeddingTable) -> TrialVectors:
                 else:
                     silent.add(number)
     missing = {
-        "unknown": [name for name, level in zip(names, sureness, strict=True) if level == 99],
+        "unknown": [name for name, level in zip(names, sureness, strict=True) if level == _UNKNOWN],
         "ambiguous": [names[number] for number in sorted(ambiguous)],
         "without embedding": [names[number] for number in sorted(silent - ambiguous)],
     }

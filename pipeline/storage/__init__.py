@@ -104,11 +104,15 @@ class Storage:
         filesystem, path = self._filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
             with self._explained(uri), _temporary(Path(path)) as temporary:
-                temporary.write_bytes(data)
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
                     return False
+                _sync_folder(Path(path).parent)
                 return True
         put = getattr(filesystem, "_pipe_file", filesystem.pipe_file)
         if "mode" not in inspect.signature(put).parameters:
@@ -129,18 +133,25 @@ class Storage:
         return False
 
     @contextlib.contextmanager
-    def writing(self, uri: str) -> Iterator[StorageFile]:
-        """A binary file to write; a reader sees all of it when the block is done, nothing when it fails."""
+    def writing(self, uri: str, *, by_way_of: str | None = None) -> Iterator[StorageFile]:
+        """A binary file to write; a reader sees all of it when the block is done, nothing when it fails.
+
+        Args:
+            by_way_of: a directory for a local file until it is whole, on the same disk; None: its own.
+        """
         filesystem, path = self._filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
             with contextlib.ExitStack() as stack:
                 with self._explained(uri):
-                    temporary = stack.enter_context(_temporary(Path(path)))
+                    temporary = stack.enter_context(_temporary(Path(path), by_way_of))
                     file = self._wrapped(uri, temporary.open("wb"))
                 with file:
                     yield file
+                    with self._explained(uri):
+                        file.sync()
                 with self._explained(uri):
                     temporary.replace(path)
+                    _sync_folder(Path(path).parent)
             return
         with self._explained(uri):
             handle = filesystem.open(path, "wb", autocommit=False)
@@ -165,6 +176,16 @@ class Storage:
     def is_file(self, uri: str) -> bool:
         with self._explained(uri):
             return bool(self._filesystem(uri).isfile(path_of(uri)))
+
+    def stands_alone(self, uri: str) -> bool:
+        """Whether nothing may be laid beside it: a bucket, a mount point, a folder among somebody else's."""
+        path = path_of(uri).rstrip("/")
+        if not isinstance(self._filesystem(uri), LocalFileSystem):
+            return "/" not in path
+        parent = Path(path).parent
+        if not path or not Path(path).exists():
+            return not path
+        return os.stat(path).st_dev != os.stat(parent).st_dev or not os.access(parent, os.W_OK)
 
     def is_replaceable(self, uri: str) -> bool:
         """False where what lies there is neither nothing nor an ordinary file: a device, a pipe, a link."""
@@ -333,11 +354,22 @@ def _s3_code(problem: Exception) -> str | None:
     return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
 
 
+def _sync_folder(folder: Path) -> None:
+    """So that a name in it outlives a loss of power, as the bytes of the file do."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextlib.contextmanager
-def _temporary(target: Path) -> Iterator[Path]:
-    """A name beside `target` to write to, in a directory that is there; no such file afterwards."""
+def _temporary(target: Path, by_way_of: str | None = None) -> Iterator[Path]:
+    """A name to write to, beside `target` or in another directory; no such file afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    unique = f"{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+    path = target.with_name(f".{unique}") if by_way_of is None else Path(by_way_of, unique)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield path
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ class StorageFile(io.RawIOBase):
     def tell(self) -> int:
         at: int = self._file.tell()
         return at
+
+    def sync(self) -> None:
+        """Sees that what was written to a local file is on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def discard(self) -> None:
         """Gives up a file that waits for its commit: not even the end of this object writes any of it."""

@@ -1,11 +1,11 @@
 """What an output already holds. The output is the ledger: its rows say which clips are done.
 
-Beside the Parquet files, under `_run/`:
+The Parquet files lie in the output, all else in its log (see `pipeline.table.log.place`):
 
     table.json             model digests, settings and passthrough columns that all runs of the output share
-    lock.json              who writes the table just now (see `pipeline.table.lock`)
-    files/                 which files the table has (see `pipeline.table.records`)
-    shards/, shard_counts/ what runs set out to read, and how far they came (see `pipeline.table.plans`)
+    lock*.json             who writes the table, or a lane of it, just now (see `pipeline.table.lock`)
+    files/                 which files the table has (see `pipeline.table.log.records`)
+    shards/, shard_counts/ what runs set out to read, and how far they came (see `pipeline.table.log.plans`)
     <run id>.json          the run's summary; it exists when the run is over
 
 A run is logical: a killed one is continued under its id.
@@ -30,11 +30,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import strict_json
 from pipeline.corpus.clips import Shard
+from pipeline.corpus.lanes import Lane, lane_named, may_meet
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, join
-from pipeline.table.lock import Lock, check_lock, lock_uri
-from pipeline.table.plans import (
+from pipeline.table.identity import require_same
+from pipeline.table.lock import Lock, check_lock
+from pipeline.table.log.place import log_home
+from pipeline.table.log.plans import (
     PartOfShard,
     Plan,
     PlannedShard,
@@ -44,40 +48,40 @@ from pipeline.table.plans import (
     continued_run,
     write_shard_counts,
 )
-from pipeline.table.reader import (
-    data_files,
-    files_of_earlier_version,
-    is_in_run_folder,
-    read_identity,
-    read_ids,
-    table_format,
-)
-from pipeline.table.records import FORMAT, RUN_FOLDER, FileRecord, Records, TableWriter, read_texts
+from pipeline.table.log.records import FORMAT, FileRecord, Records, read_texts
+from pipeline.table.log.repair import adopt, earlier_files, mend
+from pipeline.table.log.writer import NOTHING, TableWriter, Written
+from pipeline.table.overwrite import INTENDED, clear, intend_to_clear, is_cut_off
+from pipeline.table.reader import data_files, read_identity, read_ids, visible_files
 
 _LOG = logging.getLogger(__name__)
-_TABLE, _OVERWRITE = "table.json", "overwrite.json"
-_NO_SUMMARY = (_TABLE, _OVERWRITE, "lock")  # how names begin that are no run's
+_TABLE = "table.json"
+_NO_SUMMARY = (_TABLE, INTENDED, "lock")  # how names begin that are no run's
 
 
 class Ledger:
-    """One output and its `_run/` folder. What changes it needs the table's lock: `with ledger.locked()`."""
+    """One output and its log. What changes it needs the lock: `with ledger.locked()`.
 
-    def __init__(self, output: str, storage: Storage) -> None:
-        self.output, self.storage = output, storage
-        self.home = join(output, RUN_FOLDER)
-        self.records, self.plans = Records(output, storage), Plans(self.home, storage)
+    Attributes:
+        lane: whose shards alone are read and written; None: all.
+    """
+
+    def __init__(self, output: str, storage: Storage, lane: Lane | None = None) -> None:
+        self.output, self.storage, self.lane = output, storage, lane
+        self.home = log_home(output, storage)
+        self.records, self.plans = Records(output, self.home, storage), Plans(self.home, storage)
         self._lock: Lock | None = None
 
     # One job at a time
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the table's lock.
+        """Holds the lock.
 
         Raises:
-            JobError: another job holds it.
+            TableInUseError: another job holds it.
         """
-        self._lock = Lock.take(self.output, self.storage)
+        self._lock = Lock.take(self.output, self.home, self.storage, self.lane)
         try:
             yield
         finally:
@@ -93,34 +97,78 @@ class Ledger:
             raise RuntimeError(f"{self.output} is changed without its lock")
         self._lock.check()
 
-    def open(self, *, adopt: bool = True) -> None:
-        """Ends what a killed job left half-done.
+    def open(self, *, fresh: bool = False) -> None:
+        """Ends what killed jobs left half-done, and mends what is damaged.
 
         Args:
-            adopt: give a table of an earlier version its records, for which all its files are read.
+            fresh: the table will be cleared, so that what it holds need not be looked at.
         """
         self.check_lock()
-        self._complete_clear()
-        if adopt and self._is_of_earlier_version():
-            self.records.adopt(self._files_of_earlier_version())
+        cut_off, earlier = is_cut_off(self.home, self.storage), self.format() < FORMAT
+        if self.lane and (cut_off or earlier):
+            why = "an --overwrite of it was cut off" if cut_off else "it was made by an earlier version"
+            raise JobError(f"--output {self.output}: {why}; run one job without --lane first.")
+        clear(self.home, self.storage)
+        if fresh:
+            return
+        if earlier:
+            adopt(self.records, self.format(), self.plans.run_ids(), self.closed_runs())
             self.declare(self.identity() or {})
             for folder in ("commit", "census"):
                 self.storage.remove(join(self.home, folder), recursive=True)
-        self.records.sweep()
+        mend(self.records)
+        self.records.sweep(self.is_mine)
+        self._remove_unfinished()
+        for run_id in self.closed_runs() & self.records.unmerged_runs():
+            if self.is_mine(run_id):
+                self.records.merge(run_id)
+        self._look_for_files()
+
+    def is_mine(self, run_id: str) -> bool:
+        """Whether nobody else may work on a run of this id while this ledger is locked."""
+        return may_meet(self.lane, lane_named(run_id))
+
+    def _remove_unfinished(self) -> None:
+        for uri in self.storage.list_files(self.records.workshop):
+            if self.lane is None or self.is_mine(uri.rsplit("/", 1)[-1].split(".")[0]):
+                self.storage.remove(uri)
+
+    def _look_for_files(self) -> None:
+        """Raises JobError where files are gone that the records name: somebody deleted or moved them."""
+        named = {record.file for record in self.files()}
+        gone = sorted(named - {uri.rsplit("/", 1)[-1] for uri in visible_files(self.output, self.storage)})
+        if gone:
+            raise JobError(
+                f"--output {self.output}: {len(gone)} of the table's {len(named)} files are gone "
+                f"({gone[0]}), which its log {self.home} names. Put them back, or give --overwrite."
+            )
 
     # What every run of this output shares
 
     def identity(self) -> dict[str, Any] | None:
         """Models and settings; None where nothing was ever written."""
-        return read_identity(self.output, self.storage)
+        return read_identity(self.home, self.storage)
+
+    def format(self) -> int:
+        """The version of the log; that of this version where there is no table yet."""
+        held = self.identity()
+        return FORMAT if held is None else int(held.get("format", 0))
 
     def tasks(self) -> list[str]:
         """The annotations that the table has; none where nothing was ever written."""
         return list((self.identity() or {}).get("models", {}))
 
     def declare(self, identity: Mapping[str, Any]) -> None:
+        """Raises JobError where the job of another lane just declared something else."""
         self.check_lock()
-        self._write_json(_TABLE, {**identity, "format": FORMAT})
+        declared = {**identity, "format": FORMAT}
+        if self.lane and not self.storage.create(join(self.home, _TABLE), _json(declared)):
+            if self.identity() != json.loads(_json(declared)):
+                raise JobError(
+                    f"--output {self.output} was just begun with other settings or input; try again."
+                )
+            return
+        self._write_json(_TABLE, declared)
 
     def require(self, identity: Mapping[str, Any], tasks: Iterable[str]) -> None:
         """Refuses to mix results of other annotations, another model or other settings into this output.
@@ -130,31 +178,12 @@ class Ledger:
             tasks: the annotations to write.
         """
         held = self.identity()
-        if held is None:
-            if strangers := data_files(self.output, self.storage):
-                raise JobError(
-                    f"--output {self.output} holds Parquet files of another origin ({strangers[0]}); "
-                    "choose another output, or --overwrite to delete it."
-                )
-            return
-        remedy = "Write to another output, or --overwrite to delete this one and start again."
-        asked, there = sorted(tasks), sorted(held["models"])
-        if asked != there:
+        if held is not None:
+            require_same(self.output, held, identity, tasks)
+        elif strangers := data_files(self.output, self.storage):
             raise JobError(
-                f"--output {self.output} holds {', '.join(there)}; this job would write {', '.join(asked)}, "
-                f"and all files of a table have the same columns.\n{remedy}"
-            )
-        before, now = _by_setting(held), _by_setting(identity)
-        differences = [
-            f"{name}: it was {before.get(name)!r}, now {value!r}"
-            for name, value in now.items()
-            if before.get(name) != value
-        ]
-        if differences:
-            raise JobError(
-                f"--output {self.output} was made with another model or other settings:\n"
-                + "\n".join(differences)
-                + f"\n{remedy}"
+                f"--output {self.output} holds Parquet files of another origin ({strangers[0]}); if they are "
+                f"a table's, its log {self.home} is missing. Choose another output, or --overwrite."
             )
 
     def clear(self) -> None:
@@ -162,36 +191,24 @@ class Ledger:
         self.check_lock()
         files = self.storage.list_files(self.output, recursive=True)
         strange = [
-            uri for uri in files if not uri.endswith(".parquet") and not is_in_run_folder(uri, self.output)
+            uri for uri in files if not uri.endswith(".parquet") and not uri.startswith(f"{self.home}/")
         ]
         if strange and self.identity() is None:
             raise JobError(
                 f"--overwrite would delete {self.output}, which holds files that no run of this wrote "
                 f"({strange[0]}); delete it by hand or choose another output."
             )
-        # Only what runs wrote; Parquet files in folders below are somebody else's.
         self.records.sweep()
-        self._write_json(_OVERWRITE, {"files": data_files(self.output, self.storage)})
-        self._complete_clear()
-
-    def _complete_clear(self) -> None:
-        intended = self.storage.read_bytes_or_none(join(self.home, _OVERWRITE))
-        if intended is None:
-            return
-        for uri in json.loads(intended)["files"]:
-            self.storage.remove(uri)
-        kept = {lock_uri(self.output), join(self.home, _OVERWRITE)}
-        for uri in self.storage.list_files(self.home, recursive=True):
-            if uri not in kept:
-                self.storage.remove(uri)
-        self.storage.remove(join(self.home, _OVERWRITE))
+        intend_to_clear(self.output, self.home, self.storage)
+        clear(self.home, self.storage)
 
     # What is done
 
     def files(self) -> list[FileRecord]:
         """The table's files; those of a table of an earlier version are looked into."""
-        if self._is_of_earlier_version():
-            return [record for record in self._files_of_earlier_version() if record.committed]
+        if (version := self.format()) < FORMAT:
+            found = earlier_files(self.records, version, self.plans.run_ids(), self.closed_runs())
+            return [record for record, committed in found if committed]
         return self.records.committed()
 
     def data_files_of(self, run_id: str) -> list[str]:
@@ -243,14 +260,13 @@ class Ledger:
         }
         wanted = {shard.uri for shard in todo}
         continued = None if failed else continued_run(plans, missing, wanted, where)
-        touched = {line.shard.uri for _, planned in plans for line in planned}
         return Work(
             run_id=continued or new_run_id,
             continued=continued is not None,
             shards=todo,
-            done=_without(read_ids(self.output, self.storage, files, wanted & touched), failed),
+            done=_without(read_ids(self.output, self.storage, files, wanted), failed),
             skipped=len(shards) - len(todo),
-            interrupted=[run_id for run_id, lines in missing.items() if not lines],
+            interrupted=[run_id for run_id, lines in missing.items() if not lines and self.is_mine(run_id)],
             rows_before_kill=_rows_by_shard(files, continued) if continued else {},
             failed=failed,
             where=where,
@@ -294,7 +310,7 @@ class Ledger:
         """What writes the files of this start of the run, for as long as it holds the lock."""
         assert self._lock is not None
         check = partial(check_lock, self._lock.uri, self._lock.token, self.storage)
-        return TableWriter(self.output, self.storage, schema, run_id, uuid.uuid4().hex[:6], check)
+        return TableWriter(self.output, self.home, self.storage, schema, run_id, uuid.uuid4().hex[:6], check)
 
     def shard_counter(self, run_id: str) -> Callable[[PartOfShard, int, int], None]:
         """What read tasks call with a part that they read to its end, its clips, and those that had rows."""
@@ -306,22 +322,30 @@ class Ledger:
         summary: Mapping[str, Any],
         *,
         to_the_end: bool = True,
-        written: Iterable[FileRecord] = (),
+        written: Written = NOTHING,
     ) -> None:
         """The run is over: its summary says so, and what only a restart needs may go.
 
         Args:
             to_the_end: every shard was read to its end; else (`--limit`, a kill) counts and rows tell which.
-            written: what the write tasks say they committed.
+            written: what the write tasks say they committed, and what storage did not deliver to them.
         """
         self.check_lock()
         files = self.records.committed()
-        if lost := {record.file for record in written} - {record.file for record in files}:
-            raise JobError(f"{self.output}: the records of {', '.join(sorted(lost))} are gone; run it again.")
-        self.records.sweep(run_id)
-        if not to_the_end:
+        counted = {record.file for record in files}
+        seen = {uri.rsplit("/", 1)[-1] for uri in visible_files(self.output, self.storage)}
+        if lost := sorted({record.file for record in written.files} - (counted & seen)):
+            raise JobError(
+                f"{self.output}: {len(lost)} files that this run wrote are not there or have no record "
+                f"({lost[0]}); run it again."
+            )
+        self.records.sweep(lambda noted: noted == run_id)
+        if not to_the_end or written.undelivered:
             planned, rows = self.plans.of(run_id), _rows_by_shard(files, run_id)
-            finished = self.plans.read_to_their_end(run_id, planned, rows, _rows_by_shard(files))
+            finished = {line.shard.uri for line in planned}
+            if not to_the_end:
+                finished = self.plans.read_to_their_end(run_id, planned, rows, _rows_by_shard(files))
+            finished -= written.undelivered.keys()
             self.plans.write(run_id, (replace(line, finished=line.shard.uri in finished) for line in planned))
         self.records.merge(run_id)
         self._write_json(f"{run_id}.json", summary)
@@ -348,22 +372,12 @@ class Ledger:
             if name.endswith(".json") and not name.startswith(_NO_SUMMARY)
         }
 
-    def _is_of_earlier_version(self) -> bool:
-        return table_format(self.output, self.storage) == 0
-
-    def _files_of_earlier_version(self) -> list[FileRecord]:
-        runs = [run_id for run_id, _ in self.plans.all()]
-        return files_of_earlier_version(self.output, self.storage, runs, self.closed_runs())
-
     def _write_json(self, name: str, value: Mapping[str, Any]) -> None:
-        data = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        self.storage.write_bytes(join(self.home, name), data.encode())
+        self.storage.write_bytes(join(self.home, name), _json(value))
 
 
-def _by_setting(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity, each model with an entry of its own."""
-    models = {f"model of {task}": digest for task, digest in identity.get("models", {}).items()}
-    return {**{name: value for name, value in identity.items() if name != "models"}, **models}
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (strict_json.dumps(value, indent=2) + "\n").encode()
 
 
 def _rows_by_shard(files: Iterable[FileRecord], run_id: str | None = None) -> Counter[str]:

@@ -1,8 +1,10 @@
-"""One job at a time on a table: `_run/lock.json` says who writes it.
+"""One job at a time on a table, or on a lane of it: a file in the table's log says who writes it.
 
-Who creates the file holds the lock and renews its heartbeat. It is stale at once where its process is gone
-from this machine, else when its heartbeat is old and stands still while we look. To take it over, a job first
-creates a file that the stale lock's token names: two that find the same stale lock cannot both.
+Who creates `lock.json`, or of a lane `lock-3of16.json`, holds the lock and renews its heartbeat. It is stale
+at once where its process is gone from this machine, else when its heartbeat is old and stands still while we
+look. To take it over, a job first creates a file that the stale lock's token names: two that find the same
+stale lock cannot both. Jobs on different locks that may have shards in common look for each other once they
+hold their own: of two that start at once both may step back, never both go on.
 """
 
 from __future__ import annotations
@@ -11,19 +13,21 @@ import getpass
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import threading
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.errors import JobError
+from pipeline.corpus.lanes import Lane, lane_named, lane_suffix, may_meet
+from pipeline.errors import JobError, TableInUseError
 from pipeline.storage import Storage, StorageError, join
-from pipeline.table.records import RUN_FOLDER
 
 BEAT_S = 15.0
 STALE_S = 120.0
@@ -87,34 +91,52 @@ class Holder:
 
 
 class Lock:
-    """The lock of one table, held from `take` to `release`.
+    """The lock of one table or lane, held from `take` to `release`.
 
     Attributes:
         uri, token: with them write tasks look whether it still is ours (see `check_lock`).
     """
 
-    def __init__(self, output: str, storage: Storage, holder: Holder) -> None:
-        self.output, self.storage = output, storage
-        self.uri, self.token = lock_uri(output), holder.token
-        self._holder = holder
+    def __init__(self, output: str, home: str, storage: Storage, lane: Lane | None) -> None:
+        self.output, self.home, self.storage, self.lane = output, home, storage, lane
+        self._holder = Holder.this_process()
+        self.uri, self.token = join(home, f"lock{lane_suffix(lane)}.json"), self._holder.token
         self._over, self._renewing = threading.Event(), threading.Lock()
-        self._made_output = False
+        self._made_output = not storage.exists(output)
 
     @classmethod
-    def take(cls, output: str, storage: Storage) -> Lock:
-        """Raises JobError, which says who holds it, where another job works on the table."""
-        lock = cls(output, storage, Holder.this_process())
-        lock._made_output = not storage.exists(output)
+    def take(cls, output: str, home: str, storage: Storage, lane: Lane | None = None) -> Lock:
+        """Raises TableInUseError, which says who holds it, where another job works on the table."""
+        lock = cls(output, home, storage, lane)
         while not storage.create(lock.uri, lock._holder.to_json()):
             held = read_holder(lock.uri, storage)
             if held is None:
                 continue  # released between the two looks
             if not _is_stale(held, lock.uri, storage):
-                raise JobError(_refusal(output, held))
+                raise TableInUseError(_refusal(output, held))
             lock._take_over(held)
             break
+        try:
+            lock._meet_others()
+        except BaseException:
+            lock.release()
+            raise
         threading.Thread(target=lock._beat, name="table lock", daemon=True).start()
         return lock
+
+    def _meet_others(self) -> None:
+        """Looks for jobs on other lanes, or on the whole table, with which this one may share shards."""
+        for uri in self.storage.list_files(self.home):
+            name = uri.rsplit("/", 1)[-1].removesuffix(".json")
+            if uri == self.uri or not re.fullmatch(r"lock(-\d+of\d+)?", name):
+                continue
+            if not may_meet(self.lane, lane_named(name)):
+                continue
+            held = read_holder(uri, self.storage)
+            if held is not None and not _is_stale(held, uri, self.storage):
+                raise TableInUseError(_refusal(self.output, held))
+            if held is not None:
+                self._end(uri, held)
 
     def check(self) -> None:
         """Raises JobError where the lock is not ours any more."""
@@ -128,29 +150,44 @@ class Lock:
             if held is None or held.token != self.token:
                 return
             self.storage.remove(self.uri)
-        self.storage.remove_empty_folder(join(self.output, RUN_FOLDER))
+        self.storage.remove_empty_folder(self.home)
         if self._made_output:
             self.storage.remove_empty_folder(self.output)
 
     def _take_over(self, stale: Holder) -> None:
-        heir = f"{self.uri.removesuffix('.json')}-after-{stale.token}.json"
-        if not self.storage.create(heir, self._holder.to_json()):
-            other = read_holder(heir, self.storage)
-            if other is not None and _is_stale(other, heir, self.storage):
-                self.storage.remove(heir)
-            raise JobError(f"--output {self.output}: another job is taking over this table; try again.")
-        try:
+        with self._as_heir(self.uri, stale):
             held = read_holder(self.uri, self.storage)
             if held is not None and held.token == stale.token:
                 self.storage.write_bytes(self.uri, self._holder.to_json())
             elif held is not None:
-                raise JobError(_refusal(self.output, held))
+                raise TableInUseError(_refusal(self.output, held))
             elif not self.storage.create(self.uri, self._holder.to_json()):  # removed, and made by another
-                raise JobError(f"--output {self.output}: another job just took this table; try again.")
-        finally:
-            self.storage.remove(heir)
+                raise TableInUseError(f"--output {self.output}: another job just took this table; try again.")
         self.check()
         _LOG.warning("took over %s from %s, which is gone", self.output, _who(stale))
+
+    def _end(self, uri: str, stale: Holder) -> None:
+        """Removes the stale lock of another lane, whose job, should it come back, may write no more."""
+        with self._as_heir(uri, stale):
+            held = read_holder(uri, self.storage)
+            if held is not None and held.token != stale.token:
+                raise TableInUseError(_refusal(self.output, held))
+            self.storage.remove(uri)
+        _LOG.warning("ended the lock of %s on %s, which is gone", _who(stale), self.output)
+
+    @contextmanager
+    def _as_heir(self, uri: str, stale: Holder) -> Iterator[None]:
+        """Of several that find the same stale lock one goes on."""
+        heir = f"{uri.removesuffix('.json')}-after-{stale.token}.json"
+        if not self.storage.create(heir, self._holder.to_json()):
+            other = read_holder(heir, self.storage)
+            if other is not None and _is_stale(other, heir, self.storage):
+                self.storage.remove(heir)
+            raise TableInUseError(f"--output {self.output}: another job is taking it over; try again.")
+        try:
+            yield
+        finally:
+            self.storage.remove(heir)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_S):
@@ -167,10 +204,6 @@ class Lock:
             return False
         self.storage.write_bytes(self.uri, replace(self._holder, heartbeat=_now()).to_json())
         return True
-
-
-def lock_uri(output: str) -> str:
-    return join(output, RUN_FOLDER, "lock.json")
 
 
 def check_lock(uri: str, token: str, storage: Storage) -> None:

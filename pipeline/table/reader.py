@@ -1,8 +1,7 @@
 """Our own Parquet, opened: which files a table has, and what is in them. Nothing else opens them.
 
-A table that keeps records of its files (`_run/table.json` with a format, see `pipeline.table.records`) has
-those that are committed there. Any other place has the `*.parquet` directly inside a directory, those of a
-glob, or is one file; hidden names and `_run/` are no part of it.
+A table with a log has the files that are recorded there (see `pipeline.table.log`). Any other place has the
+`*.parquet` directly inside a directory, those of a glob, or is one file; hidden names and logs do not count.
 """
 
 from __future__ import annotations
@@ -18,12 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, join
-from pipeline.table.records import RUN_FOLDER, FileRecord, Records, count_file
+from pipeline.table.log.place import is_log, log_home
+from pipeline.table.log.records import FORMAT, FileRecord, Records
 
 BATCH_ROWS = 4096
-_OTHERS = "others"  # the run of files that no run's id names
-_BLOCK_BYTES = 4 << 20  # fetched at once from storage far away
+# Fetched at once from storage far away: of whole rows, and of ids, which are a small part of a file.
+_BLOCK_BYTES, _IDS_BYTES = 4 << 20, 64 << 10
 
 
 @dataclass(frozen=True)
@@ -53,47 +54,32 @@ def table_files(uri: str, storage: Storage) -> list[str]:
 
 def data_files(output: str, storage: Storage) -> list[str]:
     """The Parquet files of a table that is a directory; none where there is none."""
-    if not table_format(output, storage):
-        return [file for file in storage.list_files(output) if _is_data(file, output)]
-    return [join(output, record.file) for record in Records(output, storage).committed()]
+    home = log_home(output, storage)
+    if (read_identity(home, storage) or {}).get("format") != FORMAT:
+        return visible_files(output, storage)
+    return [join(output, record.file) for record in Records(output, home, storage).committed()]
 
 
-def table_format(output: str, storage: Storage) -> int | None:
-    """The version of the table's records, 0 where it keeps none; None where there is no table of ours."""
-    identity = read_identity(output, storage)
-    return None if identity is None else int(identity.get("format", 0))
+def visible_files(output: str, storage: Storage) -> list[str]:
+    """The Parquet files that readers of the directory see."""
+    return [file for file in storage.list_files(output) if _is_data(file, output)]
 
 
-def read_identity(output: str, storage: Storage) -> dict[str, Any] | None:
-    """What all runs of a table share; None where nothing was ever written."""
-    data = storage.read_bytes_or_none(join(output, RUN_FOLDER, "table.json"))
-    found: dict[str, Any] | None = None if data is None else json.loads(data)
-    return found
+def read_identity(home: str, storage: Storage) -> dict[str, Any] | None:
+    """What all runs of a table share, by its log; None where nothing was ever written.
 
-
-def files_of_earlier_version(
-    output: str, storage: Storage, runs: Iterable[str], closed: Iterable[str]
-) -> list[FileRecord]:
-    """Records of the files of a table that kept none, by looking into them.
-
-    Runs that are over have all files of their name. Of killed ones count those that Ray's commit files name,
-    and its pending ones name those to remove; others are left alone.
+    Raises:
+        JobError: it is damaged.
     """
-    marks = {
-        uri.rsplit("/", 1)[-1].removesuffix(".parquet")
-        for uri in storage.list_files(join(output, RUN_FOLDER, "commit"), recursive=True)
-    }
-    names, over = list(runs), {*closed, _OTHERS}
-    found = []
-    for uri in data_files(output, storage):
-        file = uri.rsplit("/", 1)[-1]
-        run_id = next((run_id for run_id in names if file.startswith(f"{run_id}_")), _OTHERS)
-        task = file.rsplit("-", 1)[0]  # Ray: <task>-<part>.parquet, after the mark <task>.parquet
-        if run_id in over or task in marks:
-            rows = read_batches(uri, storage, ["shard", "error"])
-            found.append(count_file(run_id, file, storage.info(uri).size, rows))
-        elif f"{task}.pending" in marks:
-            found.append(FileRecord(run_id, file))
+    uri = join(home, "table.json")
+    data = storage.read_bytes_or_none(uri)
+    try:
+        found: dict[str, Any] | None = None if data is None else json.loads(data)
+    except ValueError as problem:
+        raise JobError(
+            f"{uri}, which says how the table was made, is damaged; restore it from a backup, or start again "
+            "with another output."
+        ) from problem
     return found
 
 
@@ -103,14 +89,15 @@ def read_footer(uri: str, storage: Storage) -> Footer:
 
 
 def read_batches(
-    uri: str, storage: Storage, columns: Sequence[str], *, rows: int = BATCH_ROWS
+    uri: str, storage: Storage, columns: Sequence[str], *, rows: int = BATCH_ROWS, block: int = _BLOCK_BYTES
 ) -> Iterator[pa.RecordBatch]:
     """The file's rows in its order, with those of `columns` that it has.
 
     Args:
         rows: of a batch, at most.
+        block: bytes fetched at once.
     """
-    with open_parquet(uri, storage) as file:
+    with open_parquet(uri, storage, block=block) as file:
         held = [name for name in columns if name in file.schema_arrow.names]
         yield from file.iter_batches(rows, columns=held, use_threads=False)
 
@@ -148,7 +135,7 @@ def read_ids(
 def _batches_of(uri: str, storage: Storage, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Where a file of a table is gone, it is that file which is missing, not the table."""
     try:
-        yield from read_batches(uri, storage, columns)
+        yield from read_batches(uri, storage, columns, block=_IDS_BYTES)
     except StorageError as problem:
         if problem.missing:
             raise StorageError(f"{uri} has a record in the table, but is gone") from problem
@@ -156,10 +143,10 @@ def _batches_of(uri: str, storage: Storage, columns: Sequence[str]) -> Iterator[
 
 
 @contextmanager
-def open_parquet(uri: str, storage: Storage) -> Iterator[pq.ParquetFile]:
+def open_parquet(uri: str, storage: Storage, *, block: int = _BLOCK_BYTES) -> Iterator[pq.ParquetFile]:
     """One file; all that goes wrong with it, now or while it is read, is a StorageError."""
     try:
-        with storage.open(uri, block_size=_BLOCK_BYTES) as handle, pq.ParquetFile(handle) as file:
+        with storage.open(uri, block_size=block) as handle, pq.ParquetFile(handle) as file:
             yield file
     except StorageError:
         raise
@@ -168,12 +155,7 @@ def open_parquet(uri: str, storage: Storage) -> Iterator[pq.ParquetFile]:
         raise StorageError(storage.explain(uri, problem), missing=missing) from problem
 
 
-def is_in_run_folder(uri: str, output: str) -> bool:
-    """Whatever the folders above the output are named."""
-    return f"/{RUN_FOLDER}/" in uri[len(output.rstrip("/")) :]
-
-
 def _is_data(uri: str, output: str) -> bool:
     name = uri.rsplit("/", 1)[-1]
     visible = name.endswith(".parquet") and not name.startswith((".", "_"))
-    return visible and not is_in_run_folder(uri, output)
+    return visible and not is_log(uri[len(output.rstrip("/")) :])

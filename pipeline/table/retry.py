@@ -1,29 +1,48 @@
-"""`--retry-errors`: error rows leave the table, and their clips are missing ones like any other."""
+"""Clips that are annotated again: their error rows leave the table, and they are missing ones like any other.
+
+These are, with `--retry-errors`, all that failed, else those whose audio storage did not deliver.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
+from pipeline.corpus.lanes import lane_named
+from pipeline.errors import Code
 from pipeline.table.ledger import Ledger
+from pipeline.table.log.records import FileRecord
+from pipeline.table.log.writer import write_file
 from pipeline.table.reader import open_parquet, read_batches, read_ids
-from pipeline.table.records import FileRecord, count_file, write_file
 
 
-def failed_clips(ledger: Ledger, shards: Iterable[Shard], where: Where | None) -> dict[str, pa.Array]:
-    """By shard, the ids of the rows that are errors, of these shards and under this condition."""
+def failed_clips(
+    ledger: Ledger, shards: Iterable[Shard], where: Where | None, *, undelivered: bool = False
+) -> dict[str, pa.Array]:
+    """By shard, the ids of the rows that are errors, of these shards and under this condition.
+
+    Args:
+        undelivered: only those whose audio storage did not deliver. Files that other lanes may change at the
+            same time are left to a job without a lane.
+    """
 
     def failed(rows: pa.Table) -> pa.Table:
         rows = rows.filter(rows["error"].is_valid())
+        if undelivered:
+            rows = rows.filter(pc.equal(pc.struct_field(rows["error"], "code"), Code.UNREADABLE.value))
         return where.filter(rows) if where is not None and rows.num_rows else rows
 
     columns = {"error", *(where.columns if where else ())} - {"shard", "clip_id"}
-    files = [record for record in ledger.files() if record.errors]
+    files = [
+        record
+        for record in ledger.files()
+        if (record.undelivered if undelivered else record.errors)
+        and (ledger.lane is None or lane_named(record.run_id) == ledger.lane)
+    ]
     uris = {shard.uri for shard in shards}
     return read_ids(ledger.output, ledger.storage, files, uris, sorted(columns), failed)
 
@@ -37,43 +56,29 @@ def drop_rows(ledger: Ledger, failed: Mapping[str, pa.Array]) -> None:
         return
     ledger.check_lock()
     ids = pa.concat_arrays(list(failed.values()))
-    rewritten = {
-        record.run_id
-        for record in ledger.files()
-        if record.errors and not failed.keys().isdisjoint(record.shards) and _rewrite(ledger, record, ids)
-    }
-    for run_id in rewritten & ledger.closed_runs():
-        ledger.records.merge(run_id)
+    for record in ledger.files():
+        if record.errors and not failed.keys().isdisjoint(record.shards):
+            _rewrite(ledger, record, ids)
 
 
-def _rewrite(ledger: Ledger, record: FileRecord, ids: pa.Array) -> bool:
-    """Takes the error rows of these clips out of one file; False where it has none."""
+def _rewrite(ledger: Ledger, record: FileRecord, ids: pa.Array) -> None:
+    """Takes the error rows of these clips out of one file, if it has any."""
     uri, storage = ledger.uri_of(record), ledger.storage
-    looks = read_batches(uri, storage, ["shard", "clip_id", "error"])
-    batches = [pa.Table.from_batches([batch]) for batch in looks]
-    left = [rows.filter(pc.invert(_among(rows, ids))) for rows in batches]
-    if sum(rows.num_rows for rows in left) == sum(rows.num_rows for rows in batches):
-        return False
-    after = count_file(record.run_id, record.file, 0, (rows for rows in left if rows.num_rows))
-    if not after.rows:
-        ledger.records.remove(record)
-        return True
-    # Until the file is rewritten its record may count too few rows and too many errors, never the contrary.
-    ledger.records.put(replace(after, bytes=record.bytes, errors=record.errors))
+    looks = read_batches(uri, storage, ["clip_id", "error"])
+    if not any(pc.any(_among(batch, ids)).as_py() for batch in looks):
+        return
     with open_parquet(uri, storage) as file:
         groups = (file.read_row_group(number) for number in range(file.num_row_groups))
-        ledger.records.put(
-            write_file(ledger.records, record.file, _without(groups, ids), file.schema_arrow, record.run_id)
+        left = _without(groups, ids)
+        ledger.records.replace(
+            record, lambda name: write_file(ledger.records, name, left, file.schema_arrow, record.run_id)
         )
-    return True
 
 
 def _without(groups: Iterable[pa.Table], ids: pa.Array) -> Iterator[pa.Table]:
     for group in groups:
-        left = group.filter(pc.invert(_among(group, ids)))
-        if left.num_rows:
-            yield left
+        yield group.filter(pc.invert(_among(group, ids)))
 
 
-def _among(rows: pa.Table, ids: pa.Array) -> pa.Array | pa.ChunkedArray:
+def _among(rows: pa.Table | pa.RecordBatch, ids: pa.Array) -> pa.Array | pa.ChunkedArray:
     return pc.and_(pc.is_in(rows["clip_id"], value_set=ids), rows["error"].is_valid())

@@ -15,13 +15,14 @@ import pyarrow as pa
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.condition import Where
+from pipeline.corpus.lanes import lane_suffix
 from pipeline.corpus.listing import changed_since, discover, drop_listed_files, filter_files
 from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage, place_errors
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
+from pipeline.table.log.plans import Work
 from pipeline.table.retry import failed_clips
 
 _RUN_TIME = "%Y%m%dT%H%M%SZ"
@@ -54,7 +55,7 @@ class Changes:
         if self.filtered:
             yield f"{self.filtered} audio files skipped by --where"
         if work.clips_failed:
-            yield f"{work.clips_failed} clips whose rows are errors to be annotated again"
+            yield f"{work.clips_failed} clips that failed before to be annotated again"
 
 
 def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None]:
@@ -65,13 +66,15 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     column would cost as much as the table and could be killed half-way.
     """
     output = storage.normalise(spec.table.output).rstrip("/")
-    ledger = Ledger(output, storage)
+    lane = spec.table.shards_of_lane
     with output_errors(spec):
+        ledger = Ledger(output, storage, lane)
         held = ledger.tasks()
     tasks = [str(task) for task in spec.models]
     if not held or set(held) & set(tasks):
         return ledger, None
-    return Ledger(f"{output}-{'-'.join(tasks)}", storage), ledger
+    with output_errors(spec):
+        return Ledger(f"{output}-{'-'.join(tasks)}", storage, lane), ledger
 
 
 @contextmanager
@@ -84,7 +87,7 @@ def opened(spec: JobSpec, ledger: Ledger) -> Iterator[None]:
     with ExitStack() as stack:
         with output_errors(spec):
             stack.enter_context(ledger.locked())
-            ledger.open(adopt=not spec.table.overwrite)
+            ledger.open(fresh=spec.table.overwrite)
         yield
 
 
@@ -119,24 +122,31 @@ def scan(
         held = None if fresh else ledger.identity()
         if base_table is not None:
             known = {**base_table.known_names(), **known}  # the same clips have the same ids
-    outputs = [ledger.output, *([base_table.output] if base_table else [])]
+    tables = [ledger, *([base_table] if base_table else [])]
+    outputs = [place for table in tables for place in (table.output, table.home)]
     # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
     found = drop_listed_files(discover(corpus.input, storage, outputs=outputs, known_names=known), storage)
+    # All lanes look at the whole input, so that they agree on names and columns.
     passthrough = _passthrough(held, found, storage)
     where = Where(corpus.where, passthrough.schema) if corpus.where else None
-    recent = changed_since(found, corpus.since)
+    mine = [shard for shard in found if ledger.lane is None or ledger.lane.takes(shard.name)]
+    recent = changed_since(mine, corpus.since)
     shards = filter_files(recent, where, passthrough) if where else recent
     with output_errors(spec):
-        run_id = _new_run_id([] if fresh else ledger.plans.run_ids())
+        run_id = _new_run_id([] if fresh else ledger.plans.run_ids()) + lane_suffix(ledger.lane)
         if fresh:
             if not dry:
                 ledger.clear()
             work = Work(run_id, False, shards, {}, 0, where=corpus.where)
         else:
             ledger.require(identity, spec.models)
-            failed = failed_clips(ledger, shards, where) if spec.table.retry_errors else {}
+            failed = (
+                {}  # rows that are taken out would wait for a later run
+                if corpus.limit is not None
+                else failed_clips(ledger, shards, where, undelivered=not spec.table.retry_errors)
+            )
             work = ledger.plan(shards, run_id, where=corpus.where, failed=failed)
-    older, filtered = len(found) - len(recent), len(recent) - len(shards)
+    older, filtered = len(mine) - len(recent), len(recent) - len(shards)
     return Changes(shards, work, passthrough, corpus.since, older, filtered)
 
 

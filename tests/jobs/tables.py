@@ -12,6 +12,11 @@ import pytest
 Row = dict[str, Any]
 
 
+def log_of(output: Path) -> Path:
+    """Where the log of a table lies."""
+    return output.with_name(f"_{output.name}.runs")
+
+
 def rows_of(output: Path) -> dict[str, Row]:
     rows = [
         row for file in sorted(output.glob("*.parquet")) for row in pq.ParquetFile(file).read().to_pylist()

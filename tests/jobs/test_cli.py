@@ -182,7 +182,7 @@ def test_help_comes_in_groups(
     assert flags["input"][0] == "input"
     assert flags["output"][0] == "output"
     assert flags["model"] == [*models, "dtype", "window-s", "overlap-s", "token-budget"]
-    assert flags["running"] == ["retry-errors", "plan", "max-error-rate"]
+    assert flags["running"] == ["lane", "retry-errors", "plan", "max-error-rate"]
     assert flags["storage"] == ["storage-endpoint-url", "storage-region", "storage-anonymous"]
 
 

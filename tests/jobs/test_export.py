@@ -150,8 +150,11 @@ def test_a_failed_export_leaves_the_bucket_as_it_was(bucket: Any, tmp_path: Path
         pq.write_table(table_of(clips), tmp_path / name, compression="none", use_dictionary=False)
     whole = (tmp_path / "1.parquet").read_bytes()
     (tmp_path / "1.parquet").write_bytes(whole[:100] + b"\xff" * 60_000 + whole[60_100:])
+    spec = ExportSpec(table=str(tmp_path / "*.parquet"), format="ctm", output=bucket.uri("kept/out.ctm"))
+    with pytest.raises(JobError, match="is there already"):
+        export(spec)
     with pytest.raises(JobError, match=r"1\.parquet"):
-        export(ExportSpec(table=str(tmp_path / "*.parquet"), format="ctm", output=bucket.uri("kept/out.ctm")))
+        export(spec.model_copy(update={"overwrite": True}))
     assert keys(bucket, "kept/") == {"kept/out.ctm": "before"}
     assert bucket.client.list_multipart_uploads(Bucket=bucket.bucket).get("Uploads", []) == []
 

@@ -24,7 +24,7 @@ from pipeline.engine.datasource import AudioShards
 from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
+from pipeline.table.log.plans import Work
 
 STORAGE = Storage(StorageOptions())
 CLIPS = 40

@@ -142,7 +142,7 @@ def retry(base: str) -> None:
     assert rows(output) == before
 
     summary, said = night(corpus, output, retry_errors=True)
-    assert said[1] == "2 clips whose rows are errors to be annotated again"
+    assert said[1] == "2 clips that failed before to be annotated again"
     assert (summary["clips"], summary["errors"]) == (2, {"not_found": 1})
     text = before["list.jsonl#1"]
     assert rows(output) == {"list.jsonl#1": text, "list.jsonl#2": text, "list.jsonl#3": "not_found"}

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import duckdb
 import pandas as pd
 import polars as pl
@@ -20,6 +21,7 @@ from pipeline.schema import output_schema
 from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks import TASKS
 from pipeline.tasks.transcribe import TRANSCRIPT_COLUMNS
+from tests.jobs.tables import log_of
 from w2vbert.heads import Wav2Vec2BertForCTC
 from w2vbert.pretrained.digest import backbone_digest
 
@@ -50,7 +52,7 @@ def table(output: Path) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def summary(output: Path) -> dict[str, Any]:
-    (file,) = [file for file in (output / "_run").glob("*.json") if file.name != "table.json"]
+    (file,) = [file for file in log_of(output).glob("*.json") if file.name != "table.json"]
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     assert found["run_id"] == file.stem
     return found
@@ -59,16 +61,21 @@ def summary(output: Path) -> dict[str, Any]:
 def test_every_reader_sees_the_same_rows(output: Path, table: pa.Table) -> None:
     ids = sorted(table["clip_id"].to_pylist())
     assert len(set(ids)) == len(ids) > 0
-    query = f"SELECT clip_id FROM read_parquet('{output}/*.parquet') ORDER BY clip_id"
-    assert [row[0] for row in duckdb.sql(query).fetchall()] == ids
+    for place in (output, f"{output}/*.parquet", f"{output}/**"):
+        query = f"SELECT clip_id FROM read_parquet('{place}') ORDER BY clip_id"
+        assert [row[0] for row in duckdb.sql(query).fetchall()] == ids
     assert sorted(pd.read_parquet(output)["clip_id"]) == ids
-    # Of a folder polars would read `_run/` too, and refuse its JSON.
-    assert sorted(pl.read_parquet(output / "*.parquet")["clip_id"]) == ids
+    assert sorted(pl.read_parquet(output)["clip_id"]) == ids
+    assert sorted(pl.scan_parquet(output).collect()["clip_id"]) == ids
     assert sorted(pq.read_table(output)["clip_id"].to_pylist()) == ids
+    loaded = datasets.load_dataset(str(output), split="train", cache_dir=str(output.parent / "cache"))
+    assert sorted(loaded["clip_id"]) == ids
+    # Spark and Hive leave out names that begin with "_" or ".": nothing else lies there.
+    assert [path.suffix for path in output.rglob("*")] == [".parquet"] * len(list(output.iterdir()))
 
 
 def test_every_file_has_the_declared_schema(output: Path) -> None:
-    identity = json.loads((output / "_run" / "table.json").read_text())
+    identity = json.loads((log_of(output) / "table.json").read_text())
     passthrough = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(identity["passthrough"])))
     declared = output_schema(passthrough, TRANSCRIPT_COLUMNS)
     for file in output.glob("*.parquet"):
@@ -125,7 +132,7 @@ def test_overwrite_starts_anew(tmp_path: Path) -> None:
     assert not {name for name in before if name.endswith(".parquet")} & set(snapshot(output))
     (row,) = pq.read_table(output).to_pylist()
     assert row["clip_id"] == "telephone.wav#telephone"
-    assert json.loads((output / "_run" / "table.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((log_of(output) / "table.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_overwrite_deletes_nothing_for_a_job_that_cannot_run(output: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline.corpus.readers import READERS, register
 from pipeline.tasks import TASKS
 from pipeline.tasks import register as register_task
 from tests.conftest import ROOT
-from tests.jobs.tables import rows_of
+from tests.jobs.tables import log_of, rows_of
 from tests.pipeline.corpus.test_a_new_reader import NpzReader, noise
 from tests.pipeline.tasks.test_a_new_task import LOUDNESS
 from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertModel
@@ -64,6 +64,6 @@ def test_a_fifth_annotation_of_a_fifth_format(tmp_path: Path, capsys: pytest.Cap
     assert found == pytest.approx([2 * mean_size(noise(seed)) for seed in (1, 2)], rel=1e-4)
     assert rows["a.npz#one"]["ref_text"] == "the words of one"
     assert rows["a.npz#one"]["peak"] == pytest.approx(float(np.abs(noise(1)).max()))
-    summary = next(f for f in (tmp_path / "out" / "_run").glob("2*.json"))
+    summary = next(f for f in log_of(tmp_path / "out").glob("2*.json"))
     assert json.loads(summary.read_text())["loudness"] == pytest.approx(np.mean(found))
     assert f"loudness    {np.mean(found):.3f}" in capsys.readouterr().out

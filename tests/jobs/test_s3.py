@@ -64,7 +64,9 @@ def runs(
         second = run(spec_in(remote), say=said.append).as_json()
     finally:
         logging.getLogger().removeHandler(handler)
-    listed = moto_s3.client.list_objects_v2(Bucket=moto_s3.bucket, Prefix="demo/out/")["Contents"]
+    places = ("demo/out/", "demo/_out.runs/")
+    pages = [moto_s3.client.list_objects_v2(Bucket=moto_s3.bucket, Prefix=place) for place in places]
+    listed = [item for page in pages for item in page["Contents"]]
     files = {
         item["Key"]: moto_s3.client.get_object(Bucket=moto_s3.bucket, Key=item["Key"])["Body"].read()
         for item in listed
@@ -76,7 +78,7 @@ def rows_in(files: dict[str, bytes]) -> list[dict[str, Any]]:
     return [
         row
         for key, content in files.items()
-        if key.endswith(".parquet") and "/_run/" not in key
+        if key.endswith(".parquet")
         for row in pq.read_table(io.BytesIO(content)).to_pylist()
     ]
 
@@ -116,7 +118,7 @@ def test_no_credential_is_written_or_said(runs: Any, moto_s3: Any) -> None:
     context = ray.get_runtime_context()
     log_folder = Path(context.get_temp_dir(), context.get_session_name(), "logs")
     logs = [file.read_bytes() for file in log_folder.rglob("*") if file.is_file()]
-    assert any(key.endswith(f"_run/{first['run_id']}.json") for key in files)
+    assert any(key == f"demo/_out.runs/{first['run_id']}.json" for key in files)
     assert logs
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         secret = os.environ[name]

@@ -18,6 +18,7 @@ from pipeline.speakers.job import run
 from pipeline.speakers.spec import SpeakersSpec
 from pipeline.speakers.summary import as_json
 from tests.jobs.conftest import S3
+from tests.jobs.tables import log_of
 
 CLIPS = {"ann": 12, "bob": 8, "cat": 5, "dan": 1}
 
@@ -94,7 +95,7 @@ def test_speakers_and_trials_in_one_command(voices: Path, trials: Path, tmp_path
     assert facts == {"table": str(voices), "threshold": 0.7, "method": "average linkage"}
     assert "scikit-learn" in json.loads(table.schema.metadata[b"w2vbert.versions"])
 
-    summary = json.loads((tmp_path / "out" / "_run" / "speakers.json").read_text())
+    summary = json.loads((log_of(tmp_path / "out") / "speakers.json").read_text())
     assert (summary["speakers"], summary["speakers_of_one_clip"], summary["embedded"]) == (4, 1, 26)
     assert summary["reference"]["purity"] == summary["reference"]["v_measure"] == 1
     assert summary["trials"]["missing_names"] == {"unknown": 1, "without embedding": 1}
@@ -123,7 +124,7 @@ def test_a_purity_by_hand(tmp_path: Path) -> None:
         {"speaker_id": "spk_000001", "clips": 3},
         {"speaker_id": "spk_000002", "clips": 2},
     ]
-    assert json.loads((tmp_path / "out/_run/speakers.json").read_text()) == facts
+    assert json.loads((log_of(tmp_path / "out") / "speakers.json").read_text()) == facts
 
 
 def test_a_second_run_replaces_the_first(voices: Path, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_second_run_replaces_the_first(voices: Path, tmp_path: Path) -> None:
         summary = run(SpeakersSpec(table=f"{voices}/*.parquet", output=str(output), threshold=threshold))
         assert summary.found
         assert summary.found.speakers == speakers
-        assert sorted(path.name for path in output.iterdir()) == ["_run", "speakers.parquet"]
+        assert sorted(path.name for path in output.iterdir()) == ["speakers.parquet"]
         ids = pq.read_table(output / "speakers.parquet")["speaker_id"]
         assert len(set(ids.drop_null().to_pylist())) == speakers
 
@@ -194,3 +195,64 @@ def test_the_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     said = refused(capsys, "--table", voices, "--output", voices / "out")
     assert "pip install 'w2vbert[speakers]'" in said
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_what_others_wrote_is_not_replaced(
+    voices: Path, trials: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = tmp_path / "others"
+    (others / "_run").mkdir(parents=True)
+    pq.write_table(pa.table({"clip_id": ["a"], "speaker_id": ["me"]}), others / "speakers.parquet")
+    (tmp_path / "table" / "_run").mkdir(parents=True)
+    (tmp_path / "table" / "_run" / "table.json").write_text('{"models": {}}')
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "speakers.parquet").write_text("half")
+    (tmp_path / "notes.txt").write_text("mine")
+    before = snapshot(tmp_path)
+    for output, why in [
+        (others, "holds another table"),
+        (tmp_path / "table", "holds another table (_run)"),
+        (tmp_path / "broken", "holds another table"),
+        (tmp_path / "notes.txt", "is a file, and a directory is needed"),
+    ]:
+        assert why in refused(capsys, "--table", voices, "--output", output)
+    for scores, why in [
+        (trials, "trials.txt is there already and holds no scores"),
+        (tmp_path / "notes.txt", "notes.txt is there already and holds no scores"),
+        (voices, "is no ordinary file"),
+    ]:
+        assert why in refused(capsys, "--table", voices, "--trials", trials, "--scores", scores)
+    assert snapshot(tmp_path) == before
+
+
+def test_nothing_is_written_before_all_is_known_and_scores_replace_scores(
+    voices: Path, trials: Path, tmp_path: Path
+) -> None:
+    spec = SpeakersSpec(
+        table=str(voices), output=str(tmp_path / "out"), trials=str(trials), scores=str(tmp_path / "s.txt")
+    )
+    before = snapshot(tmp_path)
+    with pytest.raises(JobError, match="more than 2 groups"):
+        run(spec, limit=2)
+    assert snapshot(tmp_path) == before
+    run(spec)
+    (tmp_path / "s.txt").write_text((tmp_path / "s.txt").read_text().splitlines(keepends=True)[0])
+    run(spec)
+    assert len((tmp_path / "s.txt").read_text().splitlines()) == 10
+
+
+def test_the_summary_is_standard_json(tmp_path: Path) -> None:
+    columns = {
+        "clip_id": ["a", "b", "c"],
+        "duration_s": [36.0, float("nan"), float("inf")],
+        "embedding": [[1.0, 0.0]] * 3,
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    run(SpeakersSpec(table=str(tmp_path / "t.parquet"), output=str(tmp_path / "out")))
+    text = (tmp_path / "out/_run/speakers.json").read_text()
+    summary = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert summary["largest"] == [{"speaker_id": "spk_000001", "clips": 3, "hours": 0.01}]

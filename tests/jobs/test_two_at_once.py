@@ -13,7 +13,7 @@ import pytest
 from pipeline.job import run
 from pipeline.spec import TranscribeSpec
 from tests.conftest import ROOT
-from tests.jobs.tables import rows_of
+from tests.jobs.tables import log_of, rows_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 MODEL = ROOT / "demo" / "checkpoint"
@@ -27,18 +27,18 @@ def test_the_second_is_refused_and_the_table_is_whole(tmp_path: Path) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path
     )
     deadline = time.monotonic() + 120
-    while not (output / "_run" / "lock.json").exists():
+    while not (log_of(output) / "lock.json").exists():
         assert first.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     second = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert second.returncode == 2, second.stdout
+    assert second.returncode == 4, second.stdout
     assert f"process {first.pid}" in second.stderr
     assert f"--output {output}" in second.stderr
     said, _ = first.communicate()
     assert first.returncode == 0, said
     assert len(rows_of(output)) == 30
-    assert not (output / "_run" / "lock.json").exists()
+    assert not (log_of(output) / "lock.json").exists()
 
     again = run(TranscribeSpec(input=[str(ROOT / "demo" / "corpus")], output=str(output), model=str(MODEL)))
     assert (again.shards_read, again.shards_skipped) == (0, 9)
@@ -56,7 +56,7 @@ def test_a_killed_holder_does_not_keep_the_table(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code, str(output)], env=environment, check=False)
-    assert (output / "_run" / "lock.json").exists()
+    assert (log_of(output) / "lock.json").exists()
     clip = ROOT / "demo" / "corpus" / "loose" / "lossless.flac"
     summary = run(TranscribeSpec(input=[str(clip)], output=str(output), model=str(MODEL)))
     assert summary.tally.annotated == 1

@@ -142,7 +142,9 @@ def shard_error(shard: Shard, problem: Exception, what: str = "") -> ClipError:
     """The error of a shard, or of `what` of it, that could not be read, or not to its end."""
     if isinstance(problem, ClipFailedError):
         return problem.error
-    if isinstance(problem, StorageError | JobError):
+    if isinstance(problem, StorageError):
+        return ClipError(Stage.READ, Code.UNDELIVERED, str(problem))
+    if isinstance(problem, JobError):
         return ClipError(Stage.READ, Code.UNREADABLE, str(problem))
     return broken(f"{shard.name}{what} is damaged: {str(problem) or type(problem).__name__}")
 

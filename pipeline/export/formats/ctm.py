@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from pipeline.clip_names import encode_field
@@ -30,5 +31,6 @@ class Ctm(Document):
     def add(self, row: Row) -> None:
         file = encode_field(row["clip_id"])
         for word in timed_parts(row["words"], "word"):
-            sure = "NA" if word.confidence is None else f"{word.confidence:.3f}"
+            known = word.confidence is not None and math.isfinite(word.confidence)
+            sure = f"{word.confidence:.3f}" if known else "NA"
             self._write(f"{file} 1 {start_and_duration(word)} {word.text.replace(' ', '_')} {sure}\n")

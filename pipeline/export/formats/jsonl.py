@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 
 from pipeline.corpus.columns import json_text
@@ -11,6 +12,7 @@ from pipeline.export.document import Content, Document, register
 from pipeline.export.table import Row, Table
 
 _EMBEDDINGS = ("embedding", "embedding_norm")
+_LINE_END = re.compile("[\x85\u2028\u2029]")  # JSON leaves them as they are; some readers of lines do not
 _PER_FRAME = ("frame_activity", "frame_probabilities")
 
 
@@ -47,6 +49,7 @@ class Jsonl(Document):
     def add(self, row: Row) -> None:
         values = {name: value for name, value in row.items() if value is not None}
         if isinstance(values.get("extra"), str):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 values["extra"] = json.loads(values["extra"])
-        self._write(json_text(values) + "\n")
+        text = _LINE_END.sub(lambda end: f"\\u{ord(end[0]):04x}", json_text(values))
+        self._write(text + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,6 +14,7 @@ from pipeline.export.table import Row, Table
 LINE_CHARACTERS = 42
 CUE_MS = 7000
 PAUSE_MS = 800
+_ARROW = re.compile("-{2,}>")  # SubRip cannot escape what stands between times
 
 
 class _Subtitles(Document):
@@ -64,7 +66,8 @@ class Srt(_Subtitles):
         for cue in self._cues(row):
             self._number += 1
             times = f"{clock(cue.start, ',')} --> {clock(cue.end, ',')}"
-            self._write("\n".join([str(self._number), times, *lines(cue.text)]) + "\n\n")
+            text = _ARROW.sub("->", cue.text)
+            self._write("\n".join([str(self._number), times, *lines(text)]) + "\n\n")
 
 
 @register

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from typing import IO
 
+from pipeline.clip_names import encode_field
 from pipeline.export.document import Content, Document, Write, identity, register
 from pipeline.export.intervals import Interval, Timed, lay_out, length_s, milliseconds, seconds, timed_parts
 from pipeline.export.table import Row, Table
@@ -49,7 +50,9 @@ class TextGrid(Document):
     def add(self, row: Row) -> None:
         length = length_s(row)
         if self._whole_table:
-            self._clips.extend(lay_out([Timed(0.0, length, row["clip_id"])], self._at_s, length))
+            self._clips.extend(
+                lay_out([Timed(0.0, length, encode_field(row["clip_id"]))], self._at_s, length)
+            )
         self._words.extend(lay_out(timed_parts(row["words"], "word"), self._at_s, length))
         for speaker, turns in _turns(row).items():
             tier = self._speakers.setdefault(speaker, _Tier(speaker))

@@ -10,7 +10,7 @@ from pipeline.tasks.base import CHANGES_OUTPUT
 class TranscriptOptions(BaseModel):
     """How logits become words."""
 
-    model_config = ConfigDict(frozen=True, title="decoding")
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, title="decoding")
 
     # Of these two files the contents belong to the table, not the places: see `DecodingFiles.digests`.
     lexicon: str | None = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.der import Segment
+from pipeline.metrics.rttm import Segment
 from pipeline.tasks.diarization.options import DiarizationOptions
 
 MAX_SPEAKERS = 8  # the bits of `frame_activity`

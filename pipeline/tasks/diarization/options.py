@@ -10,7 +10,7 @@ from pipeline.tasks.base import CHANGES_OUTPUT
 class DiarizationOptions(BaseModel):
     """How frame probabilities become speaker segments."""
 
-    model_config = ConfigDict(frozen=True, title="diarization")
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False, title="diarization")
 
     onset: float = Field(
         0.5,

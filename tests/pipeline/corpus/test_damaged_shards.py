@@ -170,7 +170,7 @@ def test_parquet_storage_failure_is_no_damage(tmp_path: Path) -> None:
     clips = [flac(i, 16_000) for i in range(8)]
     file = write_parquet(tmp_path / "g.parquet", {"audio": clips}, row_group_size=1, use_dictionary=False)
     found = codes(rows(PARQUET.tables(file, _FailingStorage(STORAGE.options), NONE)))
-    assert found == [("", "unreadable")]
+    assert found == [("", "undelivered")]
 
 
 # Tar

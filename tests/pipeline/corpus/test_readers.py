@@ -138,7 +138,7 @@ def test_parquet_cut_short_or_absent(tmp_path: Path) -> None:
     assert PARQUET.columns(file, STORAGE) == NONE.schema
     path.unlink()
     (row,) = rows(PARQUET.tables(file, STORAGE, NONE))
-    assert row["error"]["code"] == "unreadable"
+    assert row["error"]["code"] == "undelivered"
     assert row["error"]["message"] == f"{path} does not exist"
 
 
@@ -256,7 +256,7 @@ def test_tar_that_is_none(tmp_path: Path, content: bytes) -> None:
 
 def test_tar_absent(tmp_path: Path) -> None:
     found = rows(TAR.tables(shard(tmp_path / "g.tar", "tar"), STORAGE, NONE))
-    assert codes(found) == [("", "unreadable")]
+    assert codes(found) == [("", "undelivered")]
 
 
 # Manifest
@@ -317,7 +317,7 @@ def test_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_manifest_absent(tmp_path: Path) -> None:
     file = shard(tmp_path / "none.jsonl", "manifest")
-    assert codes(rows(MANIFEST.tables(file, STORAGE, NONE))) == [("", "unreadable")]
+    assert codes(rows(MANIFEST.tables(file, STORAGE, NONE))) == [("", "undelivered")]
     assert MANIFEST.slices(file, STORAGE) == [(0, 1, None)]
     assert MANIFEST.samples(file, STORAGE) == []
 
@@ -348,8 +348,8 @@ def test_tar_storage_failure_keeps_what_came_before(tmp_path: Path, name: str) -
     file = write_tar(tmp_path / name, [(f"{i}.flac", flac(i, 16_000)) for i in range(8)])
     found = codes(rows(TAR.tables(file, _FailingStorage(StorageOptions()), NONE)))
     assert found[:2] == [("0", None), ("1", None)]
-    assert {code for _, code in found} == {None, "unreadable"}
-    assert found[-1] == ("", "unreadable")
+    assert {code for _, code in found} == {None, "undelivered"}
+    assert found[-1] == ("", "undelivered")
 
 
 @pytest.mark.parametrize("kind", ["tar", "tgz", "parquet", "jsonl"])

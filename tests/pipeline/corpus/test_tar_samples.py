@@ -20,6 +20,7 @@ from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.readers import tar
 from pipeline.corpus.readers.tar import samples
+from pipeline.storage import Storage, StorageError, StorageFile, StorageOptions
 from tests.conftest import ROOT
 from tests.pipeline.corpus.test_readers import CLIPS, STORAGE, TAR, codes, rows, shard
 
@@ -269,3 +270,40 @@ def test_the_document_is_true(tmp_path: Path, ending: str, names: list[str], sai
     assert set(found) == {name.removesuffix(".wav") for name in names if name.endswith(".wav")}
     assert [*found, *(name for name in carried.schema.names if name != "ref_text")] == said
     assert set(found.values()) == ({"text"} if "ref_text" in carried.schema.names else {None})
+
+
+class _BrokenStorage(Storage):
+    """Delivers the first `limit` bytes of a file."""
+
+    limit = 0
+
+    def open(self, uri: str, **arguments: Any) -> StorageFile:
+        data = super().open(uri, **arguments).read()
+
+        class File(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                wanted = len(data) if size is None or size < 0 else size
+                if self.tell() + wanted > _BrokenStorage.limit:
+                    raise OSError(5, "connection lost")
+                return super().read(size)
+
+        return StorageFile(File(data), lambda problem: StorageError(self.explain(uri, problem)))
+
+
+@pytest.mark.parametrize("ending", ["tar", "remote"])
+def test_no_clip_is_done_without_what_storage_held_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """It would never be read again, and its text would be lost."""
+    members = [
+        (f"{i}.{end}", data) for i in range(3) for end, data in (("wav", CLIPS[i]), ("txt", b"t%d" % i))
+    ]
+    file = put(tmp_path, ending, members)
+    for limit in range(0, file.size + 1024, 512):
+        monkeypatch.setattr(_BrokenStorage, "limit", limit)
+        found = rows(TAR.tables(file, _BrokenStorage(StorageOptions()), TEXT), TEXT)
+        kept = {row["clip_id"].split("#")[1]: row["ref_text"] for row in found if row["error"] is None}
+        assert kept == {key: f"t{key}" for key in kept}
+        assert {row["error"]["code"] for row in found if row["error"]} <= {"undelivered"}
+        assert limit > file.size or codes(found)[-1] == ("", "undelivered")
+    assert set(kept) == {"0", "1", "2"}

@@ -86,8 +86,8 @@ class Run:
     table: Path
 
     def __call__(self, format: str, output: str = "out", **options: Any) -> Exported:
-        given = {"table": str(self.table), "output": str(self.folder / output), **options}
-        return export(ExportSpec(format=format, **given))
+        given = {"table": str(self.table), "output": str(self.folder / output), "overwrite": True}
+        return export(ExportSpec(format=format, **given | options))
 
     def text(self, format: str, **options: Any) -> str:
         self(format, per_clip=False, **options)

@@ -58,7 +58,7 @@ def test_rttm_of_any_name_and_time(tmp_path: Path, clips: list[tuple[str, list[t
         for name, spans in clips
     ]
     table = write(tmp_path / "any", rows)
-    export(ExportSpec(table=str(table), format="rttm", output=str(tmp_path / "any.rttm")))
+    export(ExportSpec(table=str(table), format="rttm", output=str(tmp_path / "any.rttm"), overwrite=True))
     loaded = load_rttm(str(tmp_path / "any.rttm"))
     assert set(loaded) == {encode_field(name) for name, _ in clips}
     for name, spans in clips:

@@ -82,6 +82,7 @@ def test_where_an_export_must_not_go(run: Run, table: Path) -> None:
         ({"output": "table/part-0.parquet", "format": "ctm"}, "is the table itself"),
         ({"output": "table/_run", "format": "ctm"}, "is a directory: name a file in it"),
         ({"output": "a file", "format": "srt"}, "is a file, and a directory is needed"),
+        ({"output": "a file", "format": "ctm", "overwrite": False}, "a file is there already; name another"),
     ]:
         with pytest.raises(JobError, match=message):
             run(**options)
@@ -91,7 +92,7 @@ def test_where_an_export_must_not_go(run: Run, table: Path) -> None:
     (run.folder / "link").symlink_to("a file")
     for special in (run.folder / "link", "/dev/stdout", "/dev/null"):
         with pytest.raises(JobError, match="no ordinary file"):
-            export(ExportSpec(table=str(table), format="ctm", output=str(special)))
+            run("ctm", output=str(special))
     assert pq.read_table(table / "part-0.parquet").num_rows == 3
 
 
@@ -114,3 +115,49 @@ def test_an_output_that_cannot_be_written(run: Run) -> None:
     for format in ("ctm", "srt"):
         with pytest.raises(JobError, match=r"--output .*a file/out"):
             run(format, "a file/out")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    found = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_text() for file in found}
+
+
+@pytest.mark.parametrize("in_the_way", ["b.tar/long.srt", "b.tar", "b.tar/long.srt/x", "a b.tar/hello~2.srt"])
+def test_files_that_are_there_already_are_kept_and_none_is_written(run: Run, in_the_way: str) -> None:
+    precious = run.folder / "files" / in_the_way
+    precious.parent.mkdir(parents=True)
+    precious.write_text("precious")
+    with pytest.raises(JobError, match=r"files holds .*srt already|files: .*srt cannot be written, where"):
+        run("srt", "files", overwrite=False)
+    assert contents(run.folder / "files") == {in_the_way: "precious"}
+    if in_the_way.endswith(".srt"):
+        run("srt", "files", overwrite=True)
+        assert contents(run.folder / "files")[in_the_way].startswith("1\n00:00:")
+    else:
+        with pytest.raises(
+            JobError, match="a file has the name of a directory or a directory that of a file"
+        ):
+            run("srt", "files", overwrite=True)
+        assert contents(run.folder / "files") == {in_the_way: "precious"}
+
+
+def test_a_directory_keeps_its_other_files(run: Run) -> None:
+    (run.folder / "files").mkdir()
+    (run.folder / "files/notes.txt").write_text("mine")
+    run("srt", "files", overwrite=False)
+    assert len(contents(run.folder / "files")) == 5
+    run("ctm", "files", per_clip=True, overwrite=False)
+    assert contents(run.folder / "files")["notes.txt"] == "mine"
+    with pytest.raises(
+        JobError, match=r"holds a b\.tar/Hello\.ctm already; choose another directory, or --overw"
+    ):
+        run("ctm", "files", per_clip=True, overwrite=False)
+
+
+def test_a_table_that_breaks_in_the_middle_leaves_no_half_of_a_directory(run: Run, table: Path) -> None:
+    whole = (table / "part-1.parquet").read_bytes()
+    middle = len(whole) // 3
+    (table / "part-1.parquet").write_bytes(whole[:8] + b"\xff" * middle + whole[8 + middle :])
+    with pytest.raises(JobError, match=r"--table .*part-1\.parquet"):
+        run("jsonl", "files", per_clip=True)
+    assert not (run.folder / "files").exists()

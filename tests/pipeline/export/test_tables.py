@@ -42,7 +42,9 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path, format: str) -> Non
         large = write(tmp_path / "large", rows, f"part-{part}.parquet")
     peaks = []
     for table in (small, large):
-        spec = ExportSpec(table=str(table), format=format, output=str(tmp_path / "out"), per_clip=False)
+        spec = ExportSpec(
+            table=str(table), format=format, output=str(tmp_path / table.name) + ".out", per_clip=False
+        )
         tracemalloc.start()
         export(spec)
         peaks.append(tracemalloc.get_traced_memory()[1])

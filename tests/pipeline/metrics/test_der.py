@@ -16,16 +16,15 @@ from pyannote.core import Segment as Extent
 from pyannote.database.util import load_rttm
 from pyannote.metrics.diarization import DiarizationErrorRate
 
-from pipeline.clip_names import names_of
 from pipeline.errors import JobError
 from pipeline.metrics.der import (
     DiarizationErrors,
     References,
     ScoredRecordings,
-    Segment,
     SpeakerErrors,
     score,
 )
+from pipeline.metrics.rttm import Marks, Segment, Span
 from pipeline.schema import output_schema
 from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks.diarize import DIARIZATION_COLUMNS
@@ -64,7 +63,7 @@ def test_clips_add_up_to_the_rate_of_pyannote_metrics(
     metric, total = DiarizationErrorRate(), SpeakerErrors()
     for reference, found in clips:
         metric(annotation(reference), annotation(found), uem=Timeline([Extent(0, 8)]))
-        total.add(score(reference, found, 8))
+        total.add(score(Marks(reference), found, 8))
     components = metric[:]
     assert total.total == pytest.approx(components["total"])
     assert total.missed == pytest.approx(components["missed detection"])
@@ -84,7 +83,7 @@ def test_components_of_one_clip_by_hand() -> None:
         Segment("x", 9, 10),
         Segment("z", 10, 11),
     ]
-    errors = score(reference, found, duration_s=10)
+    errors = score(Marks(reference), found, duration_s=10)
     assert errors == SpeakerErrors(total=7, missed=1, false_alarm=1, confusion=1)
     assert errors.rate == pytest.approx(3 / 7)
     assert SpeakerErrors(false_alarm=2).rate is None
@@ -93,7 +92,7 @@ def test_components_of_one_clip_by_hand() -> None:
 def test_a_real_meeting(shared_data: Path) -> None:
     file = shared_data / "meeting" / "dev00.rttm"
     references = References.read(str(file), STORAGE)
-    turns = references.segments["dev00"]
+    turns = references.marks["dev00"].segments
     expected = [(label, turn.start, turn.end) for turn, _, label in load_rttm(file)["dev00"].itertracks(True)]
     assert sorted(turns) == sorted(expected)
     assert references.score("m/dev00.wav#dev00", turns, 30.0).sum.rate == 0
@@ -107,78 +106,36 @@ def test_a_real_meeting(shared_data: Path) -> None:
     assert (errors.missed, errors.false_alarm) == (0, 0)
 
 
-def test_names_of_a_clip() -> None:
-    assert names_of("calls/a.tar#2024/x") == ["calls/a.tar#2024/x", "calls/a.tar", "2024/x", "x"]
-    assert names_of("calls/b.wav#b") == ["calls/b.wav#b", "calls/b.wav", "b"]
-    assert names_of("broken.tar#") == ["broken.tar#", "broken.tar"]
-
-
-def test_rttm_with_comments_and_other_records(tmp_path: Path) -> None:
-    references = rttm(
-        tmp_path,
-        ";; a comment\n"
-        "SPKR-INFO b 1 <NA> <NA> <NA> adult_male NA <NA>\n\n"
-        "SPEAKER b 1 0.5 1.5 <NA> <NA> NA <NA> <NA>\n"
-        "SPEAKER a#1 1 0 2 <NA> <NA> None <NA>\n"
-        "SPEAKER b 1 3.0 1.0 <NA> <NA> two <NA> <NA>\n",
-    )
-    assert references.segments == {
-        "b": (Segment("NA", 0.5, 2.0), Segment("two", 3.0, 4.0)),
-        "a#1": (Segment("None", 0.0, 2.0),),
-    }
-    assert references.name_of("a#1") == "a#1"
-    assert references.name_of("x/b.wav#b") == references.name_of("y.tar#x/b") == "b"
-    assert references.name_of("a#2") is None
-    assert pickle.loads(pickle.dumps(references)) == references
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "SPEAKER a 1 0.0 x <NA> <NA> s <NA> <NA>",
-        "SPEAKER a 1 0.0 -1 <NA> <NA> s <NA> <NA>",
-        "SPEAKER a 1 nan 1 <NA> <NA> s <NA> <NA>",
-        "SPEAKER a 1 0.0 1.0",
-        "clip_id,speaker,start,end",
-    ],
-)
-def test_a_line_that_is_not_rttm_is_named(tmp_path: Path, line: str) -> None:
-    with pytest.raises(JobError, match=r"true\.rttm, line 2: not an RTTM record"):
-        rttm(tmp_path, f"SPEAKER a 1 0 1 <NA> <NA> s <NA> <NA>\n{line}\n")
-
-
-def test_files_that_cannot_serve(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"--reference-rttm: .*absent\.rttm does not exist"):
-        References.read(str(tmp_path / "absent.rttm"), STORAGE)
-    with pytest.raises(JobError, match="holds no SPEAKER record"):
-        rttm(tmp_path, ";; nothing\n")
-    (tmp_path / "audio.wav").write_bytes(b"RIFF\xff\xfe")
-    with pytest.raises(JobError, match="is not a text file"):
-        References.read(str(tmp_path / "audio.wav"), STORAGE)
-
-
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyannote.metrics.diarization", None)
     with pytest.raises(JobError, match=r"pip install 'w2vbert\[diarization\]'"):
         References.read("any.rttm", STORAGE)
 
 
-def test_several_clips_of_one_name_do_not_count_whatever_the_order() -> None:
-    def recordings(*names: str) -> ScoredRecordings:
-        return ScoredRecordings({name: SpeakerErrors(total=1) for name in names})
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 0, 1), (1, 3, 2, 0)])
+def test_of_several_clips_of_one_name_the_surest_counts_whatever_the_order(order: tuple[int, ...]) -> None:
+    def recordings(**places: int) -> ScoredRecordings:
+        return ScoredRecordings({name: (place, SpeakerErrors(1 + place)) for name, place in places.items()})
 
-    for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
-        parts = [recordings("a", "b"), recordings("b", "c"), recordings("b", "d")]
-        total = ScoredRecordings()
-        for i in order:
-            total.add(parts[i])
-        assert total.errors.keys() == {"a", "c", "d"}
-        assert total.ambiguous == {"b"}
-        assert total.sum.total == 3
-    left, right = recordings("a"), recordings("a")
-    left.add(right)
-    left.add(recordings("a"))
-    assert (left.errors, left.ambiguous) == ({}, {"a"})
+    parts = [recordings(a=4, b=2), recordings(b=2, c=0), recordings(b=2, d=6), recordings(d=1, e=3)]
+    total = ScoredRecordings()
+    for i in order:
+        total.add(parts[i])
+    assert total.errors == {name: SpeakerErrors(n) for name, n in {"a": 5, "c": 1, "d": 2, "e": 4}.items()}
+    assert total.ambiguous == ["b"]
+    assert total.sum.total == 12
+    total.add(recordings(b=0))
+    assert total.errors["b"].total == 1
+    assert total.ambiguous == []
+
+
+def test_what_is_not_to_be_scored_is_not() -> None:
+    """From 1 to 2 s a speaks and nobody is found, from 8 to 10 s nobody speaks and x is found."""
+    marks = Marks([Segment("a", 0, 4)], [Span(1, 2), Span(8, 99)])
+    assert score(marks, [Segment("x", 0, 1), Segment("x", 3, 9)], 10) == SpeakerErrors(3, 1, 4, 0)
+    assert score(Marks(marks.segments), [Segment("x", 0, 1), Segment("x", 3, 9)], 10) == SpeakerErrors(
+        4, 2, 5, 0
+    )
 
 
 @pytest.fixture

@@ -21,8 +21,7 @@ from pipeline.reports.plan import format_plan
 from pipeline.spec import AnnotateSpec, TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
-from pipeline.table.records import FileRecord
+from pipeline.table.log.plans import Work
 from tests.conftest import ROOT
 
 MODEL = str(ROOT / "demo/checkpoint")
@@ -88,6 +87,15 @@ def test_a_manifest_without_durations_is_told_by_headers(tmp_path: Path) -> None
     assert found.hours * 3600 == pytest.approx((2 + 4 + 3) / 3 * 4)
 
 
+@pytest.mark.parametrize("duration", ["NaN", "Infinity", "-Infinity", "1e999", "-5"])
+def test_durations_that_are_none_are_told_by_headers(tmp_path: Path, duration: str) -> None:
+    wav(tmp_path / "a.wav", 2)
+    lines = [f'{{"audio": "a.wav", "duration": {duration}}}\n'] * 3
+    (tmp_path / "m.jsonl").write_text("".join(lines))
+    found = plan(spec(tmp_path / "m.jsonl", output=tmp_path / "out"))
+    assert found.hours * 3600 == pytest.approx(2 * 3)
+
+
 def test_what_no_header_tells(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(b"noise")
     found = plan(spec(tmp_path, output=tmp_path / "out"))
@@ -129,8 +137,8 @@ def test_only_what_is_left_counts_and_nothing_changes(tmp_path: Path) -> None:
         ledger.finish("run1", {})
         # A writer of a killed run left a file, which the job itself would delete.
         ledger.begin(Work("run2", False, [], {}, 0))
-        ledger.records.put(FileRecord("run2", "run2-0-000000.parquet"))
-        pq.write_table(rows, output / "run2-0-000000.parquet")
+        ledger.records.intend("run2", ["run2-0-000000-x.parquet"])
+        pq.write_table(rows, output / "run2-0-000000-x.parquet")
     before = {file: file.stat().st_mtime_ns for file in output.rglob("*")}
     for overwrite in (False, True):
         found = plan(spec(home, output=output, overwrite=overwrite))

@@ -23,14 +23,14 @@ def tally_of(rows: list[dict[str, Any]]) -> Tally:
     return tally
 
 
-def summary_of(tally: Tally) -> RunSummary:
+def summary_of(tally: Tally, before: Tally | None = None) -> RunSummary:
     return RunSummary(
         run_id="r1",
         output="out",
         tally=tally,
+        before=before or Tally({"transcribe": WordErrors()}),
         shards_read=2,
         shards_skipped=1,
-        clips_done_before=0,
         wall_s=10.0,
         spec={"model": "m"},
     )
@@ -48,7 +48,8 @@ def test_tallies_add_up() -> None:
 
 def test_json_has_its_keys_in_order() -> None:
     facts = summary_of(tally_of(ROWS)).as_json()
-    run = ["run_id", "output", "shards_read", "shards_skipped", "clips_done_before", "wall_s", "rtfx", "spec"]
+    run = ["run_id", "output", "shards_read", "shards_skipped", "shards_undelivered"]
+    run += ["clips_done_before", "hours_done_before", "errors_done_before", "wall_s", "rtfx", "spec"]
     sums = ["clips", "annotated", "hours", "encoder_s", "errors", "error_rate"]
     metrics = ["scored_clips", "wer", "cer", "word_edits"]
     assert list(facts) == [*run, *sums, *metrics]
@@ -56,26 +57,52 @@ def test_json_has_its_keys_in_order() -> None:
     assert list(used.as_json()) == [*run, "stage_s", "models", "encoder", *sums, *metrics]
 
 
+def test_a_start_counts_and_times_its_own_clips_and_rates_are_of_the_whole_run() -> None:
+    facts = summary_of(tally_of(ROWS[3:]), before=tally_of(ROWS[:3])).as_json()
+    assert (facts["clips"], facts["annotated"], facts["hours"], facts["errors"]) == (1, 1, 1 / 3600, {})
+    assert (facts["encoder_s"], facts["wall_s"], facts["rtfx"]) == (0.25, 10.0, 0.1)
+    assert facts["clips_done_before"] == 3
+    assert facts["hours_done_before"] == 1.5
+    assert facts["errors_done_before"] == {"too_long": 1}
+    assert facts["error_rate"] == 0.25
+    assert (facts["scored_clips"], facts["wer"]) == (2, 1 / 3)
+
+
 def test_text() -> None:
     summary = replace(
         summary_of(tally_of(ROWS)),
-        clips_done_before=5,
-        rtfx=540.0,
         stage_s={"read": 1.5},
         encoder=EncoderUse(3, 400, [["transcribe", "embed"], ["classify"]]),
     )
     assert format_summary(summary).splitlines() == [
         "clips       4 (3 annotated)",
-        "of these    5 done before this start",
         "audio       1.50 h",
         "errors      too_long 1",
         "shards      2 read, 1 finished before and skipped",
         "wall time   10.0 s",
-        "RTFx        540.0 (seconds of audio per second)",
+        "RTFx        540.1 (seconds of audio per second)",
         "            1.5 s in read",
         "encoder     3 passes over 400 frames (one for transcribe, embed; one for classify)",
         "WER         33.33% over 2 clips with a reference",
         "CER         40.00%",
+        "output      out",
+    ]
+
+
+def test_text_of_a_run_that_went_on() -> None:
+    summary = summary_of(tally_of(ROWS[3:]), before=tally_of(ROWS[:3]))
+    assert format_summary(summary).splitlines() == [
+        "clips       1 (1 annotated)",
+        "audio       0.0 min",
+        "errors      none",
+        "done before 3 clips more (2 annotated), 1.50 h; errors: too_long 1",
+        "            written by starts of this run that did not finish it",
+        "shards      2 read, 1 finished before and skipped",
+        "wall time   10.0 s",
+        "RTFx        0.1 (seconds of audio per second)",
+        "WER         33.33% over 2 clips with a reference",
+        "CER         40.00%",
+        "            of all clips of the run, those done before too",
         "output      out",
     ]
 

@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
+from pipeline.corpus.lanes import Lane
 from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
-from pipeline.table.plans import Work
-from pipeline.table.records import FileRecord, write_file
+from pipeline.table.log.plans import Work
+from pipeline.table.log.records import file_name
+from pipeline.table.log.writer import write_file
 from pipeline.table.retry import drop_rows, failed_clips
 
 STORAGE = Storage(StorageOptions())
@@ -47,9 +49,10 @@ class Part:
 class Output:
     """The folder of one output, its ledger (locked), and short ways to say what runs did."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lane: Lane | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.ledger = Ledger(str(folder), STORAGE)
+        self.ledger = Ledger(str(folder), STORAGE, lane)
         self._lock = ExitStack()
         self._lock.enter_context(self.ledger.locked())
 
@@ -79,15 +82,17 @@ class Output:
             }
             for shard, key in rows
         ]
-        file = f"{run_id}-0-{part:06}.parquet"
-        self.ledger.records.put(FileRecord(run_id, file))
+        log, task = self.ledger.records, f"0-{part:06}"
+        file = file_name(run_id, task, "x")
+        note = log.intend(run_id, [file])
         groups = [
             pa.Table.from_pylist(records[start : start + 2], schema=SCHEMA)
             for start in range(0, len(records), 2)
         ]
-        record = write_file(self.ledger.records, file, groups, SCHEMA, run_id)
-        if commit:
-            self.ledger.records.put(record)
+        record = write_file(log, file, groups, SCHEMA, run_id)
+        if commit and record is not None:
+            log.commit(run_id, task, [record])
+            log.forget(note)
         return self.folder / file
 
     def count(
@@ -102,12 +107,18 @@ class Output:
         self.ledger.finish(run_id, {"run_id": run_id})
 
     def plan(
-        self, *shards: Shard, run_id: str = "run9", where: str | None = None, retry: bool = False
+        self,
+        *shards: Shard,
+        run_id: str = "run9",
+        where: str | None = None,
+        retry: bool = False,
+        undelivered: bool = False,
     ) -> Work:
         """What a job on these shards would do, as `pipeline.table.scan` asks it."""
         self.ledger.open()
         condition = Where(where, PASSTHROUGH) if where else None
-        failed = failed_clips(self.ledger, shards, condition) if retry else {}
+        again = retry or undelivered
+        failed = failed_clips(self.ledger, shards, condition, undelivered=undelivered) if again else {}
         return self.ledger.plan(list(shards), run_id, where=where, failed=failed)
 
     def start(self, work: Work) -> Work:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -40,13 +41,13 @@ def test_finish_keeps_the_rows_and_drops_what_only_a_restart_needs(table: Output
     table.ledger.finish("run1", {"clips": 1})
     assert kept.exists()
     assert not pending.exists()
-    assert sorted(entry.name for entry in (table.folder / "_run").rglob("*") if entry.is_file()) == [
+    assert sorted(entry.name for entry in (Path(table.ledger.home)).rglob("*") if entry.is_file()) == [
         "lock.json",
         "run1.json",
         "run1.jsonl",  # of its files
         "run1.jsonl",  # of its shards
     ]
-    assert json.loads((table.folder / "_run" / "run1.json").read_text()) == {"clips": 1}
+    assert json.loads((Path(table.ledger.home) / "run1.json").read_text()) == {"clips": 1}
 
 
 def test_a_changed_shard_is_read_again_but_for_the_clips_done(table: Output) -> None:
@@ -188,7 +189,9 @@ def test_clear_deletes_a_table_and_its_run_folder(table: Output) -> None:
     table.ledger.declare(IDENTITY)
     table.finished("run1", A)
     table.ledger.clear()
-    assert [entry.name for entry in table.folder.rglob("*") if entry.is_file()] == ["lock.json"]
+    assert [entry for entry in table.folder.rglob("*") if entry.is_file()] == []
+    left = [entry.name for entry in Path(table.ledger.home).rglob("*") if entry.is_file()]
+    assert left == ["lock.json"]
     assert table.plan(A).shards == [A]
     table.ledger.require({**IDENTITY, "dtype": "float16"}, TASKS)
 

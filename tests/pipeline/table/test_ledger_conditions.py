@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -95,7 +96,7 @@ def test_a_killed_run_is_closed_once_later_ones_did_its_work(table: Output) -> N
     table.ledger.finish("run1", {}, to_the_end=False)
     assert table.plan(A, B).interrupted == []
     # What run1 says of itself is what it did, which is nothing to its end.
-    plan = table.folder / "_run" / "shards" / "run1.jsonl"
+    plan = Path(table.ledger.home) / "shards" / "run1.jsonl"
     assert [json.loads(line)["finished"] for line in plan.read_text().splitlines()] == [False, False]
 
 
@@ -166,7 +167,7 @@ def test_loose_files_of_a_limited_run(table: Output) -> None:
 
 def test_plans_written_before_there_were_conditions_still_count(table: Output) -> None:
     table.finished("run1", A)
-    plan = table.folder / "_run" / "shards" / "run1.jsonl"
+    plan = Path(table.ledger.home) / "shards" / "run1.jsonl"
     record = json.loads(plan.read_text())
     old = {name: record[name] for name in ("uri", "name", "format", "size", "version")}
     plan.write_text(json.dumps(old) + "\n")

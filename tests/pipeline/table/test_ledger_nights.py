@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.corpus.clips import Shard
-from pipeline.table.plans import Work
+from pipeline.table.log.plans import Work
 from tests.pipeline.table import outputs
 from tests.pipeline.table.outputs import UNDECODABLE, UNREADABLE, A, B, Output
 

@@ -12,24 +12,39 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import JobError
+from pipeline.corpus.lanes import Lane, may_meet
+from pipeline.errors import JobError, TableInUseError
 from pipeline.storage import Storage
 from pipeline.table import lock as module
-from pipeline.table.lock import Holder, Lock, lock_uri, read_holder
+from pipeline.table.lock import Holder, Lock, read_holder
+from pipeline.table.log.place import log_home
 from tests.pipeline.table.outputs import STORAGE
 
 HOLD = """
 import sys, time
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.lock import Lock
-Lock.take(sys.argv[1], Storage(StorageOptions()))
+Lock.take(*sys.argv[1:], Storage(StorageOptions()))
 print("held", flush=True)
 time.sleep(60)
 """
+
+
+def home_of(output: str) -> str:
+    return log_home(output, STORAGE)
+
+
+def lock_uri(output: str, suffix: str = "") -> str:
+    return f"{home_of(output)}/lock{suffix}.json"
+
+
+def take(output: str, lane: Lane | None = None) -> Lock:
+    return Lock.take(output, home_of(output), STORAGE, lane)
 
 
 @pytest.fixture
@@ -48,43 +63,45 @@ def elsewhere(output: str, seconds: float) -> Holder:
 
 
 def test_a_second_job_is_told_who_is_there(output: str) -> None:
-    first = Lock.take(output, STORAGE)
+    first = take(output)
     before = Path(first.uri).read_bytes()
     with pytest.raises(JobError, match=rf"is being written by .* \(process {os.getpid()}\) since 20"):
-        Lock.take(output, STORAGE)
+        take(output)
     assert Path(first.uri).read_bytes() == before
     first.release()
-    Lock.take(output, STORAGE).release()
+    take(output).release()
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_job_that_wrote_nothing_leaves_nothing(output: str, there: bool) -> None:
     if there:
         Path(output).mkdir()
-    Lock.take(output, STORAGE).release()
+    take(output).release()
     assert Path(output).exists() == there
-    assert not Path(output, "_run").exists()
+    assert not Path(home_of(output)).exists()
 
 
 def test_what_was_written_stays(output: str) -> None:
-    lock = Lock.take(output, STORAGE)
-    STORAGE.write_bytes(f"{output}/_run/table.json", b"{}")
+    lock = take(output)
+    STORAGE.write_bytes(f"{home_of(output)}/table.json", b"{}")
     lock.release()
-    assert os.listdir(f"{output}/_run") == ["table.json"]
+    assert os.listdir(home_of(output)) == ["table.json"]
 
 
 def test_a_killed_job_holds_nothing(output: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, output], stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, output, home_of(output)], stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(JobError, match=f"process {holder.pid}"):
-            Lock.take(output, STORAGE)
+            take(output)
         holder.send_signal(signal.SIGKILL)
         time.sleep(0.2)  # dead, and nobody asked for its status yet
-        lock = Lock.take(output, STORAGE)
+        lock = take(output)
         holder.wait()
     lock.check()
-    assert os.listdir(f"{output}/_run") == ["lock.json"]
+    assert os.listdir(home_of(output)) == ["lock.json"]
     lock.release()
 
 
@@ -92,7 +109,7 @@ def test_a_number_that_another_process_has_now_holds_nothing(output: str) -> Non
     STORAGE.write_bytes(
         lock_uri(output), replace(Holder.this_process(), process_started="before", token="old").to_json()
     )
-    Lock.take(output, STORAGE).release()
+    take(output).release()
 
 
 def test_a_job_of_another_machine_is_gone_when_it_gave_no_sign_of_life(
@@ -101,40 +118,40 @@ def test_a_job_of_another_machine_is_gone_when_it_gave_no_sign_of_life(
     monkeypatch.setattr(module, "WATCH_S", 0.0)
     elsewhere(output, 60)
     with pytest.raises(JobError, match="written by eve on far"):
-        Lock.take(output, STORAGE)
+        take(output)
     elsewhere(output, 150)
-    Lock.take(output, STORAGE).release()
+    take(output).release()
 
 
 def test_an_old_heartbeat_that_goes_on_is_a_wrong_clock(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(output, 1000)
     monkeypatch.setattr(time, "sleep", lambda _: elsewhere(output, 990))
     with pytest.raises(JobError, match="written by eve on far"):
-        Lock.take(output, STORAGE)
+        take(output)
 
 
 def test_of_many_that_find_a_stale_lock_one_gets_it(output: str) -> None:
     stale = replace(Holder.this_process(), process_started="before", token="old")
 
-    def take(_: int) -> Lock | None:
+    def try_to_take(_: int) -> Lock | None:
         try:
-            return Lock.take(output, STORAGE)
+            return take(output)
         except JobError:
             return None
 
     for _ in range(5):
         STORAGE.write_bytes(lock_uri(output), stale.to_json())
         with ThreadPoolExecutor(8) as threads:
-            (lock,) = [lock for lock in threads.map(take, range(8)) if lock is not None]
+            (lock,) = [lock for lock in threads.map(try_to_take, range(8)) if lock is not None]
         lock.check()
         lock.release()
 
 
 def test_who_comes_late_to_a_stale_lock_leaves_it_to_the_new_holder(output: str) -> None:
     stale = replace(Holder.this_process(), process_started="before", token="old")
-    late = Lock(output, STORAGE, Holder.this_process())
+    late = Lock(output, home_of(output), STORAGE, None)
     STORAGE.write_bytes(lock_uri(output), stale.to_json())
-    lock = Lock.take(output, STORAGE)
+    lock = take(output)
     with pytest.raises(JobError, match="is being written by"):
         late._take_over(stale)
     lock.check()
@@ -147,7 +164,7 @@ def test_a_stale_lock_that_vanishes_is_not_written_over(
 ) -> None:
     stale = replace(Holder.this_process(), process_started="before", token="old")
     STORAGE.write_bytes(lock_uri(output), stale.to_json())
-    late = Lock(output, STORAGE, Holder.this_process())
+    late = Lock(output, home_of(output), STORAGE, None)
     looked = module.read_holder
 
     def read(uri: str, storage: Storage) -> Holder | None:
@@ -167,7 +184,7 @@ def test_a_stale_lock_that_vanishes_is_not_written_over(
     held = looked(lock_uri(output), STORAGE)
     assert held is not None
     assert held.token == ("theirs" if other else late.token)
-    assert os.listdir(f"{output}/_run") == ["lock.json"]
+    assert os.listdir(home_of(output)) == ["lock.json"]
 
 
 def test_a_process_that_goes_while_it_is_looked_at(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,10 +214,10 @@ def test_another_users_process_is_not_gone_because_proc_hides_it(monkeypatch: py
 def test_killed_while_taking_over(output: str) -> None:
     stale = replace(Holder.this_process(), process_started="before", token="old")
     STORAGE.write_bytes(lock_uri(output), stale.to_json())
-    STORAGE.write_bytes(f"{output}/_run/lock-after-old.json", stale.to_json())
+    STORAGE.write_bytes(f"{home_of(output)}/lock-after-old.json", stale.to_json())
     with pytest.raises(JobError, match="try again"):
-        Lock.take(output, STORAGE)
-    Lock.take(output, STORAGE).release()
+        take(output)
+    take(output).release()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -214,7 +231,7 @@ def test_the_heartbeat_goes_on_until_the_lock_is_lost(output: str, monkeypatch: 
     monkeypatch.setattr(module, "BEAT_S", 0.01)
     ticks = iter(range(10**9))
     monkeypatch.setattr(module, "_now", lambda: f"2026-01-01T00:00:00.{next(ticks):06}+00:00")
-    lock = Lock.take(output, STORAGE)
+    lock = take(output)
     first = read_holder(lock.uri, STORAGE)
     wait_for(lambda: read_holder(lock.uri, STORAGE) != first)
     theirs = elsewhere(output, 0)
@@ -224,6 +241,54 @@ def test_the_heartbeat_goes_on_until_the_lock_is_lost(output: str, monkeypatch: 
     assert read_holder(lock.uri, STORAGE) == theirs
     lock.release()
     assert read_holder(lock.uri, STORAGE) == theirs
+
+
+def test_lanes_of_one_number_go_side_by_side(output: str) -> None:
+    locks = [take(output, Lane(number, 3)) for number in (1, 2, 3)]
+    assert sorted(os.listdir(home_of(output))) == [f"lock-{number}of3.json" for number in (1, 2, 3)]
+    for lane in (None, Lane(2, 3), Lane(2, 4)):
+        with pytest.raises(TableInUseError, match="is being written by"):
+            take(output, lane)
+    for lock in locks:
+        lock.check()
+        lock.release()
+    take(output).release()
+
+
+def test_a_lane_waits_for_a_job_on_the_whole_table(output: str) -> None:
+    whole = take(output)
+    with pytest.raises(TableInUseError, match="is being written by"):
+        take(output, Lane(1, 2))
+    assert os.listdir(home_of(output)) == ["lock.json"]
+    whole.release()
+
+
+def test_a_dead_lane_is_ended_by_a_job_that_shares_shards_with_it(output: str) -> None:
+    stale = replace(Holder.this_process(), process_started="before", token="old")
+    STORAGE.write_bytes(lock_uri(output, "-1of2"), stale.to_json())
+    take(output, Lane(2, 2)).release()  # not its business
+    assert os.listdir(home_of(output)) == ["lock-1of2.json"]
+    lock = take(output, Lane(1, 3))
+    assert os.listdir(home_of(output)) == ["lock-1of3.json"]
+    lock.release()
+
+
+def test_of_all_kinds_of_jobs_at_once_no_two_share_shards(output: str) -> None:
+    lanes = [None, None, Lane(1, 2), Lane(2, 2), Lane(1, 2), Lane(1, 3), Lane(2, 3), Lane(3, 3)]
+
+    def try_to_take(lane: Lane | None) -> Lock | None:
+        try:
+            return take(output, lane)
+        except TableInUseError:
+            return None
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as threads:
+            held = [lock for lock in threads.map(try_to_take, lanes) if lock is not None]
+        assert not any(may_meet(one.lane, other.lane) for one, other in combinations(held, 2))
+        for lock in held:
+            lock.check()
+            lock.release()
 
 
 HELD = asdict(Holder.this_process())
@@ -242,4 +307,4 @@ HELD = asdict(Holder.this_process())
 def test_what_is_no_lock_is_named(output: str, held: bytes) -> None:
     STORAGE.write_bytes(lock_uri(output), held)
     with pytest.raises(JobError, match=r"lock\.json is no lock of this version"):
-        Lock.take(output, STORAGE)
+        take(output)

@@ -46,7 +46,7 @@ def test_folders_above_may_have_any_name(folder: Path) -> None:
     assert len(files(home)) == len(files(home / "*")) == 1
     table.ledger.open()
     (home / "thesis.docx").write_text("")
-    STORAGE.remove(str(home / "_run" / "table.json"))
+    STORAGE.remove(f"{table.ledger.home}/table.json")
     with pytest.raises(JobError, match=r"thesis\.docx"):
         table.ledger.clear()
     table.release()
@@ -58,7 +58,7 @@ def test_a_table_with_records_has_the_committed_files(table: Output) -> None:
     kept = table.write("run2", [(A, 5)])
     table.write("run2", [(A, 6)], part=1, commit=False)
     (table.folder / "other.parquet").write_bytes(b"")
-    assert files(table.folder) == ["run1-0-000000.parquet", kept.name]
+    assert files(table.folder) == ["run1-0-000000-x.parquet", kept.name]
 
 
 def test_a_data_file_that_is_gone_is_named_not_the_table(table: Output) -> None:
@@ -66,8 +66,10 @@ def test_a_data_file_that_is_gone_is_named_not_the_table(table: Output) -> None:
     file = table.write("run1", [(A, 0)])
     file.unlink()
     with pytest.raises(StorageError, match=f"{file.name} has a record in the table, but is gone") as caught:
-        table.plan(A)
+        table.ledger.plan([A], "run9")
     assert not caught.value.missing
+    with pytest.raises(JobError, match=r"1 of the table's 1 files are gone .*Put them back"):
+        table.ledger.open()
 
 
 def test_rows_and_columns(table: Output) -> None:

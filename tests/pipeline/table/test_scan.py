@@ -95,7 +95,7 @@ def test_errors_to_be_annotated_again_are_counted(home: Path) -> None:
     assert names(found) == ["x.wav", "y.wav"]
     assert list(found.log_lines()) == [
         "4 shards: 2 finished before and skipped, 2 to read",
-        "2 clips whose rows are errors to be annotated again",
+        "2 clips that failed before to be annotated again",
     ]
     assert names(look(home, retry_errors=True, where="clip_id LIKE 'y%'")) == ["y.wav"]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipeline.metrics.der import Segment
+from pipeline.metrics.rttm import Segment
 from pipeline.tasks.diarization.binarise import MAX_SPEAKERS, activity, binarise, segments
 from pipeline.tasks.diarization.options import DiarizationOptions
 

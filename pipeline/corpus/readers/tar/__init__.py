@@ -14,7 +14,7 @@ from pipeline.corpus.readers.base import DamagedShardError, Reader, shard_error
 from pipeline.corpus.readers.tar.archive import Archive, Damage, Member, NotAtHandError
 from pipeline.corpus.readers.tar.samples import METADATA, Preview, Sample, Samples, is_audio
 from pipeline.errors import ClipError, ClipFailedError, Code, Stage
-from pipeline.storage import Storage, StorageFile, is_remote
+from pipeline.storage import Storage, StorageError, StorageFile, is_remote
 
 _WINDOW_BYTES = 16 << 20
 _PREVIEWED_MEMBERS = 10_000
@@ -84,8 +84,11 @@ def _first(archive: Archive, clips: int, stream: bool) -> Iterator[Member]:
 
 def _clip(sample: Sample, identity: str, shard: Shard, samples: Samples) -> Clip:
     audio: bytearray | None = None
+    values: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
     error: ClipError | None = None
     try:
+        values, extra = _values(sample, samples)
         if sample.audio is not None:
             audio = samples.read(sample.audio, sample.extension)
         elif samples.problem is not None:
@@ -99,7 +102,6 @@ def _clip(sample: Sample, identity: str, shard: Shard, samples: Samples) -> Clip
         if error.code is Code.BROKEN_SHARD:
             error = ClipError(Stage.READ, Code.TRUNCATED, f"the shard ends inside the sample: {problem}")
     sample.audio = None
-    values, extra = _values(sample, samples)
     return Clip(identity, shard.uri, audio=audio, error=error, values=values, extra=extra)
 
 
@@ -133,6 +135,8 @@ def _values(sample: Sample, samples: Samples) -> tuple[dict[str, Any], dict[str,
     for extension, content in sample.beside.items():
         try:
             data = samples.read(content, extension)
+        except StorageError:
+            raise
         except Exception:  # absent, too large, or damaged: the clip itself can do without
             data = None
         fitting, misfitting = _parsed(extension, data)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from pipeline.corpus.readers.audio import AUDIO_EXTENSIONS
 from pipeline.corpus.readers.tar.archive import Archive, Member, NotAtHandError
+from pipeline.storage import StorageError
 
 METADATA = ("txt", "json")
 # Transcripts and metadata beyond this are not what their extension says.
@@ -62,6 +63,7 @@ class Samples:
         self._stems: set[str] = set()  # of all audio so far
         self._newest: dict[str, Sample] = {}  # of those that wait, by stem
         self._gone = False  # some went on before all members were known
+        self._mixed = False  # not all members are audio
         self._loose = _Loose()
 
     def of(self, members: Iterable[Member]) -> Iterator[Sample]:
@@ -110,6 +112,7 @@ class Samples:
         self._waiting.append(sample)
 
     def _add_beside(self, member: Member, stem: str, extension: str) -> None:
+        self._mixed = True
         content = self._keep(member, extension)
         sample = self._newest.get(stem)
         if sample is not None and extension not in sample.beside:
@@ -138,6 +141,11 @@ class Samples:
         self._waiting.clear()
         if not self._gone:
             _join_folders(rest, self._loose)
+        if isinstance(self.problem, StorageError):
+            # Done without what would have come, they would stay so.
+            for sample in rest:
+                if sample is rest[-1] or (self._mixed and not sample.beside):
+                    sample.audio = self.problem
         for stem in self._loose.stems():
             if not self._stems.isdisjoint([stem, *_prefixes(stem)]):
                 self.apart += [f"{stem}.{extension}" for extension in self._loose.take(stem)]

@@ -1,4 +1,4 @@
-"""What runs set out to read, and how far they came: under `_run/`, beside the records of the files.
+"""What runs set out to read, and how far they came.
 
 shards/<run id>.jsonl          the shards that a run set out to read, written before it reads one
 shard_counts/<run id>/*.json   clips of a part of a shard, written by the read task that came to its end
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol
 
@@ -18,7 +19,9 @@ import pyarrow as pa
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.readers import READERS
 from pipeline.storage import Storage, join
-from pipeline.table.records import read_texts
+from pipeline.table.log.records import read_texts
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -138,15 +141,16 @@ class Plans:
 
     def run_ids(self) -> list[str]:
         """The runs that have a plan, in their order."""
-        return [_run_id(uri) for uri in self.storage.list_files(join(self.home, "shards"))]
+        return [_run_id(uri) for uri in self._uris()]
 
     def all(self) -> list[Plan]:
         """What each run set out to read, in the order of the runs."""
-        texts = read_texts(self.storage.list_files(join(self.home, "shards")), self.storage)
-        return [
-            (_run_id(uri), [PlannedShard.from_json(line) for line in text.splitlines()])
-            for uri, text in texts.items()
-        ]
+        texts = read_texts(self._uris(), self.storage)
+        return [(_run_id(uri), list(_parsed(uri, text))) for uri, text in texts.items()]
+
+    def _uris(self) -> list[str]:
+        listed = self.storage.list_files(join(self.home, "shards"))
+        return [uri for uri in listed if uri.endswith(".jsonl")]
 
     def of(self, run_id: str) -> list[PlannedShard]:
         return next((planned for name, planned in self.all() if name == run_id), [])
@@ -183,8 +187,12 @@ class Plans:
         parts: dict[str, int] = {}
         totals: dict[str, int] = {}
         texts = read_texts(self.storage.list_files(self.shard_counts_uri(run_id)), self.storage)
-        for text in texts.values():
-            record = json.loads(text)
+        for uri, text in texts.items():
+            try:
+                record = json.loads(text)
+            except ValueError:  # read again, the shard is counted again
+                _LOG.warning("%s is damaged", uri)
+                continue
             shard = record["shard"]
             if shard not in lines or record["version"] != lines[shard].shard.version:
                 continue  # the shard changed after it was counted
@@ -196,6 +204,15 @@ class Plans:
             for shard in parts
             if parts[shard] == totals[shard]
         }
+
+
+def _parsed(uri: str, text: str) -> Iterator[PlannedShard]:
+    """A shard whose line is damaged is one that was not read."""
+    for line in text.splitlines():
+        try:
+            yield PlannedShard.from_json(line)
+        except (ValueError, TypeError):
+            _LOG.warning("%s: a line is damaged, and its shard read again", uri)
 
 
 def _run_id(uri: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -11,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.corpus.clips import Shard
 from pipeline.errors import JobError
 from pipeline.storage import Storage
-from pipeline.table import ledger as ledger_module
 from pipeline.table.ledger import Ledger
+from pipeline.table.log.records import FileRecord, Records
+from pipeline.table.log.writer import NOTHING, TableWriter, Written, write_file
 from pipeline.table.reader import table_files
-from pipeline.table.records import FileRecord, Records, TableWriter
-from tests.pipeline.table.outputs import SCHEMA, STORAGE, UNDECODABLE, A, B, Output
+from tests.pipeline.table.outputs import SCHEMA, STORAGE, UNDECODABLE, A, B, C, Output, ids_done
 
 
 def rows(*keys: int, failed: bool = False) -> pa.Table:
@@ -43,30 +46,38 @@ def names(table: Output) -> list[str]:
     return sorted(path.name for path in table.folder.glob("*.parquet"))
 
 
-def test_a_file_and_what_its_record_says(table: Output) -> None:
-    record = writer(table).write([rows(1, 2), rows(), rows(3, failed=True)], 7)
-    assert record is not None
-    file = table.folder / "run1-0-000007.parquet"
-    assert record == FileRecord("run1", file.name, "committed", 3, file.stat().st_size, 1, {A.uri: 3})
-    with pq.ParquetFile(file) as held:
-        assert held.schema_arrow.equals(SCHEMA, check_metadata=True)
-        assert held.read()["clip_id"].to_pylist() == ["a.tar#1", "a.tar#2", "a.tar#3"]
-    assert table.ledger.files() == [record]
+def test_a_file_of_rows_and_one_of_errors_and_what_their_record_says(table: Output) -> None:
+    records = writer(table).write([rows(1, 2), rows(), rows(3, failed=True), rows(4)], 7).files
+    files = [table.folder / record.file for record in records]
+    assert [record.file.replace(records[0].file[-16:-8], "X") for record in records] == [
+        "run1-0-000007-X.parquet",
+        "run1-0-000007-X-errors.parquet",
+    ]
+    assert records == [
+        FileRecord("run1", files[0].name, 3, files[0].stat().st_size, 0, 0, {A.uri: 3}),
+        FileRecord("run1", files[1].name, 1, files[1].stat().st_size, 1, 0, {A.uri: 1}),
+    ]
+    for file, ids in zip(files, (["a.tar#1", "a.tar#2", "a.tar#4"], ["a.tar#3"]), strict=True):
+        with pq.ParquetFile(file) as held:
+            assert held.schema_arrow.equals(SCHEMA, check_metadata=True)
+            assert held.read()["clip_id"].to_pylist() == ids
+    assert table.ledger.files() == sorted(records, key=lambda record: record.file)
+    assert os.listdir(table.ledger.records.workshop) == []
 
 
 def test_no_rows_no_file(table: Output) -> None:
-    assert writer(table).write([rows()], 0) is None
-    assert (names(table), table.ledger.records.all()) == ([], [])
+    assert writer(table).write([rows()], 0) == NOTHING
+    assert (names(table), table.ledger.records.committed()) == ([], [])
 
 
 def test_a_write_task_that_runs_again_doubles_nothing(table: Output) -> None:
-    record = writer(table).write([rows(1, 2)], 0)
+    written = writer(table).write([rows(1, 2)], 0)
 
     def not_read() -> Iterator[pa.Table]:
         raise AssertionError
         yield
 
-    assert writer(table).write(not_read(), 0) == record
+    assert writer(table).write(not_read(), 0) == written
     assert list(table.rows()) == ["a.tar#1", "a.tar#2"]
 
 
@@ -74,16 +85,46 @@ def test_killed_before_its_record_a_file_goes_and_the_next_start_has_other_names
     table.begin("run1", A)
     kept = table.write("run1", [(A, 0)], part=9)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Records, "put", Mock(side_effect=KeyboardInterrupt))
-        patch.setattr(Records, "withdraw", Mock(side_effect=AssertionError))
+        patch.setattr(Records, "commit", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             writer(table).write([rows(1)], 0)
-    assert names(table) == ["run1-0-000000.parquet", kept.name]
+    assert len(names(table)) == 2
     assert list(table.rows()) == ["a.tar#0"]
     table.ledger.open()
     assert names(table) == [kept.name]
     writer(table, "1").write([rows(1)], 0)
     assert list(table.rows()) == ["a.tar#0", "a.tar#1"]
+
+
+def test_of_two_executions_of_a_task_one_counts(table: Output) -> None:
+    """A node that was given up for lost may write on, and not the same rows in the same order."""
+    first, second = writer(table), writer(table)
+
+    def slow() -> Iterator[pa.Table]:
+        yield rows(2, 1)
+        assert len(second.write([rows(1, 2)], 0).files) == 1
+
+    (record,) = first.write(slow(), 0).files
+    assert names(table) == [record.file]
+    assert pq.ParquetFile(table.folder / record.file).read()["clip_id"].to_pylist() == ["a.tar#1", "a.tar#2"]
+
+
+def test_a_task_that_was_withdrawn_commits_nothing(table: Output) -> None:
+    """Its job lost the lock right after it looked for the last time."""
+    table.begin("run1", A)
+    commit = Records.commit
+
+    def late(records: Records, *arguments: object) -> object:
+        table.ledger.open()  # the next job starts
+        return commit(records, *arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Records, "commit", late)
+        with pytest.raises(JobError, match="another job took over this table"):
+            writer(table).write([rows(1, 2)], 0)
+    assert (names(table), table.ledger.files()) == ([], [])
+    table.ledger.finish("run1", {})
+    assert not Path(table.ledger.home, "files", "run1").exists()
 
 
 def test_a_task_that_fails_half_way_shows_nothing(table: Output) -> None:
@@ -110,13 +151,10 @@ def test_a_listing_that_is_empty_or_late_deletes_nothing(
         table.ledger.finish("run1", {})
     assert kept.exists()
     assert pending.exists()
-    # A listing from before the file was committed.
-    stale = [FileRecord("run1", kept.name)]
-    with monkeypatch.context() as patch:
-        patch.setattr(Records, "all", lambda _: stale)
-        table.ledger.open()
-    assert list(table.rows()) == ["a.tar#0"]
+    # A note that is still there, or is listed again, when the file was committed.
+    table.ledger.records.intend("run1", [kept.name])
     table.ledger.open()
+    assert list(table.rows()) == ["a.tar#0"]
     assert (kept.exists(), pending.exists()) == (True, False)
 
 
@@ -174,18 +212,39 @@ def test_killed_while_it_merges_a_file_counts_once(table: Output, monkeypatch: p
     assert list(table.rows()) == ["a.tar#0"]
 
 
-def test_a_file_that_goes_is_gone_from_the_merged_records_too(
-    table: Output, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("merged", [True, False])
+@pytest.mark.parametrize("kills", range(6))
+def test_killed_while_a_file_takes_the_place_of_another(
+    table: Output, monkeypatch: pytest.MonkeyPatch, merged: bool, kills: int
 ) -> None:
-    table.finished("run1", A)
-    (record,) = table.ledger.files()
+    table.begin("run1", A)
+    table.write("run1", [(A, 0), (A, 1)])
+    if merged:
+        table.ledger.finish("run1", {})
+    (old,) = table.ledger.files()
+    steps = iter(range(kills))
+
+    def counted(change: Callable[..., None]) -> Callable[..., None]:
+        def step(*arguments: object, **options: object) -> None:
+            if next(steps, None) is None:
+                raise KeyboardInterrupt
+            change(*arguments, **options)
+
+        return step
+
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "remove", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            table.ledger.records.remove(record)
-    assert table.ledger.files() == []  # it is intended to go
+        for name in ("write_bytes", "remove"):
+            patch.setattr(Storage, name, counted(getattr(Storage, name)))
+        with suppress(KeyboardInterrupt):
+            table.ledger.records.replace(
+                old, lambda name: write_file(table.ledger.records, name, [rows(0)], SCHEMA, "run1")
+            )
+    now = list(table.rows())
+    assert now in (["a.tar#0"], ["a.tar#0", "a.tar#1"])
+    assert (now == ["a.tar#0"]) == (kills > 1)
     table.ledger.open()
-    assert (names(table), table.ledger.records.all()) == ([], [])
+    assert list(table.rows()) == now
+    assert len(names(table)) == 1
 
 
 def test_a_run_that_lost_the_lock_commits_nothing(table: Output) -> None:
@@ -193,22 +252,22 @@ def test_a_run_that_lost_the_lock_commits_nothing(table: Output) -> None:
     table.release()
     with pytest.raises(JobError, match="stops before it writes"):
         write.write([rows(1)], 0)
-    assert (names(table), table.ledger.records.all()) == ([], [])
+    assert (names(table), table.ledger.records.committed()) == ([], [])
 
 
 def test_a_task_that_outlives_its_run_hurts_nothing(table: Output) -> None:
     table.begin("run1", A)
     late = writer(table)
-    record = late.write([rows(1, 2)], 0)
+    written = late.write([rows(1, 2)], 0)
     table.ledger.finish("run1", {})
     table.release()
-    assert late.write([rows(1, 2)], 0) == record
+    assert late.write([rows(1, 2)], 0) == written
     # One that looked before the file was there.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Records, "get", lambda *_: None)
+        patch.setattr(Records, "of_task", lambda *_: None)
         with pytest.raises(JobError, match="stops before it writes"):
             late.write([rows(1, 2)], 0)
-    assert table.ledger.records.all() == [record]
+    assert table.ledger.records.committed() == written.files
     assert list(table.rows()) == ["a.tar#1", "a.tar#2"]
 
 
@@ -217,7 +276,7 @@ def test_a_task_that_loses_the_lock_while_it_writes_takes_back_only_what_is_not_
     table: Output, merged: bool
 ) -> None:
     first = writer(table)
-    record = first.write([rows(1, 2)], 0)
+    written = first.write([rows(1, 2)], 0)
     if merged:
         table.ledger.records.merge("run1")
     looks = iter([None])
@@ -227,11 +286,11 @@ def test_a_task_that_loses_the_lock_while_it_writes_takes_back_only_what_is_not_
             raise JobError("lost")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Records, "get", lambda *_: None)
+        patch.setattr(Records, "of_task", lambda *_: None)
         with pytest.raises(JobError, match="lost"):
             replace(first, check=check).write([rows(1, 2)], 0)
-    assert table.ledger.records.all() == [record]
-    assert list(table.rows()) == ["a.tar#1", "a.tar#2"]
+    assert table.ledger.records.committed() == written.files
+    assert names(table) == [written.files[0].file]
 
 
 @pytest.mark.parametrize("moment", ["listed", "read"])
@@ -242,11 +301,11 @@ def test_a_reader_without_the_lock_sees_all_that_is_merged_meanwhile(
     table.begin("run1", A)
     table.write("run1", [(A, 0)])
     table.write("run1", [(A, 1)], part=1)
-    before = STORAGE.list_files(f"{table.folder}/_run/files", recursive=True)
+    before = STORAGE.list_files(f"{table.ledger.home}/files", recursive=True)
     listed, once = Storage.list_files, iter([True])
 
     def list_files(storage: Storage, uri: str, **options: bool) -> list[str]:
-        if not uri.endswith("/_run/files") or not next(once, False):
+        if not uri.endswith("out.runs/files") or not next(once, False):
             return listed(storage, uri, **options)
         table.ledger.records.merge("run1")
         # A walk that came to the folder of the run before it was merged, or after, and to the lines before.
@@ -284,8 +343,8 @@ def test_two_jobs_on_one_output(table: Output) -> None:
 
 def test_rows_that_nobody_recorded_are_no_success(table: Output) -> None:
     table.begin("run1", A)
-    with pytest.raises(JobError, match=r"records of x\.parquet are gone"):
-        table.ledger.finish("run1", {}, written=[FileRecord("run1", "x.parquet", "committed", 1)])
+    with pytest.raises(JobError, match=r"1 files that this run wrote are not there .*x\.parquet"):
+        table.ledger.finish("run1", {}, written=Written([FileRecord("run1", "x.parquet", 1)], {}))
     assert table.ledger.closed_runs().isdisjoint({"run1"})
 
 
@@ -307,44 +366,28 @@ def test_killed_while_it_overwrites_the_next_start_goes_on(
     assert table.plan(A, B).shards == [A, B]
 
 
-def old(table: Output, run_id: str, part: int, clips: list[int]) -> Path:
-    """A file as the version before records named it."""
-    written = table.write(run_id, [(A, clip) for clip in clips], part=part)
-    file = table.folder / f"{run_id}_0_{part:06}-0.parquet"
-    written.rename(file)
-    STORAGE.remove(f"{table.folder}/_run/files", recursive=True)
-    return file
+def undelivered(shard: Shard, key: str = "") -> pa.Table:
+    error = {"stage": "read", "code": "undelivered", "message": "access is forbidden"}
+    row = {"clip_id": f"{shard.name}#{key}", "shard": shard.uri, "error": error, "language": ""}
+    return pa.Table.from_pylist([row], schema=SCHEMA.remove_metadata())
 
 
-def test_a_table_of_an_earlier_version_that_is_deleted_is_not_read(
-    table: Output, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_that_storage_did_not_deliver_has_no_row_and_is_not_done(table: Output) -> None:
+    table.begin("run1", A, B, C)
+    forbidden = {A.uri: "access is forbidden"}
+    written = writer(table).write([rows(1), undelivered(A, "2"), undelivered(A)], 0)
+    assert (len(written.files), written.undelivered) == (1, forbidden)
+    assert writer(table).write([], 0) == written  # the same task again
+    assert writer(table).write([undelivered(B)], 1) == Written([], {B.uri: "access is forbidden"})
+    table.write("run1", [(C, 0)], part=2)
+    assert list(table.rows()) == ["a.tar#1", "c.tar#0"]
+    table.ledger.finish("run1", {}, written=Written(written.files, dict.fromkeys((A.uri, B.uri), "")))
+    work = table.plan(A, B, C)
+    assert (work.shards, ids_done(work)) == ([A, B], {A.uri: ["a.tar#1"]})
+
+
+def test_killed_a_run_does_not_take_an_undelivered_shard_for_done(table: Output) -> None:
     table.begin("run1", A)
-    old(table, "run1", 0, [0, 1])
-    STORAGE.write_bytes(f"{table.folder}/_run/table.json", b'{"models": {}}')
-    monkeypatch.setattr(ledger_module, "files_of_earlier_version", Mock(side_effect=AssertionError))
-    table.ledger.open(adopt=False)
-    table.ledger.clear()
-    assert (names(table), table.ledger.identity()) == ([], None)
-
-
-@pytest.mark.parametrize("dry", [True, False])
-def test_a_table_of_an_earlier_version(table: Output, dry: bool) -> None:
-    table.begin("run1", A)
-    old(table, "run1", 0, [0, 1])
-    STORAGE.write_bytes(f"{table.folder}/_run/run1.json", b"{}")
-    table.begin("run2", B, A)
-    committed, pending, unknown = (old(table, "run2", part, [part + 2]) for part in range(3))
-    for mark in ("run2_0_000000.parquet", "run2_0_000001.pending.parquet"):
-        STORAGE.write_bytes(f"{table.folder}/_run/commit/run2/{mark}", b"")
-    STORAGE.write_bytes(f"{table.folder}/_run/table.json", b'{"models": {}}')
-    if not dry:
-        table.ledger.open()
-        assert (committed.exists(), pending.exists(), unknown.exists()) == (True, False, True)
-        assert not (table.folder / "_run" / "commit").exists()
-        assert table.ledger.identity() == {"models": {}, "format": 1}
-        assert len(list((table.folder / "_run" / "files").iterdir())) == 2
-    assert list(table.rows()) == ["a.tar#0", "a.tar#1", "a.tar#2"]
-    work = table.ledger.plan([A, B], "run9")
-    assert (work.run_id, work.shards, work.rows_before_kill) == ("run2", [B], {A.uri: 1})
-    assert pending.exists() == dry
+    writer(table).write([rows(1), undelivered(A)], 0)
+    table.count("run1", A, 2)  # as the read task counts them
+    assert table.plan(A).shards == [A]

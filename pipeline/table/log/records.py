@@ -1,0 +1,240 @@
+"""The files of a table, as its log names them: a file counts once a record of it is there.
+
+    files/<run id>/<task>.jsonl    what one write task wrote, a file a line; empty: it may not count any more
+    files/<run id>/*.pending       names of files that somebody is about to write or to remove
+    files/<run id>.jsonl           all files of a run that is over
+
+A task's record is created once, by whoever comes first: the task, which commits its files, or the next job on
+the table, which withdraws what a dead job left. So no file counts that was taken away meanwhile, and none is
+taken away that counts. A file that neither a record nor a pending note names is not ours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+
+from pipeline.errors import JobError
+from pipeline.storage import Storage, is_remote, join
+
+FORMAT = 2  # of the log, as its `table.json` says
+_THREADS = 16  # storage far away answers slowly, but many at once
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One data file, and what counts of it.
+
+    Attributes:
+        errors: rows that are errors.
+        shards: rows of each shard.
+        undelivered: those of them whose audio storage did not deliver, to be tried again.
+        missing: shards that the task has not all rows of, since storage did not deliver them, and why.
+    """
+
+    run_id: str
+    file: str
+    rows: int = 0
+    bytes: int = 0
+    errors: int = 0
+    undelivered: int = 0
+    shards: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> FileRecord:
+        """Raises ValueError or TypeError for what is no record."""
+        found = cls(**json.loads(text))
+        if not (
+            isinstance(found.file, str) and isinstance(found.rows, int) and isinstance(found.shards, dict)
+        ):
+            raise ValueError("not a record of a file")
+        return found
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))  # ASCII: one line, whatever a name holds
+
+    @property
+    def task(self) -> str:
+        """The write task whose record names the file: `<attempt>-<index>`."""
+        return task_of(self.run_id, self.file)
+
+
+def file_name(run_id: str, task: str, execution: str, *, errors: bool = False) -> str:
+    """No two executions of a task share a name, and rows that are errors have a file of their own."""
+    return f"{run_id}-{task}-{execution}{'-errors' if errors else ''}.parquet"
+
+
+def task_of(run_id: str, file: str) -> str:
+    return "-".join(file.removeprefix(f"{run_id}-").removesuffix(".parquet").split("-")[:2])
+
+
+class Records:
+    """The records of one table. Only tasks commit; all else needs the table's lock."""
+
+    def __init__(self, output: str, home: str, storage: Storage) -> None:
+        self.output, self.storage = output, storage
+        self.home = join(home, "files")
+        self.workshop = join(home, "tmp")  # where files lie until they are whole
+
+    # What counts
+
+    def committed(self) -> list[FileRecord]:
+        """All files, in the order of their names; whole without the lock too.
+
+        Merged records are listed and read last: what `merge` takes away meanwhile, before it is listed or
+        before it is read, is found among them.
+        """
+        below = [uri for uri in self.storage.list_files(self.home, recursive=True) if uri.endswith(".jsonl")]
+        merged = {uri for uri in below if uri.rsplit("/", 1)[0] == self.home}
+        texts = read_texts([uri for uri in below if uri not in merged], self.storage)
+        merged |= {uri for uri in self.storage.list_files(self.home) if uri.endswith(".jsonl")}
+        texts |= read_texts(sorted(merged), self.storage)
+        found = {record.file: record for uri, text in texts.items() for record in parse(uri, text)}
+        return sorted(found.values(), key=lambda record: record.file)
+
+    def of_task(self, run_id: str, task: str) -> list[FileRecord] | None:
+        """What a task committed, none if it was withdrawn; None where it did neither yet."""
+        uri = self._task_uri(run_id, task)
+        if self.storage.exists(uri):
+            return self._read(uri)
+        return [record for record in self._read(self._merged_uri(run_id)) if record.task == task] or None
+
+    # How a task writes
+
+    def intend(self, run_id: str, files: Sequence[str]) -> str:
+        """Notes files that are about to be written or removed; the note, to be removed afterwards."""
+        note = join(self.home, run_id, f"{uuid.uuid4().hex}.pending")
+        self.storage.write_bytes(note, json.dumps(files).encode())
+        return note
+
+    def forget(self, note: str, files: Iterable[str] = ()) -> None:
+        """Removes files that were never committed, and then a note."""
+        for file in files:
+            self.storage.remove(join(self.output, file))
+        self.storage.remove(note)
+
+    def commit(self, run_id: str, task: str, written: Sequence[FileRecord]) -> list[FileRecord]:
+        """Makes the files of a task count, unless another execution of it came first; those that do.
+
+        Raises:
+            JobError: another job took over the table and withdrew the task.
+        """
+        self.storage.create(self._task_uri(run_id, task), _lines(written).encode())
+        held = self.of_task(run_id, task) or []
+        counting = {record.file for record in held}
+        for record in written:
+            if record.file not in counting:
+                self.storage.remove(join(self.output, record.file))
+        if not held:
+            raise JobError(f"{self.output}: another job took over this table; this run writes no more.")
+        return held
+
+    # What the holder of the lock does
+
+    def sweep(self, mine: Callable[[str], bool] = lambda run_id: True) -> None:
+        """Removes files that dead jobs noted and that no record names.
+
+        Args:
+            mine: whether nobody else may work on a run of this id.
+        """
+        for note, files in self.notes():
+            run_id = note.split("/")[-2]
+            if mine(run_id):
+                self.forget(note, [file for file in files if not self._counts(run_id, file)])
+                self.storage.remove_empty_folder(join(self.home, run_id))
+
+    def notes(self) -> Iterator[tuple[str, list[str]]]:
+        """Each pending note with the files that it names; one that cannot be read names none."""
+        listed = [
+            uri for uri in self.storage.list_files(self.home, recursive=True) if uri.endswith(".pending")
+        ]
+        for note, text in read_texts(listed, self.storage).items():
+            try:
+                yield note, [str(file) for file in json.loads(text)]
+            except (ValueError, TypeError):
+                _LOG.warning("%s is damaged: what it names is left alone", note)
+
+    def replace(self, old: FileRecord, write: Callable[[str], FileRecord | None]) -> None:
+        """Puts another file, or none, in the place of one, which is removed; at each moment one counts.
+
+        Args:
+            write: writes the file of this name; None: nothing is left to write.
+        """
+        name = file_name(old.run_id, old.task, uuid.uuid4().hex[:8], errors=old.errors == old.rows)
+        note = self.intend(old.run_id, [old.file, name])
+        new = write(name)
+        own = self._task_uri(old.run_id, old.task)
+        held = self._read(own)
+        uri = own if held else self._merged_uri(old.run_id)
+        left = [record for record in held or self._read(uri) if record.file != old.file]
+        self.storage.write_bytes(uri, _lines([*left, *([new] if new else [])]).encode())
+        self.forget(note, [old.file])
+        self.storage.remove_empty_folder(join(self.home, old.run_id))
+
+    def merge(self, run_id: str, adopted: Iterable[FileRecord] = ()) -> None:
+        """Puts what counts of a run that is over into one file; `adopted`: files that had no record."""
+        own = [uri for uri in self.storage.list_files(join(self.home, run_id)) if uri.endswith(".jsonl")]
+        found = [record for uri, text in read_texts(own, self.storage).items() for record in parse(uri, text)]
+        # What was merged before is read by its name: no listing that comes late may cost a line.
+        merged = {record.file: record for record in [*self._read(self._merged_uri(run_id)), *found, *adopted]}
+        if merged:
+            self.storage.write_bytes(self._merged_uri(run_id), _lines(list(merged.values())).encode())
+        for uri in own:
+            self.storage.remove(uri)
+        self.storage.remove_empty_folder(join(self.home, run_id))
+
+    def unmerged_runs(self) -> set[str]:
+        """Runs with records that are not merged."""
+        uris = self.storage.list_files(self.home, recursive=True)
+        folders = {uri.rsplit("/", 1)[0] for uri in uris if uri.endswith(".jsonl")}
+        return {folder.rsplit("/", 1)[-1] for folder in folders - {self.home}}
+
+    def _counts(self, run_id: str, file: str) -> bool:
+        """Whether a record names the file. It is asked by name, not by a listing, and withdraws the task if
+        none is there: then none can come any more."""
+        task = task_of(run_id, file)
+        held = self.of_task(run_id, task)
+        if held is None and not self.storage.create(self._task_uri(run_id, task), b""):
+            held = self.of_task(run_id, task)
+        names = {record.file for record in [*(held or []), *self._read(self._merged_uri(run_id))]}
+        return file in names
+
+    def _read(self, uri: str) -> list[FileRecord]:
+        data = self.storage.read_bytes_or_none(uri)
+        return [] if data is None else parse(uri, data.decode(errors="replace"))
+
+    def _merged_uri(self, run_id: str) -> str:
+        return join(self.home, f"{run_id}.jsonl")
+
+    def _task_uri(self, run_id: str, task: str) -> str:
+        return join(self.home, run_id, f"{task}.jsonl")
+
+
+def parse(uri: str, text: str) -> list[FileRecord]:
+    """The records of one file of the log; damaged lines are told of, and mended by `repair`."""
+    found, damaged = [], 0
+    for line in text.splitlines():
+        try:
+            found.append(FileRecord.from_json(line))
+        except (ValueError, TypeError):
+            damaged += 1
+    if damaged:
+        _LOG.warning("%s: %d lines of %d are damaged", uri, damaged, damaged + len(found))
+    return found
+
+
+def read_texts(uris: Sequence[str], storage: Storage) -> dict[str, str]:
+    """Small files, side by side where storage is far away; those that are gone since are left out."""
+    with ThreadPoolExecutor(_THREADS if uris and is_remote(uris[0]) else 1) as threads:
+        found = zip(uris, threads.map(storage.read_bytes_or_none, uris), strict=True)
+        return {uri: data.decode(errors="replace") for uri, data in found if data is not None}
+
+
+def _lines(records: Iterable[FileRecord]) -> str:
+    return "".join(f"{record.to_json()}\n" for record in records)
