@@ -31,6 +31,7 @@ class Code(StrEnum):
     NO_AUDIO = "no_audio"
     NOT_FOUND = "not_found"
     UNREADABLE = "unreadable"
+    NOT_A_FILE = "not_a_file"
     UNDELIVERED = "undelivered"
     EMPTY = "empty"
     UNDECODABLE = "undecodable"
@@ -45,10 +46,13 @@ class Code(StrEnum):
 
 MEANING: dict[Code, str] = {
     Code.BROKEN_SHARD: "a shard, or a part of it, could not be read; its readable clips have their own rows",
-    Code.BAD_RECORD: "a manifest line, or what a row says of its audio, is not what its format asks for",
+    Code.BAD_RECORD: "a manifest's record, or what a row says of its audio, is not what its format asks for",
     Code.NO_AUDIO: "the record holds no audio",
     Code.NOT_FOUND: "the audio file that a manifest or a row names does not exist",
-    Code.UNREADABLE: "storage refused or failed to deliver the audio; the next run tries again",
+    Code.UNREADABLE: "storage refused or failed to deliver the audio, or it is on a web server that "
+    "`--allow-hosts` does not name; the next run tries again",
+    Code.NOT_A_FILE: "what a manifest or a row names is not read: a folder, a device, a pipe, a socket, a "
+    "file of the kernel, an unknown protocol",
     Code.UNDELIVERED: "storage refused or failed to deliver the shard: no row of the table says so, the "
     "summary does, and the next run reads the shard again",
     Code.EMPTY: "no bytes, or audio without a single sample",

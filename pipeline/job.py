@@ -139,7 +139,7 @@ def plan(spec: JobSpec) -> JobPlan:
 
 def prepare(spec: JobSpec, say: Say) -> Job:
     """Reads and checks what the spec names, but for the input."""
-    storage = Storage(spec.corpus.storage.with_environment())
+    storage = Storage(spec.corpus.storage.with_environment(), frozenset(spec.corpus.allow_hosts))
     if spec.corpus.vad is not None:
         load_detector(spec.corpus.vad)
     metrics = spec.metrics(storage)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from pipeline.corpus.lanes import Lane
 from pipeline.metrics.base import Metric
-from pipeline.storage import Storage, StorageOptions
+from pipeline.storage import Storage, StorageOptions, as_hosts, as_places, as_utf8
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import CHANGES_OUTPUT, NoOptions, Task
 
@@ -38,7 +38,12 @@ class CorpusSpec(BaseModel):
     input: list[str] = Field(
         min_length=1,
         description="directory, glob, file or s3:// URI of audio: Parquet shards, WebDataset tars, "
-        "loose audio files, JSONL manifests; repeat for several",
+        "loose audio files, JSON manifests; repeat for several",
+    )
+    allow_hosts: list[str] = Field(
+        default_factory=list,
+        description="web servers that inputs may lie on, and manifests and Parquet rows may name audio of: "
+        "a.example,b.example:8080; unset: http(s):// is refused",
     )
     where: str | None = Field(
         None,
@@ -78,6 +83,9 @@ class CorpusSpec(BaseModel):
     @classmethod
     def _one_input_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    _places = field_validator("input")(as_places)
+    _hosts = field_validator("allow_hosts", mode="before")(as_hosts)
 
     @field_validator("channel", mode="before")
     @classmethod
@@ -226,6 +234,8 @@ class TableSpec(BaseModel):
         description="exit with status 3 if more than this share of the run's clips are error rows",
         json_schema_extra=_RUNNING,
     )
+
+    _place = field_validator("output", mode="before")(as_utf8)
 
     @model_validator(mode="after")
     def _lanes_only_add_rows(self) -> Self:

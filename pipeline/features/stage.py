@@ -306,7 +306,7 @@ def _read_errors(is_shard: bool) -> Iterator[None]:
         raise
     except StorageError as problem:
         code = Code.NOT_FOUND if problem.missing else Code.UNREADABLE
-        code = Code.UNDELIVERED if is_shard else code
+        code = Code.NOT_A_FILE if problem.refused else Code.UNDELIVERED if is_shard else code
         raise ClipFailedError(Stage.READ, code, str(problem)) from problem
     except JobError as problem:  # no filesystem for the source
         raise ClipFailedError(Stage.READ, Code.UNREADABLE, str(problem)) from problem

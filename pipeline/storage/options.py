@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,20 @@ _FROM_ENVIRONMENT = {
     "token": ("AWS_SESSION_TOKEN",),
 }
 _SECRETS = ("key", "secret", "token")
+
+
+def as_hosts(given: Any) -> list[str]:
+    """Names of servers; several may stand in one text, between commas.
+
+    Raises:
+        ValueError: what is none, such as a URL.
+    """
+    texts = given if isinstance(given, list) else [given]
+    hosts = [host.strip().lower() for text in texts for host in str(text).split(",")]
+    for host in hosts:
+        if not re.fullmatch(r"[\w.-]+(:\d+)?|[\da-f:]*:[\da-f:]*|\[[\da-f:]+\](:\d+)?", host):
+            raise ValueError(f"{host!r} must be a server's name, such as a.example or a.example:8080")
+    return hosts
 
 
 class StorageOptions(BaseModel):
@@ -51,3 +66,18 @@ class StorageOptions(BaseModel):
             if secret is not None and secret.get_secret_value():
                 text = text.replace(secret.get_secret_value(), "***")
         return text
+
+    def s3_arguments(self) -> dict[str, Any]:
+        """As s3fs takes them."""
+        client = {"region_name": self.region} if self.region else {}
+        return {
+            "key": self.key.get_secret_value() if self.key else None,
+            "secret": self.secret.get_secret_value() if self.secret else None,
+            "token": self.token.get_secret_value() if self.token else None,
+            "anon": self.anonymous,
+            "endpoint_url": self.endpoint_url,
+            "client_kwargs": client,
+            "config_kwargs": {"connect_timeout": 10, "retries": {"max_attempts": 5, "mode": "standard"}},
+            # Several processes write the same places: a cached listing would be a lie.
+            "use_listings_cache": False,
+        }

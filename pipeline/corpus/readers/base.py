@@ -75,6 +75,14 @@ class Reader:
         """
         raise NotImplementedError
 
+    def is_doubtful(self, name: str) -> bool:
+        """Whether files of such a name may be something else, so that `is_one` is to be asked."""
+        return False
+
+    def is_one(self, shard: Shard, storage: Storage) -> bool:
+        """Whether a file of a doubtful name is of the format; StorageError where that cannot be told."""
+        return True
+
     def sources(self, shard: Shard, storage: Storage, wanted: Callable[[str], bool]) -> Iterator[str]:
         """Those places of audio that the shard names (`lists_files`) which are wanted.
 

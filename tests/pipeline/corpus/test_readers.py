@@ -308,7 +308,9 @@ def test_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[4]["ref_text"] == "no audio"
     assert "`offset`" in found[6]["error"]["message"]
 
-    monkeypatch.setattr(manifest, "_LINES_IN_A_SLICE", 4)
+    assert MANIFEST.slices(file, STORAGE) == []  # too small to be worth the look
+    monkeypatch.setattr(manifest, "_RECORDS_IN_A_SLICE", 4)
+    monkeypatch.setattr(type(MANIFEST), "clip_bytes", 1)
     slices = MANIFEST.slices(file, STORAGE)
     assert [part[1:] for part in slices] == [(1, 4), (5, 4), (9, 2)]
     parts = [row for part in slices for row in rows(MANIFEST.tables(file, STORAGE, carried, part), carried)]
@@ -318,7 +320,8 @@ def test_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_manifest_absent(tmp_path: Path) -> None:
     file = shard(tmp_path / "none.jsonl", "manifest")
     assert codes(rows(MANIFEST.tables(file, STORAGE, NONE))) == [("", "undelivered")]
-    assert MANIFEST.slices(file, STORAGE) == [(0, 1, None)]
+    large = Shard(file.uri, file.name, file.format, 1 << 20, "v1")
+    assert MANIFEST.slices(large, STORAGE) == [(0, 1, None)]
     assert MANIFEST.samples(file, STORAGE) == []
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,20 @@ from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.readers import tar
 from pipeline.corpus.readers.tar import samples
-from pipeline.storage import Storage, StorageError, StorageFile, StorageOptions
+from pipeline.storage import Storage, StorageError, StorageFile, StorageOptions, filesystems
 from tests.conftest import ROOT
 from tests.pipeline.corpus.test_readers import CLIPS, STORAGE, TAR, codes, rows, shard
 
 TEXT = Passthrough(pa.schema([("ref_text", pa.string()), ("speaker", pa.string())]))
 ENDINGS = ["tar", "tar.gz", "tar.bz2", "tar.xz", "remote"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_is_a_store() -> Iterator[None]:
+    """In the place of storage that is far away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(filesystems, "OTHER_STORES", {"memory"})
+        yield
 
 
 def put(folder: Path, ending: str, members: Sequence[tuple[str, bytes]]) -> Shard:
