@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,7 @@ class Clip:
 
     clip_id: str
     shard: str
-    audio: bytes | None = None
+    audio: bytes | bytearray | None = None
     source: str | None = None
     start_s: float | None = None
     length_s: float | None = None
@@ -54,7 +54,7 @@ class Clip:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_table(clips: Iterable[Clip], passthrough: Passthrough) -> pa.Table:
+def read_table(clips: Sequence[Clip], passthrough: Passthrough) -> pa.Table:
     """Clips as a table of `read_schema`; values that fit no passthrough column go to `extra`."""
     rows = []
     for clip in clips:
@@ -63,7 +63,6 @@ def read_table(clips: Iterable[Clip], passthrough: Passthrough) -> pa.Table:
             {
                 "clip_id": clip.clip_id,
                 "shard": clip.shard,
-                "audio": clip.audio,
                 "source": clip.source,
                 "start_s": clip.start_s,
                 "length_s": clip.length_s,
@@ -72,4 +71,17 @@ def read_table(clips: Iterable[Clip], passthrough: Passthrough) -> pa.Table:
                 **values,
             }
         )
-    return pa.Table.from_pylist(rows, schema=read_schema(passthrough.schema))
+    schema = read_schema(passthrough.schema)
+    at = schema.get_field_index("audio")
+    return pa.Table.from_pylist(rows, schema=schema.remove(at)).add_column(
+        at, schema.field(at), _audio(clips)
+    )
+
+
+def _audio(clips: Sequence[Clip]) -> pa.Array:
+    """A clip that is alone keeps its bytes where they are: it may be large."""
+    if len(clips) != 1 or clips[0].audio is None:
+        return pa.array([clip.audio for clip in clips], pa.large_binary())
+    data = pa.py_buffer(clips[0].audio)
+    offsets = pa.array([0, data.size], pa.int64()).buffers()[1]
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +19,9 @@ _MISFIT = object()
 
 
 def reserved_names() -> frozenset[str]:
-    """Every name that an output may give a column, those of all registered tasks among them."""
-    return OWN_NAMES.union(*(task.column_names for task in TASKS.values()))
+    """Every name that an output may give a column, folded, those of all registered tasks among them."""
+    names = OWN_NAMES.union(*(task.column_names for task in TASKS.values()))
+    return frozenset(folded(name) for name in names)
 
 
 @dataclass(frozen=True)
@@ -27,21 +29,39 @@ class Passthrough:
     """The input's own columns in the run's table. It travels to the workers, which know fewer tasks.
 
     Attributes:
-        schema: their types, under the output's names.
-        reserved: names that the output uses itself: an input column of such a name gets another.
+        schema: their types, under the output's names, of which no two differ only in case.
+        reserved: names that the output uses itself, folded: an input column of such a name gets another.
     """
 
     schema: pa.Schema
     reserved: frozenset[str] = field(default_factory=reserved_names)
 
-    def name(self, name: str) -> str:
-        """The output's name of an input column."""
-        return output_name(name, self.reserved)
+    @cached_property
+    def types(self) -> dict[str, pa.DataType]:
+        return {column.name: column.type for column in self.schema}
+
+    @cached_property
+    def _spellings(self) -> dict[str, str]:
+        return {folded(name): name for name in self.types}
+
+    def name(self, name: str) -> str | None:
+        """The output's name of an input column, spelled as in the table; None where it has none."""
+        if name in self.types:
+            return name  # a table of an earlier version may have kept a Text beside its text
+        return self._spellings.get(folded(output_name(name, self.reserved)))
 
 
 def output_name(name: str, reserved: frozenset[str]) -> str:
-    """`text` is the transcript, so the input's is `ref_text`."""
-    return f"ref_{name}" if name in reserved else name
+    """`text` is the transcript, so the input's is `ref_text`, and its `Text` is `ref_Text`.
+
+    SQL does not tell them apart, nor can it call a column that has no name.
+    """
+    return f"ref_{name}" if folded(name) in reserved or not name.strip() else name
+
+
+def folded(name: str) -> str:
+    """Names that SQL takes for one are equal when folded."""
+    return name.lower()
 
 
 def infer(samples: Iterable[Mapping[str, Any]]) -> pa.Schema:
@@ -54,14 +74,22 @@ def infer(samples: Iterable[Mapping[str, Any]]) -> pa.Schema:
 
 
 def merge(schemas: Iterable[pa.Schema], reserved: frozenset[str]) -> pa.Schema:
-    """The passthrough columns of all shards, under the output's names; where shards disagree, string."""
+    """The passthrough columns of all shards, under the output's names; where shards disagree, string.
+
+    Names that differ only in case are one column, spelled as it is first.
+    """
     return _schema(
         (output_name(column.name, reserved), column.type) for schema in schemas for column in schema
     )
 
 
 def plain(type: pa.DataType) -> pa.DataType:
-    """`type` without encodings: no dictionary, extension or large variant, inside lists and structs too."""
+    """`type` without encodings: no dictionary, extension or large variant, inside lists and structs too.
+
+    A struct of which SQL cannot tell the fields apart becomes a string that holds JSON.
+    """
+    if _is_ambiguous(type):
+        return pa.string()
     if isinstance(type, pa.BaseExtensionType):
         return plain(type.storage_type)
     if pa.types.is_dictionary(type):
@@ -77,20 +105,31 @@ def plain(type: pa.DataType) -> pa.DataType:
     return type
 
 
+def _is_ambiguous(type: pa.DataType) -> bool:
+    if isinstance(type, pa.BaseExtensionType):
+        return _is_ambiguous(type.storage_type)
+    if pa.types.is_dictionary(type):
+        return _is_ambiguous(type.value_type)
+    children = [type.field(i) for i in range(type.num_fields)]
+    names = {folded(child.name) for child in children if child.name.strip()}
+    unclear = pa.types.is_struct(type) and len(names) < len(children)
+    return unclear or any(_is_ambiguous(child.type) for child in children)
+
+
 def conform(
     values: Mapping[str, Any], passthrough: Passthrough, misfits: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], str | None]:
     """One record's values by output column, and `misfits` and those that fit no column as JSON (or None)."""
-    types = _types(passthrough.schema)
     fitting: dict[str, Any] = {}
     extra: dict[str, Any] = dict(misfits or {})
     for name, value in values.items():
         if value is None:
             continue
         output = passthrough.name(name)
-        fits = output in types and output not in fitting
-        fitted = _fit(value, types[output]) if fits else _MISFIT
-        if fitted is _MISFIT:
+        fitted = _MISFIT
+        if output is not None and output not in fitting:
+            fitted = _fit(value, passthrough.types[output])
+        if output is None or fitted is _MISFIT:
             extra[name] = value
         else:
             fitting[output] = fitted
@@ -105,13 +144,14 @@ def conform_columns(
     Only columns whose type differs from the one wanted, and damaged ones, are walked value by value. What a
     damaged file holds in a column of text need not be text: it goes to `extra`, as base64.
     """
-    types = _types(passthrough.schema)
     fitting: dict[str, pa.Array] = {}
     extra: list[dict[str, Any]] = [{} for _ in range(rows)]
     for name, column in columns:
         output = passthrough.name(name)
-        target = types.get(output) if output not in fitting else None
-        if target is not None and plain(column.type) == target:
+        if output in fitting:
+            output = None
+        target = None if output is None else passthrough.types[output]
+        if output is not None and plain(column.type) == target and not _is_ambiguous(column.type):
             try:
                 column.validate(full=True)
                 fitting[output] = column.cast(target)
@@ -124,7 +164,7 @@ def conform_columns(
             if fits is _MISFIT and value is not None:
                 extra[row][name] = value
             fitted.append(None if fits is _MISFIT else fits)
-        if target is not None:
+        if output is not None:
             fitting[output] = pa.array(fitted, target)
     arrays = [fitting.get(column.name, pa.nulls(rows, column.type)) for column in passthrough.schema]
     return arrays, pa.array([json_text(values) if values else None for values in extra], pa.string())
@@ -148,7 +188,8 @@ def _rescued(scalar: pa.Scalar) -> Any:
         if not scalar.is_valid:
             return None
         if isinstance(scalar, pa.StructScalar):
-            return {field.name: _rescued(scalar[i]) for i, field in enumerate(scalar.type)}
+            pairs = [(field.name, _rescued(scalar[i])) for i, field in enumerate(scalar.type)]
+            return dict(pairs) if len(dict(pairs)) == len(pairs) else pairs
         if isinstance(scalar, pa.ListScalar):
             return [_rescued(item) for item in scalar.values]
         if isinstance(scalar, pa.DictionaryScalar | pa.ExtensionScalar):
@@ -163,15 +204,13 @@ def _rescued(scalar: pa.Scalar) -> Any:
         return f"({type(problem).__name__}: {problem})"
 
 
-def _types(schema: pa.Schema) -> dict[str, pa.DataType]:
-    return {column.name: column.type for column in schema}
-
-
 def _schema(columns: Iterable[tuple[str, pa.DataType]]) -> pa.Schema:
     types: dict[str, pa.DataType] = {}
+    spellings: dict[str, str] = {}
     for name, type in columns:
-        if _encodable(name):  # else its values go to `extra`: Arrow's names are UTF-8
-            types[name] = _common(types.get(name, pa.null()), type)
+        if _encodable(name) and "\0" not in name:  # else `extra` has it: Arrow's names are text of C
+            spelling = spellings.setdefault(folded(name), name)
+            types[spelling] = _common(types.get(spelling, pa.null()), type)
     return pa.schema(
         [(name, pa.string() if pa.types.is_null(type) else type) for name, type in types.items()]
     )

@@ -173,12 +173,12 @@ class Featurizer:
         clip = {name: table[name][index].as_py() for name in ("source", "start_s", "length_s", "error")}
         if (error := clip["error"]) is not None:
             raise ClipFailedError(Stage(error["stage"]), Code(error["code"]), error["message"])
-        audio, source = table["audio"][index], clip["source"]
+        audio, source = bytes_at(table["audio"], index), clip["source"]
         is_shard = source is not None and source == table["shard"][index].as_py()
         part = {name: clip[name] for name in ("start_s", "length_s")}
         with ExitStack() as files:
-            if audio.is_valid:
-                data: Any = pa.BufferReader(audio.as_buffer())  # the bytes stay where Arrow has them
+            if audio is not None:
+                data: Any = pa.BufferReader(audio)
             elif source is not None:
                 with _read_errors(is_shard):
                     data = files.enter_context(self._storage.open(source, block_size=_FETCH_BYTES))
@@ -293,6 +293,16 @@ class Featurizer:
             else:
                 columns[name] = pa.array(values, self._schema.field(name).type)
         return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
+
+
+def bytes_at(column: pa.ChunkedArray, row: int) -> pa.Buffer | None:
+    """A value of large binary where Arrow has it, since a scalar would be a copy; None where it is null."""
+    value = column.slice(row, 1).chunk(0)
+    if value.null_count:
+        return None
+    _, offsets, data = value.buffers()
+    start, stop = np.frombuffer(offsets, np.int64, 2, 8 * value.offset).tolist()
+    return data.slice(start, stop - start) if data is not None else pa.py_buffer(b"")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.corpus.clips import Clip, Shard, read_table
 from pipeline.corpus.columns import Passthrough, infer
-from pipeline.errors import ClipError, Code, JobError, Stage
+from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
 from pipeline.storage import Storage, StorageError, StorageFile
 
 TABLE_BYTES = 8 << 20
@@ -50,7 +50,7 @@ class Reader:
         name: of the layout.
         endings: of the file names, lower case.
         one_clip: the shard itself is the audio of one clip, which has the stem of its name as key.
-        lists_files: the shard names audio files; such a file is no clip of its own in the same input.
+        lists_files: the shard may name audio files; such a file is no clip of its own in the same input.
         clip_bytes: about what a clip takes of a shard.
         sampled: clips at whose values `columns` looks.
         about: the format, for a person.
@@ -148,6 +148,8 @@ def loose_clip(shard: Shard) -> Clip:
 
 def shard_error(shard: Shard, problem: Exception, what: str = "") -> ClipError:
     """The error of a shard, or of `what` of it, that could not be read, or not to its end."""
+    if isinstance(problem, ClipFailedError):
+        return problem.error
     if isinstance(problem, StorageError):
         return ClipError(Stage.READ, Code.UNDELIVERED, str(problem))
     if isinstance(problem, JobError):
@@ -165,16 +167,25 @@ def shard_row(shard: Shard, error: ClipError, passthrough: Passthrough) -> pa.Ta
 
 
 def tables(clips: Iterable[Clip], passthrough: Passthrough) -> Iterator[pa.Table]:
-    """Clips as tables of at most `TABLE_ROWS` rows, closed once they hold `TABLE_BYTES` of audio."""
-    iterator = iter(clips)
-    while batch := list(_fill(iterator)):
+    """Clips as tables of at most `TABLE_ROWS` rows and `TABLE_BYTES` of audio; a larger clip has its own."""
+    for batch in _batches(clips):
         yield read_table(batch, passthrough)
+        batch.clear()  # else its audio stays in memory beside that of the next
 
 
-def _fill(clips: Iterator[Clip]) -> Iterator[Clip]:
+def _batches(clips: Iterable[Clip]) -> Iterator[list[Clip]]:
+    batch: list[Clip] = []
     size = 0
-    for clip in islice(clips, TABLE_ROWS):
-        yield clip
-        size += len(clip.audio or b"")
-        if size >= TABLE_BYTES:
-            return
+    for clip in clips:
+        more = len(clip.audio or b"")
+        if batch and size + more > TABLE_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(clip)
+        size += more
+        del clip
+        if size >= TABLE_BYTES or len(batch) == TABLE_ROWS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -23,15 +25,21 @@ from pipeline.corpus.readers.base import (
     shard_row,
     tables,
 )
+from pipeline.corpus.readers.parquet_columns import (
+    AUDIO_NAMES,
+    columns_of,
+    has_path,
+    without_sound_files,
+)
 from pipeline.errors import ClipError, Code, JobError, Stage
 from pipeline.schema import ERROR, read_schema
 from pipeline.storage import Storage, StorageError, StorageFile, resolve
 
-_AUDIO_NAMES = ("audio", "bytes", "audio_bytes", "wav", "flac", "mp3")
 _NO_AUDIO = ClipError(Stage.READ, Code.NO_AUDIO, "the row's audio is null").as_row()
 _BAD_PATH = ClipError(
     Stage.READ, Code.BAD_RECORD, "the row's path of its audio is not text in UTF-8"
 ).as_row()
+_LOG = logging.getLogger(__name__)
 _SLICE_BYTES = 512 << 20
 _LOST_ROWS = 1 << 24  # of a row group that cannot be read; larger ones nobody writes
 _OPTIONS: dict[str, Any] = {"buffer_size": 8 << 20, "pre_buffer": False, "page_checksum_verification": True}
@@ -43,24 +51,39 @@ class ParquetReader(Reader):
     What cannot be read becomes error rows: of a damaged row group the rows not read before the damage, and
     one row for the shard. After a storage failure nothing more is asked of storage. A footer that contradicts
     itself about the number of rows would give clips the wrong ids: such a shard is an error row alone.
+
+    Of several audio columns one is taken (`columns_of`), and the others are left out of the table.
     """
 
     name = "parquet"
     endings = (".parquet",)
+    lists_files = True
 
     def columns(self, shard: Shard, storage: Storage) -> pa.Schema:
         """In plain types."""
         try:
             with storage.open(shard.uri) as file:
-                schema = _open(file).schema_arrow
+                opened = _open(file)
+                schema, columns = opened.schema_arrow, columns_of(opened)
         except Exception:  # whatever Arrow makes of a damaged footer: reading the shard says it
             return pa.schema([])
-        audio = _audio_index(schema)
-        if audio is None:
+        if columns.audio is None:
             raise JobError(_without_audio(shard, schema))
-        return pa.schema(
-            [(column.name, plain(column.type)) for index, column in enumerate(schema) if index != audio]
-        )
+        if columns.left_out:
+            left_out = ", ".join(schema.names[index] for index in columns.left_out)
+            _say_once(schema.names[columns.audio], left_out)
+        others = (schema.field(index) for index in columns.others)
+        return pa.schema([(column.name, plain(column.type)) for column in others])
+
+    def sources(self, shard: Shard, storage: Storage, wanted: Callable[[str], bool]) -> Iterator[str]:
+        """Paths are read, and audio only where one is wanted: beside bytes a path is but a name."""
+        try:
+            with storage.open(shard.uri) as file:
+                yield from _paths_without_bytes(_open(file), shard, wanted)
+        except StorageError:
+            raise
+        except Exception:  # whatever Arrow makes of damage: reading the shard says it
+            return
 
     def slices(self, shard: Shard, storage: Storage) -> list[range]:
         """Runs of row groups of about `_SLICE_BYTES`."""
@@ -105,14 +128,13 @@ class _RowGroups:
         self._file = _open(file)
         self._size = file.seek(0, io.SEEK_END)
         self._shard, self._passthrough = shard, passthrough
-        audio = _audio_index(self._file.schema_arrow)
-        self._audio = -1 if audio is None else audio
+        self._columns = columns_of(self._file)
         metadata = self._file.metadata
         self._counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
     def tables(self, groups: range | None) -> Iterator[pa.Table]:
         shard = self._shard
-        if self._audio < 0:
+        if self._columns.audio is None:
             no_audio = broken(_without_audio(shard, self._file.schema_arrow))
             yield shard_row(shard, no_audio, self._passthrough)
             return
@@ -142,8 +164,8 @@ class _RowGroups:
 
     def _table(self, batch: pa.RecordBatch, first_row: int) -> pa.Table:
         """A batch in the columns of `read_schema`; the bytes of the audio are never touched by Python."""
-        rows, shard, audio = batch.num_rows, self._shard, self._audio
-        column = batch.column(audio)
+        rows, shard = batch.num_rows, self._shard
+        column = batch.column(self._columns.audio)
         source = pa.nulls(rows, pa.string())
         errors: list[dict[str, str] | None] = [None] * rows
         if pa.types.is_struct(column.type):
@@ -153,7 +175,8 @@ class _RowGroups:
                 source = _sources(pc.struct_field(column, "path"), data, shard, errors)
         else:
             data = column
-        values = [(name, batch.column(i)) for i, name in enumerate(batch.schema.names) if i != audio]
+        others = self._columns.others
+        values = [(batch.schema.names[i], without_sound_files(batch.column(i))) for i in others]
         arrays, extra = conform_columns(values, rows, self._passthrough)
         for row, absent in enumerate(pc.and_(data.is_null(), source.is_null()).to_pylist()):
             if absent:
@@ -191,11 +214,13 @@ def _open(file: StorageFile) -> pq.ParquetFile:
     return opened
 
 
-def _batches(file: pq.ParquetFile, group: int, rows: int) -> Iterator[pa.RecordBatch]:
-    """The first `rows` rows of a row group, or as many as there are."""
+def _batches(
+    file: pq.ParquetFile, group: int, rows: int, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The first `rows` rows of a row group, or as many as there are; of these columns, or of all."""
     per_row = max(1, file.metadata.row_group(group).total_byte_size // max(1, rows))
     size = min(TABLE_ROWS, max(1, TABLE_BYTES // per_row))
-    for batch in file.iter_batches(size, row_groups=[group], use_threads=False) if rows else ():
+    for batch in file.iter_batches(size, [group], columns, use_threads=False) if rows else ():
         if batch.num_rows:
             yield batch.slice(0, rows)
         rows -= batch.num_rows
@@ -215,31 +240,37 @@ def _sources(paths: pa.Array, data: pa.Array, shard: Shard, errors: list[dict[st
     return pa.array(sources, pa.string())
 
 
-def _audio_index(schema: pa.Schema) -> int | None:
-    """The audio column: a struct with `bytes` (Hugging Face datasets), else a binary column."""
-    structs = [
-        index
-        for index, column in enumerate(schema)
-        if pa.types.is_struct(column.type)
-        and column.type.get_field_index("bytes") >= 0
-        and _is_binary(column.type.field("bytes").type)
-    ]
-    if structs:
-        return min(structs, key=lambda index: (schema.field(index).name != "audio", index))
-    binary = {column.name: index for index, column in enumerate(schema) if _is_binary(column.type)}
-    for name in _AUDIO_NAMES:
-        if name in binary:
-            return binary[name]
-    return next(iter(binary.values())) if len(binary) == 1 else None
+def _paths_without_bytes(file: pq.ParquetFile, shard: Shard, wanted: Callable[[str], bool]) -> Iterator[str]:
+    schema, audio = file.schema_arrow, columns_of(file).audio
+    if audio is None or not has_path(schema.types[audio]) or schema.names.count(schema.names[audio]) > 1:
+        return
+    path, data = (f"{schema.names[audio]}.{field}" for field in ("path", "bytes"))
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        named: dict[int, str] = {}
+        row = 0
+        for batch in _batches(file, group, rows, [path]):
+            paths = pc.struct_field(batch.column(0), "path")
+            sources = _sources(paths, pa.nulls(len(paths)), shard, [None] * len(paths)).to_pylist()
+            named |= {row + i: source for i, source in enumerate(sources) if source and wanted(source)}
+            row += len(paths)
+        row = 0
+        for batch in _batches(file, group, rows, [data]) if named else ():
+            absent = pc.indices_nonzero(pc.struct_field(batch.column(0), "bytes").is_null()).to_pylist()
+            yield from (named[row + i] for i in absent if row + i in named)
+            row += batch.num_rows
 
 
-def _is_binary(type: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type) or pa.types.is_binary_view(type))
+@cache
+def _say_once(audio: str, left_out: str) -> None:
+    _LOG.warning("Parquet: the audio is column %s; other audio is left out of the table: %s", audio, left_out)
 
 
 def _without_audio(shard: Shard, schema: pa.Schema) -> str:
     columns = ", ".join(f"{column.name} ({column.type})" for column in schema) or "none"
     return (
-        f"{shard.name} has no audio column: wanted is a struct with a binary field `bytes`, a binary column "
-        f"named one of {', '.join(_AUDIO_NAMES)}, or a single binary column; its columns are: {columns}"
+        f"{shard.name} has no audio column: wanted is a struct with a binary field `bytes` (null where its "
+        f"`path` names a file), a binary column named one of {', '.join(AUDIO_NAMES)}, a single binary "
+        f"column, or one that holds sound files; its columns are: {columns}. Text that names files is for a "
+        "JSONL manifest"
     )

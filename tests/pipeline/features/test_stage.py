@@ -317,3 +317,13 @@ def test_a_detector_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert short["error"]["code"] == Code.TOO_SHORT
     with pytest.raises(JobError, match="--vad absent:Detector"):
         featurizer(vad="absent:Detector")
+
+
+def test_audio_is_decoded_where_arrow_has_it() -> None:
+    values = [b"first", None, b"", b"the last"]
+    arrays = pa.array(values, pa.large_binary()), pa.nulls(2, pa.large_binary())
+    column = pa.chunked_array([arrays[0].slice(1), arrays[1], arrays[0]])
+    cells = [featurize.bytes_at(column, row) for row in range(len(column))]
+    assert [cell and cell.to_pybytes() for cell in cells] == column.to_pylist()
+    data = arrays[0].buffers()[2]
+    assert [cells[i].address - data.address for i in (2, 5, 8)] == [5, 0, 5]
