@@ -92,7 +92,7 @@ def test_values_of_sense_are_taken(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["since: 2026-13-45", f"limit: {'9' * 5000}", "[" * 10**4, "a: !!python/object:os.system x"]
+    "text", ["since: 2026-13-45", f"limit: {'9' * 5000}", "[" * 2000, "a: !!python/object:os.system x"]
 )
 def test_a_file_that_yaml_itself_refuses(tmp_path: Path, text: str) -> None:
     (tmp_path / "job.yaml").write_text(text)
