@@ -1,4 +1,5 @@
-"""Clips that take processes down: each is one error row, and costs no other clip its row."""
+"""Clips that take processes down: each is one error row, and costs no other clip its row. Nor does a counter
+that is dead cost any."""
 
 from __future__ import annotations
 
@@ -7,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import soundfile
 
+from pipeline.engine.counter import RunCounter
 from pipeline.job import run
+from pipeline.reports.summary import EncoderUse
 from pipeline.spec import annotate_spec
 from pipeline.tasks import TASKS, register
 from tests.conftest import ROOT
@@ -36,7 +40,18 @@ def clip_id(seconds: float) -> str:
     return f"{stem(seconds)}.wav#{stem(seconds)}"
 
 
-def test_each_killer_is_one_error_row(tmp_path: Path, registered: None) -> None:
+class DeadCounter(RunCounter):
+    """From the start, so that all that counts does so in vain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ray.kill(self._actor)
+
+
+def test_each_killer_is_one_error_row(
+    tmp_path: Path, registered: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.job.RunCounter", DeadCounter)
     corpus, deaths = tmp_path / "in", tmp_path / "deaths"
     for folder in (corpus, deaths):
         folder.mkdir()
@@ -54,6 +69,7 @@ def test_each_killer_is_one_error_row(tmp_path: Path, registered: None) -> None:
         vad="tests.jobs.fatal:Detector",
     )
     summary = run(spec)
+    assert summary.encoder == EncoderUse(None, None, [["fatal"]])
 
     rows = rows_of(tmp_path / "out")
     assert len(rows) == len(FATAL) + len(harmless) == summary.tally.clips
