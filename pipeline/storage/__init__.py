@@ -97,9 +97,11 @@ class Storage:
             filesystem.pipe_file(path_of(uri), data)
 
     def create(self, uri: str, data: bytes) -> bool:
-        """Writes a small file whole where there is none; False, and nothing done, where there is one.
+        """Writes a small file whole where there is none; False, and nothing done, where there is another.
 
-        Of several that try at once one gets True. A filesystem that cannot promise that is refused.
+        Of several that try at once, each with data of its own, one gets True. Where the answer to a request
+        is lost, its repetition finds the file: whose it is, what it holds tells. A filesystem that cannot
+        promise all that is refused.
         """
         filesystem, path = self._filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
@@ -111,7 +113,7 @@ class Storage:
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
-                    return False
+                    return self.read_bytes_or_none(uri) == data
                 _sync_folder(Path(path).parent)
                 return True
         put = getattr(filesystem, "_pipe_file", filesystem.pipe_file)
@@ -126,7 +128,7 @@ class Storage:
                     return True
                 except Exception as problem:
                     if isinstance(problem, FileExistsError) or _s3_code(problem) == "PreconditionFailed":
-                        return False
+                        return self.read_bytes_or_none(uri) == data
                     last = attempt + 1 == _CREATE_ATTEMPTS
                     if last or _s3_code(problem) != "ConditionalRequestConflict":
                         raise
@@ -163,19 +165,23 @@ class Storage:
             file.discard()
             raise
         with self._explained(uri):
-            handle.commit()
+            try:
+                handle.commit()
+            except FileNotFoundError:
+                # Its answer was lost, and what it was to join is joined: the repetition finds no parts.
+                if filesystem.info(path)["size"] != handle.tell():
+                    raise
 
     def exists(self, uri: str) -> bool:
-        with self._explained(uri):
-            return bool(self._filesystem(uri).exists(path_of(uri)))
+        """Whether anything is there; fsspec would say no where storage does not answer."""
+        return self._type(uri) is not None
 
     def is_dir(self, uri: str) -> bool:
         with self._explained(uri):
             return bool(self._filesystem(uri).isdir(path_of(uri)))
 
     def is_file(self, uri: str) -> bool:
-        with self._explained(uri):
-            return bool(self._filesystem(uri).isfile(path_of(uri)))
+        return self._type(uri) == "file"
 
     def stands_alone(self, uri: str) -> bool:
         """Whether nothing may be laid beside it: a bucket, a mount point, a folder among somebody else's."""
@@ -257,6 +263,17 @@ class Storage:
         if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError"):
             return f"the endpoint of {where} cannot be reached ({text})"
         return f"{where}: {name}: {text}"
+
+    def _type(self, uri: str) -> str | None:
+        """"file", "directory" or "other"; None where nothing is."""
+        try:
+            with self._explained(uri):
+                found: str = self._filesystem(uri).info(path_of(uri))["type"]
+        except StorageError as problem:
+            if problem.missing or isinstance(problem.__cause__, NotADirectoryError):
+                return None
+            raise
+        return found
 
     @contextlib.contextmanager
     def _explained(self, uri: str) -> Iterator[None]:

@@ -5,6 +5,7 @@ fsspec takes such a folder for an empty one; a table whose records cannot be lis
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -27,3 +28,8 @@ class StrictS3FileSystem(s3fs.S3FileSystem):
     async def _walk(self, path: str, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         async for folder in super()._walk(path, *args, **{"on_error": _raise_unless_missing, **kwargs}):
             yield folder
+
+    async def _bulk_delete(self, pathlist: list[str], **kwargs: Any) -> list[str]:
+        """One by one: many at once are answered with 200 also where some of them stay."""
+        await asyncio.gather(*(self._rm_file(path) for path in pathlist))
+        return pathlist

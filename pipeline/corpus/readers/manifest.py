@@ -74,7 +74,7 @@ class ManifestReader(Reader):
 
     def samples(self, shard: Shard, storage: Storage) -> list[dict[str, Any]]:
         """The values of the good lines among the first."""
-        first = self._clips(shard, storage, Lines(0, 1, _SAMPLED_LINES), [])
+        first = self.delivered(shard, storage, Lines(0, 1, _SAMPLED_LINES))
         return [dict(clip.values) for clip in first if clip.error is None]
 
     def extent(self, shard: Shard, storage: Storage) -> Extent:

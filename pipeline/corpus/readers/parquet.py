@@ -53,6 +53,10 @@ class ParquetReader(Reader):
         try:
             with storage.open(shard.uri) as file:
                 schema = _open(file).schema_arrow
+        except StorageError as problem:
+            if problem.missing:
+                return pa.schema([])
+            raise
         except Exception:  # whatever Arrow makes of a damaged footer: reading the shard says it
             return pa.schema([])
         audio = _audio_index(schema)
