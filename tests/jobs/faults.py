@@ -33,7 +33,11 @@ class Fault(StrEnum):
     CUT = "answer with fewer bytes than it announces"
     STALL = "answer late"
     EXPIRED = "403"
+    FORGOTTEN = "404 for an upload that is joined already, as of MinIO; Amazon's answers as before"
     INSIDE = "200 with an error inside, as S3 answers where many keys are deleted or parts joined"
+
+
+_ANYWHERE = (Fault.ERROR, Fault.SLOW_DOWN, Fault.RESET, Fault.LOST, Fault.CUT, Fault.STALL)
 
 
 @dataclass
@@ -56,7 +60,7 @@ class Faults:
     spares: int = 0
     once: bool = False
     expires: bool = False
-    kinds: tuple[Fault, ...] = tuple(kind for kind in Fault if kind is not Fault.EXPIRED)
+    kinds: tuple[Fault, ...] = (*_ANYWHERE, Fault.INSIDE)
     within: str = "/"
     stall_s: float = 0.02
     done: Counter[str] = field(default_factory=Counter)
@@ -64,6 +68,7 @@ class Faults:
     def __post_init__(self) -> None:
         self._random, self._lock = random.Random(self.seed), threading.Lock()
         self._failed: set[tuple[str, str]] = set()
+        self._joined: set[tuple[str, str]] = set()
 
     def next(self, method: str, path: str) -> Fault | None:
         """What becomes of the request; None: it passes."""
@@ -71,7 +76,9 @@ class Faults:
             if not _place(path).startswith(self.within):
                 return None
             self.done["requests"] += 1
-            possible = [kind for kind in self.kinds if kind is not Fault.INSIDE or _is_compound(method, path)]
+            possible = [kind for kind in self.kinds if kind in _ANYWHERE or _is_compound(method, path)]
+            if (method, path) in self._joined:
+                return Fault.FORGOTTEN
             if self.done["requests"] <= self.spares:
                 return None
             if self.expires:
@@ -84,6 +91,12 @@ class Faults:
             fault = self._random.choice(possible)
             self.done[fault.name] += 1
             return fault
+
+
+    def joined(self, method: str, path: str) -> None:
+        """A request was done; uploads are joined once."""
+        if _is_compound(method, path) and "uploadId" in path:
+            self._joined.add((method, path))
 
 
 def _place(path: str) -> str:
@@ -144,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = faults.next(self.command, self.path)
         if fault is Fault.EXPIRED:
             self._refuse(403, "ExpiredToken")
+        elif fault is Fault.FORGOTTEN:
+            self._refuse(404, "NoSuchUpload")
         elif fault is Fault.ERROR:
             self._refuse(500, "InternalError")
         elif fault is Fault.SLOW_DOWN:
@@ -154,6 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reset()
         else:
             status, headers, answer = self._forward(body)
+            if status == 200:
+                faults.joined(self.command, self.path)
             if fault is Fault.STALL:
                 time.sleep(faults.stall_s)
             if fault is Fault.LOST or (fault is Fault.CUT and not answer):
