@@ -27,7 +27,7 @@ import torch
 from bench.machine import describe
 from pipeline.audio import recording as audio
 from pipeline.features.windows import WindowPlan
-from pipeline.spec import ComputeSpec
+from pipeline.spec.parts import ComputeSpec
 from pipeline.tasks.transcribe import best_seam
 from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertForCTC, Wav2Vec2BertModel, Wav2Vec2BertProcessor
 from w2vbert.config import Wav2Vec2BertConfig

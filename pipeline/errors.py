@@ -31,6 +31,8 @@ class Code(StrEnum):
     NO_AUDIO = "no_audio"
     NOT_FOUND = "not_found"
     UNREADABLE = "unreadable"
+    NOT_A_FILE = "not_a_file"
+    UNDELIVERED = "undelivered"
     EMPTY = "empty"
     UNDECODABLE = "undecodable"
     TRUNCATED = "truncated"
@@ -44,19 +46,25 @@ class Code(StrEnum):
 
 MEANING: dict[Code, str] = {
     Code.BROKEN_SHARD: "a shard, or a part of it, could not be read; its readable clips have their own rows",
-    Code.BAD_RECORD: "a manifest line, or what a row says of its audio, is not what its format asks for",
+    Code.BAD_RECORD: "a manifest's record, or what a row says of its audio, is not what its format asks for",
     Code.NO_AUDIO: "the record holds no audio",
     Code.NOT_FOUND: "the audio file that a manifest or a row names does not exist",
-    Code.UNREADABLE: "storage refused or failed to deliver the audio",
+    Code.UNREADABLE: "storage refused or failed to deliver the audio, or it is on a web server that "
+    "`--allow-hosts` does not name; the next run tries again",
+    Code.NOT_A_FILE: "what a manifest or a row names is not read: a folder, a device, a pipe, a socket, a "
+    "file of the kernel, an unknown protocol",
+    Code.UNDELIVERED: "storage refused or failed to deliver the shard: no row of the table says so, the "
+    "summary does, and the next run reads the shard again",
     Code.EMPTY: "no bytes, or audio without a single sample",
-    Code.UNDECODABLE: "no decoder accepts the bytes",
+    Code.UNDECODABLE: "no decoder accepts the bytes, or decoding them ended its process twice",
     Code.TRUNCATED: "the audio ends clearly before the length its header gives",
     Code.BAD_SAMPLE_RATE: "the stored sample rate is outside 1 kHz to 768 kHz",
     Code.NON_FINITE: "samples that are not finite numbers (NaN or infinity)",
     Code.TOO_SHORT: "shorter than the shortest clip the features are defined for",
     Code.TOO_LONG: "longer than `max_duration_s`",
     Code.OUT_OF_MEMORY: "the clip alone does not fit the device's memory, or its temporary file the disk",
-    Code.MODEL_FAILED: "the model or the detector (`--vad`) failed on the clip, or gave values without sense",
+    Code.MODEL_FAILED: "the model or the detector (`--vad`) failed on the clip, gave values without sense, "
+    "or the clip ended the model's process twice",
 }
 
 

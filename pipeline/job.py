@@ -43,7 +43,7 @@ from pipeline.spec import JobSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.plans import Work
-from pipeline.table.log.records import FileRecord
+from pipeline.table.log.writer import Written
 from pipeline.table.retry import drop_rows
 from pipeline.table.scan import Changes, choose_table, opened, output_errors, packed_schema, scan
 from pipeline.tasks import columns_of
@@ -139,7 +139,7 @@ def plan(spec: JobSpec) -> JobPlan:
 
 def prepare(spec: JobSpec, say: Say) -> Job:
     """Reads and checks what the spec names, but for the input."""
-    storage = Storage(spec.corpus.storage.with_environment())
+    storage = Storage(spec.corpus.storage.with_environment(), frozenset(spec.corpus.allow_hosts))
     if spec.corpus.vad is not None:
         load_detector(spec.corpus.vad)
     metrics = spec.metrics(storage)
@@ -183,16 +183,17 @@ def session(job: Job) -> Iterator[tuple[Resources, RunCounter]]:
     itemsize = 4 if compute.dtype == "float32" else 2
     resources = allocate(compute, [held.parameters * itemsize for held in job.backbones])
     context = DataContext.get_current()
-    block_bytes = context.target_max_block_size
-    context.target_max_block_size = _BLOCK_BYTES
+    given = context.target_max_block_size, context.execution_no_progress_timeout_s
+    # A recording may take hours, and a cluster may be waited for: the run says so, and does not end.
+    context.target_max_block_size, context.execution_no_progress_timeout_s = _BLOCK_BYTES, -1
     try:
         yield resources, RunCounter()
     finally:
-        context.target_max_block_size = block_bytes
+        context.target_max_block_size, context.execution_no_progress_timeout_s = given
 
 
-def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter) -> list[FileRecord]:
-    """Annotates the clips that are left, and writes their rows; the records of the files."""
+def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter) -> Written:
+    """Annotates the clips that are left, and writes their rows."""
     spec, storage, table, work = job.spec, job.storage, job.table, changes.work
     passthrough = changes.passthrough
     with output_errors(spec):
@@ -213,7 +214,7 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
         ),
         featurizer=_featurizer(job, passthrough.schema),
         models=_model_stages(job, passthrough.schema, schema, one_pool=resources.one_pool),
-        settings=replace(job.settings, threads=resources.annotate.threads),
+        settings=job.settings,
         limit=spec.corpus.limit,
     )
     sink = TableSink(
@@ -221,15 +222,13 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
         spec.table.rows_per_file or _rows_per_file(work.shards),
         counter.report("write"),
     )
-    graph.rows(resources, counter).write_datasink(sink, ray_remote_args={"num_cpus": resources.task_cpus})
+    graph.write(sink, resources, counter)
     return sink.written
 
 
-def finish(
-    job: Job, work: Work, written: Sequence[FileRecord], counter: RunCounter, started: float
-) -> RunSummary:
+def finish(job: Job, work: Work, written: Written, counter: RunCounter, started: float) -> RunSummary:
     """Sums up what the run wrote, and says in the table that the run is over."""
-    own = {job.table.uri_of(record) for record in written}
+    own = {job.table.uri_of(record) for record in written.files}
     before = [uri for uri in job.table.data_files_of(work.run_id) if uri not in own]
     tally, tally_before = (tally_files(uris, job.storage, job.metrics) for uris in (sorted(own), before))
     counts = counter.close()
@@ -237,6 +236,7 @@ def finish(
     summary = replace(
         summarise(job, work, tally, started),
         before=tally_before,
+        undelivered=written.undelivered,
         stage_s=counts.stage_s,
         models=job.models,
         encoder=EncoderUse(counts.passes, counts.frames, backbones),

@@ -190,6 +190,14 @@ def test_the_stages_import_without_ray() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+def test_what_readers_report_to_need_not_wait_for_torch() -> None:
+    code = "import sys, pipeline.engine.counter; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    assert {"torch", "w2vbert"}.isdisjoint(loaded.stdout.split())
+
+
 def test_help_need_not_wait_for_torch() -> None:
     code = "import sys, jobs.cli, pipeline.spec, pipeline.tasks; print(*sys.modules)"
     loaded = subprocess.run(

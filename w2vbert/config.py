@@ -16,19 +16,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from w2vbert.encoder.activations import ACTIVATIONS
 from w2vbert.encoder.positions import POSITION_SCHEMES
+from w2vbert.fields import MAX_TOKENS, ConfigError, fields_of, flag, mapping, real, shown, text, whole
 from w2vbert.pretrained.hub import Source, read_json
+
+__all__ = ["CONFIG_NAME", "ConfigError", "ProblemType", "Wav2Vec2BertConfig"]
 
 CONFIG_NAME = "config.json"
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
-
-
-class ConfigError(ValueError):
-    """A configuration that no model can have. `field` names the culprit."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
 
 
 @dataclass(init=False, eq=False)
@@ -124,7 +119,7 @@ class Wav2Vec2BertConfig:
     architectures: list[str] | None = None
     dtype: str | None = None
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, /, **kwargs: Any) -> None:
         kwargs.pop("model_type", None)
         if "torch_dtype" in kwargs:  # the name before transformers 5
             kwargs.setdefault("dtype", kwargs.pop("torch_dtype"))
@@ -132,6 +127,8 @@ class Wav2Vec2BertConfig:
         for field in fields(self):
             setattr(self, field.name, kwargs.pop(field.name, field.default))
         for name, value in kwargs.items():
+            if hasattr(type(self), name):
+                raise ConfigError(name, "is no field, and a configuration cannot keep a key of this name")
             setattr(self, name, value)
 
         if self.dtype is not None:
@@ -145,9 +142,14 @@ class Wav2Vec2BertConfig:
         if self.id2label is None:
             self.num_labels = 2 if num_labels is None else num_labels
             return
-        self.id2label = {int(index): label for index, label in self.id2label.items()}  # JSON has string keys
-        if num_labels is not None and num_labels != len(self.id2label):
-            raise ConfigError("num_labels", f"{num_labels}, but id2label names {len(self.id2label)} labels")
+        whole("num_labels", len(mapping("id2label", self.id2label)), 0, _MAX_LABELS)
+        try:
+            labels = {int(index): label for index, label in self.id2label.items()}  # JSON has string keys
+        except (TypeError, ValueError):
+            raise ConfigError("id2label", f"must number its labels, is {shown(self.id2label)}") from None
+        self.id2label = {index: text("id2label", label) for index, label in labels.items()}
+        if num_labels is not None and num_labels != len(labels):
+            raise ConfigError("num_labels", f"{shown(num_labels)}, but id2label names {len(labels)} labels")
         if self.label2id is None:
             self.label2id = {label: index for index, label in self.id2label.items()}
 
@@ -158,8 +160,7 @@ class Wav2Vec2BertConfig:
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:
-        if not isinstance(count, int) or count < 1:
-            raise ConfigError("num_labels", f"must be a whole number of at least 1, is {count!r}")
+        whole("num_labels", count, 1, _MAX_LABELS)
         if self.id2label is None or len(self.id2label) != count:
             self.id2label = {index: f"LABEL_{index}" for index in range(count)}
             self.label2id = {label: index for index, label in self.id2label.items()}
@@ -209,12 +210,16 @@ class Wav2Vec2BertConfig:
         Raises:
             ConfigError: an impossible value, another family's `model_type`, or an override that is no field.
         """
+        return cls._from_content(deepcopy(dict(config_dict)), overrides)
+
+    @classmethod
+    def _from_content(cls, config_dict: dict[str, Any], overrides: Mapping[str, Any]) -> Self:
         model_type = config_dict.get("model_type", cls.model_type)
         if model_type != cls.model_type:
             raise ConfigError(
-                "model_type", f"this configuration is of {model_type!r}, not {cls.model_type!r}"
+                "model_type", f"this configuration is of {shown(model_type)}, not {cls.model_type!r}"
             )
-        config = cls(**deepcopy(dict(config_dict)))
+        config = cls(**config_dict)
         for name, value in overrides.items():
             if not hasattr(config, name):
                 raise ConfigError(name, "is no field of this configuration, so it cannot be overridden")
@@ -235,11 +240,9 @@ class Wav2Vec2BertConfig:
             ConfigError: as `from_dict`, or the file is no JSON object.
         """
         path = Source.take(name_or_path, kwargs).file(CONFIG_NAME)
-        try:
-            content = read_json(path)
-        except ValueError as error:
-            raise ConfigError(CONFIG_NAME, str(error)) from error
-        return cls.from_dict(content, **kwargs)
+        content = read_json(path)
+        with fields_of(path):
+            return cls._from_content(content, kwargs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Wav2Vec2BertConfig) and self.to_dict() == other.to_dict()
@@ -250,23 +253,31 @@ class Wav2Vec2BertConfig:
 
     def validate(self) -> None:
         """Raise `ConfigError` for the first value that no model can have."""
-        for name in _POSITIVE:
-            _check_whole(name, getattr(self, name), at_least=1)
-        for name in _NON_NEGATIVE:
-            _check_whole(name, getattr(self, name), at_least=0)
-        for name in _PROBABILITIES:
-            _check_real(name, getattr(self, name), lowest=0.0, highest=1.0)
-        _check_real("layer_norm_eps", self.layer_norm_eps, lowest=0.0)
-        _check_real("initializer_range", self.initializer_range, lowest=0.0)
+        for name, (lowest, highest) in _WHOLE.items():
+            whole(name, getattr(self, name), lowest, highest)
+        for name, most in _REAL.items():
+            real(name, getattr(self, name), 0.0, most)
+        for name in _FLAGS:
+            flag(name, getattr(self, name))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in tuple(choices):  # a value may be unhashable
                 known = ", ".join(repr(choice) for choice in choices)
-                raise ConfigError(name, f"must be one of {known}, is {getattr(self, name)!r}")
+                raise ConfigError(name, f"must be one of {known}, is {shown(getattr(self, name))}")
         if self.vocab_size is not None:
-            _check_whole("vocab_size", self.vocab_size, at_least=1)
+            whole("vocab_size", self.vocab_size, 1, MAX_TOKENS)
+        self._validate_tokens()
         self._validate_shapes()
         self._validate_tdnn()
         self._validate_labels()
+
+    def _validate_tokens(self) -> None:
+        """Some write -1 for a token that there is not."""
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            value = getattr(self, name)
+            several = name == "eos_token_id" and isinstance(value, list)
+            for index in value if several else [value]:
+                if index is not None:
+                    whole(name, index, -1, MAX_TOKENS - 1)
 
     def _validate_shapes(self) -> None:
         heads = self.num_attention_heads
@@ -278,6 +289,8 @@ class Wav2Vec2BertConfig:
             raise ConfigError(
                 "output_hidden_size", f"{self.encoded_size} does not divide into {heads} attention heads"
             )
+        if self.add_adapter:
+            whole("adapter_stride ** num_adapter_layers", self.total_stride, 1, _MAX_STRIDE)
         try:
             POSITION_SCHEMES[self.position_embeddings_type].check(self)
         except ValueError as error:
@@ -290,48 +303,49 @@ class Wav2Vec2BertConfig:
             raise ConfigError("use_intermediate_ffn_before_adapter", "is set, but add_adapter is not")
 
     def _validate_tdnn(self) -> None:
-        names = ("tdnn_dim", "tdnn_kernel", "tdnn_dilation")
-        for name in names:
+        for name, highest in _TDNN.items():
             values = getattr(self, name)
-            if not isinstance(values, list | tuple) or not values:
-                raise ConfigError(name, f"must be a list of whole numbers, is {values!r}")
+            if not isinstance(values, list | tuple) or not 1 <= len(values) <= _MAX_LAYERS:
+                raise ConfigError(name, f"must be a list of 1 to {_MAX_LAYERS} numbers, is {shown(values)}")
             for index, value in enumerate(values):
-                _check_whole(f"{name}[{index}]", value, at_least=1)
-        lengths = {name: len(getattr(self, name)) for name in names}
+                whole(f"{name}[{index}]", value, 1, highest)
+        lengths = {name: len(getattr(self, name)) for name in _TDNN}
         if len(set(lengths.values())) > 1:
             raise ConfigError("tdnn_dim", f"the TDNN lists must be of one length, are {lengths}")
 
     def _validate_labels(self) -> None:
-        if self.id2label is not None and sorted(self.id2label) != list(range(len(self.id2label))):
-            raise ConfigError("id2label", f"must number its labels 0, 1, 2, ..., has {sorted(self.id2label)}")
+        indices = sorted(self.id2label or ())
+        if indices != list(range(len(indices))):
+            raise ConfigError("id2label", f"must number its labels 0, 1, 2, ..., has {shown(indices)}")
+        if self.label2id is not None:
+            mapping("label2id", self.label2id)
         if self.problem_type == "single_label_classification" and self.num_labels == 1:
             raise ConfigError("problem_type", "'single_label_classification' needs at least 2 labels, has 1")
+        for name in self.architectures or [] if isinstance(self.architectures, list | None) else [None]:
+            text("architectures", name)
 
 
-_POSITIVE = (
-    "hidden_size",
-    "num_attention_heads",
-    "intermediate_size",
-    "feature_projection_input_dim",
-    "mask_time_length",
-    "mask_feature_length",
-    "rotary_embedding_base",
-    "max_source_positions",
-    "conv_depthwise_kernel_size",
-    "adapter_kernel_size",
-    "adapter_stride",
-    "output_hidden_size",
-    "classifier_proj_size",
-    "xvector_output_dim",
-)
-_NON_NEGATIVE = (
-    "num_hidden_layers",
-    "num_adapter_layers",
-    "mask_time_min_masks",
-    "mask_feature_min_masks",
-    "left_max_position_embeddings",
-    "right_max_position_embeddings",
-)
+_MAX_WIDTH = 1 << 14
+_MAX_LAYERS = 128
+_MAX_KERNEL = 1023
+_MAX_LABELS = 1 << 17
+_MAX_STRIDE = 64  # of the adapter: a frame of 1.3 s
+_ANY = 2**31 - 1
+
+# From the lowest to the highest value of each.
+_WHOLE = {
+    **dict.fromkeys(("hidden_size", "output_hidden_size", "feature_projection_input_dim"), (1, _MAX_WIDTH)),
+    **dict.fromkeys(("intermediate_size", "classifier_proj_size", "xvector_output_dim"), (1, 4 * _MAX_WIDTH)),
+    "num_attention_heads": (1, _MAX_WIDTH),
+    **dict.fromkeys(("num_hidden_layers", "num_adapter_layers"), (0, _MAX_LAYERS)),
+    **dict.fromkeys(("conv_depthwise_kernel_size", "adapter_kernel_size"), (1, _MAX_KERNEL)),
+    "adapter_stride": (1, _MAX_STRIDE),
+    **dict.fromkeys(("left_max_position_embeddings", "right_max_position_embeddings"), (0, 1 << 16)),
+    **dict.fromkeys(("max_source_positions", "rotary_embedding_base"), (1, _ANY)),
+    **dict.fromkeys(("mask_time_length", "mask_feature_length"), (1, _ANY)),
+    **dict.fromkeys(("mask_time_min_masks", "mask_feature_min_masks"), (0, _ANY)),
+}
+_TDNN = {"tdnn_dim": _MAX_WIDTH, "tdnn_kernel": _MAX_KERNEL, "tdnn_dilation": _MAX_KERNEL}
 _PROBABILITIES = (
     "hidden_dropout",
     "activation_dropout",
@@ -343,21 +357,21 @@ _PROBABILITIES = (
     "mask_time_prob",
     "mask_feature_prob",
 )
+# From zero to the highest value of each.
+_REAL = {**dict.fromkeys(_PROBABILITIES, 1.0), "layer_norm_eps": 1.0, "initializer_range": 1e3}
+_FLAGS = (
+    "apply_spec_augment",
+    "add_adapter",
+    "use_intermediate_ffn_before_adapter",
+    "ctc_zero_infinity",
+    "use_weighted_layer_sum",
+)
 _CHOICES: dict[str, Collection[object]] = {
     "hidden_act": ACTIVATIONS,
     "adapter_act": ACTIVATIONS,
     "position_embeddings_type": POSITION_SCHEMES,
     "ctc_loss_reduction": ("sum", "mean", "none"),
     "problem_type": ("regression", "single_label_classification", "multi_label_classification", None),
+    # As published, None is no.
+    **dict.fromkeys(("output_hidden_states", "output_attentions", "return_dict"), (True, False, None)),
 }
-
-
-def _check_whole(field: str, value: object, *, at_least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
-        raise ConfigError(field, f"must be a whole number of at least {at_least}, is {value!r}")
-
-
-def _check_real(field: str, value: object, *, lowest: float, highest: float = float("inf")) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not lowest <= value <= highest:
-        bound = f"at least {lowest}" if highest == float("inf") else f"between {lowest} and {highest}"
-        raise ConfigError(field, f"must be a number of {bound}, is {value!r}")

@@ -34,7 +34,7 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
     """A job from its command line (None: this process's) to its exit status.
 
     0: complete, or planned; 2: bad configuration; 3: more error rows than --max-error-rate; 4: another job
-    works on the table.
+    works on the table; 5: storage did not deliver all of the input.
     """
     try:
         spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
@@ -50,6 +50,9 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
     except JobError as problem:
         return _fail(program, problem)
     print(format_summary(summary))
+    if not summary.complete:
+        print(f"{program}: storage did not deliver all of the input; run it again.", file=sys.stderr)
+        return 5
     error_rate = summary.whole.error_rate
     if error_rate > spec.table.max_error_rate:
         print(

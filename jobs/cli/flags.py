@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.errors import JobError
 from pipeline.spec import JobSpec
+from pipeline.storage import without_credentials
 
 ENVIRONMENT_PREFIX = "W2VBERT_"
 Spec = TypeVar("Spec", bound=BaseModel)
@@ -72,7 +73,9 @@ def read_spec(
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
         flags = [option.flag for option in _options(declaration)]
-        parser.error(f"unknown argument {unknown[0]}" + _nearest(unknown[0].split("=")[0], flags))
+        # Without its value: it may be meant for a secret, which no flag takes.
+        name = without_credentials(unknown[0]).split("=")[0]
+        parser.error(f"unknown argument {name}" + _nearest(name, flags))
     flags_given = vars(known)
     config_file = flags_given.pop("config", None)
 
@@ -217,13 +220,17 @@ def _merge(values: dict[str, Any], over: Mapping[str, Any]) -> None:
             values[name] = value
 
 
-def _read_yaml(file: str, declaration: type[BaseModel]) -> dict[str, Any]:
+def _read_yaml(given: str, declaration: type[BaseModel]) -> dict[str, Any]:
+    file = without_credentials(given)
     try:
-        loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        loaded = yaml.safe_load(Path(given).read_text(encoding="utf-8"))
     except OSError as problem:
         raise JobError(f"--config {file}: {problem.strerror or problem}") from problem
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise JobError(f"--config {file} is not YAML: {problem}") from problem
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:  # a ValueError: no UTF-8, no such date
+        # Where, and not what: the line may hold a secret.
+        mark = getattr(problem, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise JobError(f"--config {file} is not YAML{where}") from None
     if not isinstance(loaded, dict):
         raise JobError(f"--config {file} must hold 'field: value' lines, not {type(loaded).__name__}")
     _refuse_unknown(loaded, declaration, file)

@@ -6,6 +6,7 @@ encoder's weights along.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,13 +21,15 @@ from safetensors.torch import save
 from pipeline.audio.resampling import SAMPLE_RATE
 from pipeline.errors import JobError
 from pipeline.node_files import CheckpointFiles, Files, digest_of, read_extractor
-from pipeline.storage import Storage, StorageError, is_remote, path_of
+from pipeline.storage import Storage, is_remote, path_of
 from pipeline.tasks.base import Task, TaskFiles
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
+from w2vbert.fields import enumerate_names
 from w2vbert.pretrained.digest import backbone_digest
+from w2vbert.pretrained.hub import MAX_JSON_BYTES
 from w2vbert.pretrained.model import PreTrainedModel
-from w2vbert.pretrained.weights import CheckpointError, enumerate_names
+from w2vbert.pretrained.weights import CheckpointError, MissingWeightsError
 
 _NEEDED = (".json", ".safetensors", ".bin")
 
@@ -133,8 +136,13 @@ def read_task_files(
 def _read_files(place: str, name: str, flag: str, storage: Storage) -> CheckpointFiles:
     try:
         paths = [path for path in storage.list_files(place) if path.endswith(_NEEDED)]
+        for path in paths:
+            if path.endswith(".json") and (size := storage.info(path).size) > MAX_JSON_BYTES:
+                raise JobError(
+                    f"{flag} {path} has {size:,} bytes: more than {MAX_JSON_BYTES:,} are no settings."
+                )
         files = {path.rsplit("/", 1)[-1]: _read(path, storage) for path in paths}
-    except StorageError as problem:
+    except OSError as problem:
         raise JobError(f"{flag} {problem}.") from problem
     if "config.json" not in files:
         raise JobError(f"{flag} {name}: no config.json there; a checkpoint directory holds one.")
@@ -154,8 +162,11 @@ def _check(wanted: _Wanted, storage: Storage) -> _Checked:
         extractor = read_extractor(directory)
         model = _load(wanted, directory)
         problem = wanted.task.check(checkpoint, model) if wanted.task.check is not None else None
-    except (ValueError, OSError, CheckpointError) as error:
-        message = str(error)
+    except JobError:
+        raise
+    except Exception as error:  # what torch makes of the files of others has many types
+        said = isinstance(error, ValueError | OSError | CheckpointError)
+        message = str(error) if said else f"{type(error).__name__}: {error}"
         for copy in (directory, checkpoint.settings()):
             message = message.replace(str(copy), checkpoint.name)
         raise wanted.error(f"cannot be read: {message}") from error
@@ -167,17 +178,14 @@ def _check(wanted: _Wanted, storage: Storage) -> _Checked:
 
 def _load(wanted: _Wanted, directory: Path) -> PreTrainedModel:
     kind = wanted.task.model()
-    loaded: Any = kind.from_pretrained(directory, output_loading_info=True)
-    model: PreTrainedModel = loaded[0]
-    info: dict[str, Any] = loaded[1]
-    missing = [name for name in info["missing_keys"] if kind.training_only.isdisjoint(name.split("."))]
-    if missing:
-        kinds = ", ".join(model.config.architectures or []) or "another class"
+    try:
+        return kind.from_pretrained(directory, complete=True)
+    except MissingWeightsError as error:
+        saved_from = Wav2Vec2BertConfig.from_pretrained(directory).architectures or ["another class"]
         raise wanted.error(
-            f"has no weights for {enumerate_names(missing, limit=4)}; it was saved from {kinds}; the task "
-            f"{wanted.task.name} needs {kind.__name__}."
-        )
-    return model
+            f"has no weights for {enumerate_names(error.names, limit=4)}; it was saved from "
+            f"{', '.join(saved_from)}; the task {wanted.task.name} needs {kind.__name__}."
+        ) from error
 
 
 def _unfit_features(extractor: SeamlessM4TFeatureExtractor, model: PreTrainedModel) -> str | None:
@@ -217,7 +225,7 @@ def _read(uri: str, storage: Storage) -> npt.NDArray[np.uint8]:
 
 
 def _place(name: str, flag: str, storage: Storage) -> str:
-    if is_remote(name) or Path(name).expanduser().is_dir():
+    if is_remote(name) or os.path.isdir(os.path.expanduser(name)):
         return storage.normalise(name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         from huggingface_hub import snapshot_download

@@ -26,6 +26,7 @@ class AnnotatorSettings:
         dtype: of weights and arithmetic: "float32", "bfloat16" or "float16".
         token_budget: frames of a pack; None: 4096 on CPUs, 65536 on GPUs.
         threads: of the CPU.
+        device: "cpu", or "cuda" for a GPU.
     """
 
     tasks: Mapping[str, Task]
@@ -35,6 +36,7 @@ class AnnotatorSettings:
     dtype: str = "float32"
     token_budget: int | None = None
     threads: int = 1
+    device: str = "cpu"
 
 
 def load_models(

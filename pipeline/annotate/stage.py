@@ -3,8 +3,10 @@ once over a pack for all heads of its backbone. Nothing here knows Ray."""
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,13 @@ import pyarrow.compute as pc
 import torch
 
 from pipeline.annotate.arrays import column_of
+from pipeline.annotate.devices import (
+    DeviceLostError,
+    device_lost,
+    load_errors,
+    open_device,
+    says_out_of_memory,
+)
 from pipeline.annotate.heads import AnnotatorSettings, Checkpoints, build_heads
 from pipeline.annotate.packs import WindowFeatures, packs
 from pipeline.errors import ClipError, Code, Stage
@@ -35,6 +44,19 @@ class _Progress:
     seconds: float = 0.0
     values: Values = field(default_factory=dict)
     error: ClipError | None = None
+    overflowed: bool = False  # numbers that are not finite, in half precision perhaps alone
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What failed, as the clips' error."""
+
+    error: ClipError
+    overflow: bool = False
+
+    def of(self, progress: _Progress) -> None:
+        progress.error, progress.overflowed = self.error, self.overflow
+        progress.accumulators = []
 
 
 class Annotator:
@@ -44,7 +66,10 @@ class Annotator:
         backbones: the checkpoints of each, by task; the first has the encoder. Encoders run in turn.
         settings: of the job.
         schema: of the tables it answers: the features among them where another backbone is to follow.
-        report: called after a table with the encoder passes and the frames that they ran over.
+        report: called after each pack with the encoder passes and the frames that they ran over.
+
+    Raises:
+        JobError: the device cannot be used, or the models do not fit it.
     """
 
     def __init__(
@@ -55,11 +80,13 @@ class Annotator:
         report: Callable[[int, int], None] | None = None,
     ) -> None:
         torch.set_num_threads(settings.threads)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._heads = build_heads(backbones, settings, self._device)
+        self._device = open_device(settings.device)
+        with load_errors(self._device):
+            self._heads = build_heads(backbones, settings, self._device)
         on_gpu = self._device.type == "cuda"
         self._budget = settings.token_budget or (_BUDGET_ON_GPU if on_gpu else _BUDGET_ON_CPU)
         self._dtype = getattr(torch, settings.dtype)
+        self._stored = np.float32 if self._dtype is torch.float32 else np.float16
         self._width = next(iter(self._heads[0].values())).model.config.feature_projection_input_dim
         self._schema = schema
         self._annotations = annotations_of(schema)
@@ -71,12 +98,16 @@ class Annotator:
         self._reads = {name for task in settings.tasks.values() for name in task.reads}
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        """
+        Raises:
+            DeviceLostError: only another process can go on; the table is to be annotated again, all of it.
+        """
         clips = self._clips(table)
-        ran: list[int] = []
         for pack in packs(self._windows(table, clips), self._budget):
-            self._annotate([window for window in pack if clips[window.row].error is None], clips, ran)
-        if self._report is not None and ran:
-            self._report(len(ran) * len(self._heads), sum(ran) * len(self._heads))
+            self._annotate(pack, clips)
+        overflowed = [row for row, progress in clips.items() if progress.overflowed]
+        if overflowed and self._dtype is not torch.float32:
+            self._annotate_in_float32(overflowed, table, clips)
         return self._table(table, clips)
 
     def _clips(self, table: pa.Table) -> dict[int, _Progress]:
@@ -104,36 +135,45 @@ class Annotator:
 
     def _windows(self, table: pa.Table, clips: Mapping[int, _Progress]) -> Iterator[WindowFeatures]:
         features = table["features"]
-        precision = np.float32 if self._dtype is torch.float32 else np.float16
         for row, progress in clips.items():
             if not progress.clip.windows:
                 continue
             # A view into the table: a long recording's features are never copied as a whole.
-            held = np.frombuffer(features[row].as_buffer(), precision)
+            held = np.frombuffer(features[row].as_buffer(), self._stored)
             held = held.reshape(-1, self._width)
             for window in progress.clip.windows:
                 features_of_window = held[window.at : window.at + window.frames]
                 yield WindowFeatures(row, PackedWindow(progress.clip, window), features_of_window)
 
-    def _annotate(
-        self, pack: Sequence[WindowFeatures], clips: Mapping[int, _Progress], ran: list[int]
-    ) -> None:
+    def _annotate(self, pack: Sequence[WindowFeatures], clips: Mapping[int, _Progress]) -> None:
         """One forward pass; on failure in halves, so that one clip's failure stays its own."""
+        pack = [window for window in pack if clips[window.row].error is None]
+        frames = sum(len(window.features) for window in pack)
         if not pack:
             return
+        if len(pack) == 1 or frames <= self._budget:  # which an earlier pack may have lowered
+            problem = self._pass(pack, clips)
+            if problem is None:
+                return
+            self._free()  # here, where nothing holds what the failed pass computed
+            if len(pack) == 1:
+                problem.of(clips[pack[0].row])
+                return
+            if problem.error.code is Code.OUT_OF_MEMORY:
+                self._budget = frames // 2
+        half = len(pack) // 2
+        self._annotate(pack[:half], clips)
+        self._annotate(pack[half:], clips)
+
+    def _pass(self, pack: Sequence[WindowFeatures], clips: Mapping[int, _Progress]) -> _Problem | None:
+        """Runs the encoders over a pack and sums up what the heads say; what went wrong for all of it."""
         try:
             outputs, seconds = self._forward(pack)
         except Exception as problem:  # whatever the model raises must not cost the other clips
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            if len(pack) > 1:
-                half = len(pack) // 2
-                self._annotate(pack[:half], clips, ran)
-                self._annotate(pack[half:], clips, ran)
-            else:
-                clips[pack[0].row].error = _failure(problem)
-            return
-        ran.append(sum(len(window.features) for window in pack))
+            return self._problem(problem)
+        if self._report is not None:
+            frames = sum(len(window.features) for window in pack)
+            self._report(len(self._heads), frames * len(self._heads))
         for index, window in enumerate(pack):
             progress = clips[window.row]
             if progress.error is not None:
@@ -146,10 +186,65 @@ class Annotator:
                     for accumulator in self._accumulators(progress):
                         accumulator.add(window.packed.window, of_window)
             except Exception as problem:
-                progress.error = _failure(problem)
+                self._problem(problem).of(progress)
                 continue
             if progress.left == 0:
                 self._finish(progress)
+        return None
+
+    def _annotate_in_float32(self, rows: Sequence[int], table: pa.Table, clips: dict[int, _Progress]) -> None:
+        """Clips that overflowed half precision, once more, each by itself; an error stays where it fails."""
+        try:
+            with self._float32():
+                for row in rows:
+                    clip, spent = clips[row].clip, clips[row].seconds
+                    again = {row: _Progress(clip, len(clip.windows), seconds=spent)}
+                    for window in self._windows(table, again):
+                        self._annotate([window], again)
+                    if again[row].error is None:
+                        clips[row] = again[row]
+        except Exception as problem:
+            self._problem(problem)
+            self._free()
+
+    @contextmanager
+    def _float32(self) -> Iterator[None]:
+        """The models in float32, and after that as they were."""
+        models = [head.model for heads in self._heads for head in heads.values()]
+        tensors = {
+            id(tensor): tensor for model in models for tensor in (*model.parameters(), *model.buffers())
+        }
+        half = [(tensor, tensor.data) for tensor in tensors.values() if tensor.is_floating_point()]
+        dtype, self._dtype = self._dtype, torch.float32
+        try:
+            for tensor, data in half:
+                tensor.data = data.float()
+            yield
+        finally:
+            self._dtype = dtype
+            for tensor, data in half:
+                tensor.data = data
+
+    def _problem(self, problem: Exception) -> _Problem:
+        """What a failure means for its clips.
+
+        Raises:
+            DeviceLostError: it is none of theirs.
+        """
+        if isinstance(problem, DeviceLostError):
+            raise problem
+        said = f"{type(problem).__name__}: {problem}"[:500]
+        if device_lost(problem, self._device):
+            raise DeviceLostError(said) from problem
+        if isinstance(problem, FloatingPointError):
+            return _Problem(ClipError(Stage.ANNOTATE, Code.MODEL_FAILED, str(problem)), overflow=True)
+        code = Code.OUT_OF_MEMORY if says_out_of_memory(problem) else Code.MODEL_FAILED
+        return _Problem(ClipError(Stage.ANNOTATE, code, said))
+
+    def _free(self) -> None:
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _forward(self, pack: Sequence[WindowFeatures]) -> tuple[dict[str, Sequence[Any]], float]:
         """The outputs of each head for each window, and the seconds that a frame took."""
@@ -183,7 +278,7 @@ class Annotator:
             with torch.inference_mode():
                 found = [accumulator.finish() for accumulator in self._accumulators(progress)]
         except Exception as problem:
-            progress.error = _failure(problem)
+            self._problem(problem).of(progress)
             return
         progress.accumulators = []
         for values in found:
@@ -221,11 +316,3 @@ class Annotator:
                 ]
                 columns.append(column_of(values, column.type))
         return pa.Table.from_arrays(columns, schema=self._schema)
-
-
-def _failure(problem: Exception) -> ClipError:
-    if isinstance(problem, FloatingPointError):
-        return ClipError(Stage.ANNOTATE, Code.MODEL_FAILED, str(problem))
-    memory = isinstance(problem, torch.OutOfMemoryError | MemoryError) or "alloc" in str(problem)
-    code = Code.OUT_OF_MEMORY if memory else Code.MODEL_FAILED
-    return ClipError(Stage.ANNOTATE, code, f"{type(problem).__name__}: {problem}"[:500])

@@ -168,7 +168,8 @@ class Ffmpeg:
         self._av = av
         self._stream = stream
         try:
-            self._container: Any = av.open(stream)
+            # Playlists and session descriptions name files and hosts: none of them is asked.
+            self._container: Any = av.open(stream, options={"protocol_whitelist": "none"})
         except (av.FFmpegError, ValueError) as problem:
             stream.check()
             fail(Code.UNDECODABLE, f"neither libsndfile ({refusal}) nor FFmpeg ({_reason(problem)}) opens it")

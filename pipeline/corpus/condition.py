@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import JobError, Stage
 
 _IDENTITY = ("clip_id", "shard")
+# A condition may come from others: it reaches no file, no extension and no setting, and is no end of memory.
+_LOCKED: dict[str, Any] = {
+    "threads": 1,
+    "enable_external_access": False,
+    "python_enable_replacements": False,
+    "autoload_known_extensions": False,
+    "memory_limit": "1GB",
+    "temp_directory": "",
+    "lock_configuration": True,
+}
 
 
 class Where:
@@ -22,7 +34,7 @@ class Where:
     def __init__(self, expression: str, passthrough: pa.Schema) -> None:
         import duckdb  # takes most of a second, and most jobs have no condition
 
-        self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False})
+        self._connection = duckdb.connect(config=_LOCKED)
         # TRY admits only what one row decides: no aggregate, window, subquery or random number.
         self._expression = f"TRY((\n{expression}\n))"
         clips = pa.schema([(name, pa.string()) for name in _IDENTITY]).empty_table()
@@ -31,6 +43,7 @@ class Where:
                 clips = clips.append_column(column, pa.array([], column.type))
         self.columns: list[str] = clips.column_names
         try:
+            duckdb.SQLExpression(expression)  # by itself, so that no bracket of it closes one of ours
             kind = self._evaluate(clips).type
         except duckdb.Error as problem:
             raise JobError(f"--where {expression}: {problem}\n{self._available()}") from problem
@@ -54,7 +67,10 @@ class Where:
         import duckdb
 
         passes = duckdb.SQLExpression(self._expression).alias("passes")
-        return self._connection.from_arrow(clips).project(passes).to_arrow_table()["passes"]
+        found = self._connection.from_arrow(clips).project(passes).to_arrow_table()
+        if found.num_columns != 1:
+            raise duckdb.BinderException("these are several conditions: join them with AND or OR")
+        return found.column(0)
 
     def _can_read(self, column: pa.Field) -> bool:
         """DuckDB lacks a few of Arrow's types, such as half floats."""

@@ -5,19 +5,30 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 
-import pyarrow as pa
-
+from pipeline.corpus import aside
 from pipeline.corpus.clips import Shard, read_table
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.condition import Where
 from pipeline.corpus.readers import READERS, recognise
 from pipeline.corpus.readers.base import loose_clip
 from pipeline.errors import JobError
-from pipeline.storage import FileInfo, Storage, StorageError, path_of
+from pipeline.storage import (
+    FILE,
+    FileInfo,
+    Places,
+    Storage,
+    StorageError,
+    name_in_utf8,
+    path_of,
+    uri_of,
+)
+
+_THREADS = 16  # storage far away answers slowly, but many at once
 
 
 def discover(
@@ -26,44 +37,88 @@ def discover(
     *,
     outputs: Sequence[str],
     known_names: Mapping[str, str] | None = None,
+    left_aside: Counter[str] | None = None,
 ) -> list[Shard]:
     """All shards of all inputs, each once, in a stable order.
 
     Args:
         outputs: their files are no input, even if they lie inside one.
-        known_names: uri -> name from earlier runs on the same output; ids of clips must not change.
+        known_names: uri -> name from earlier runs on the same output; ids of clips must not change. A shard
+            that is given in another spelling than then (`..`, a link, `s3a://`) has the known one.
+        left_aside: counts, by kind, what is no input.
 
     Raises:
         JobError: no such input, no shard in it, storage that refuses.
     """
+    places, known = Places(), known_names or {}
+    known_places = _known_places(known, places)
+    inside = tuple(f"{places.of(output)}/" for output in outputs)
     shards: dict[str, Shard] = {}
+    seen: set[str] = set()
     for given in inputs:
-        try:
-            found = _discover_one(storage.normalise(given), given, storage)
-        except StorageError as problem:
-            raise JobError(f"--input {given}: {problem}.") from problem
-        inside = tuple(output.rstrip("/") + "/" for output in outputs)
-        found = [shard for shard in found if not shard.uri.startswith(inside)]
+        other: Counter[str] = Counter()
+        found = _discover_one(given, storage, places, inside, other)
         if not found:
-            raise JobError(f"--input {given}: no audio shard there. Recognised are {_known_formats()}.")
-        for shard in found:
-            shards.setdefault(shard.uri, shard)
-    return _with_unique_names(list(shards.values()), known_names or {})
+            raise JobError(
+                f"--input {given}: no audio shard there. Recognised are {_known_formats()}."
+                + (f" There are {aside.describe(other)}." if other else "")
+            )
+        for shard, place in found:
+            uri = shard.uri if shard.uri in known else known_places.get(place, shard.uri)
+            if uri not in shards and place not in seen:
+                shards[uri] = shard if shard.uri == uri else replace(shard, uri=uri)
+                seen.add(place)
+        if left_aside is not None:
+            left_aside.update(other)
+    return _with_unique_names(list(shards.values()), known)
 
 
-def _discover_one(uri: str, given: str, storage: Storage) -> list[Shard]:
+def _discover_one(
+    given: str, storage: Storage, places: Places, outputs: tuple[str, ...], other: Counter[str]
+) -> list[tuple[Shard, str]]:
+    """The shards of an input, and their places; `other` counts the rest."""
+    try:
+        root, files = _look(given, storage)
+        if f"{places.of(root)}/".startswith(outputs):
+            raise JobError(f"--input {given} is, or lies in, the output: a table is no input.")
+
+        @cache
+        def is_output(folder: str) -> bool:
+            """By where it really is: the output may be reached by a link."""
+            return f"{places.of(folder)}/".startswith(outputs)
+
+        files = [file for file in files if not is_output(file.uri.rpartition("/")[0] or "/")]
+        shards = _shards(files, path_of(root).rstrip("/"), places, other)
+        no_shards = _not_what_they_seem([shard for shard, _ in shards], storage)
+    except StorageError as problem:
+        raise JobError(f"--input {given}: {problem}.") from problem
+    other.update(aside.kind_of(shard.name) for shard in no_shards)
+    uris = {shard.uri for shard in no_shards}
+    return [(shard, places.of(root, name)) for shard, name in shards if shard.uri not in uris]
+
+
+def _not_what_they_seem(shards: Iterable[Shard], storage: Storage) -> list[Shard]:
+    doubtful = [shard for shard in shards if READERS[shard.format].is_doubtful(shard.name)]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        sure = threads.map(lambda shard: READERS[shard.format].is_one(shard, storage), doubtful)
+        return [shard for shard, is_one in zip(doubtful, sure, strict=True) if not is_one]
+
+
+def _look(given: str, storage: Storage) -> tuple[str, list[FileInfo]]:
+    """The folder that names are relative to, and what there is."""
+    uri = storage.normalise(given)
     path = path_of(uri)
     if storage.is_glob(uri):
-        # Names are relative to the part of the path before the first wildcard.
         root = re.split(r"[*?\[]", path, maxsplit=1)[0].rsplit("/", 1)[0]
-        return _shards(storage.glob(uri, below=True), root)
+        return uri_of(uri, root or "/"), storage.glob(uri, below=True)
     if storage.is_dir(uri):
-        return _shards(storage.find(uri), path.rstrip("/"))
+        return uri, storage.find(uri, aside.is_visible)
     if not storage.exists(uri):
         raise JobError(f"--input {given}: does not exist.")
+    file = storage.info(uri)
     if recognise(path) is None:
         raise JobError(f"--input {given}: not a kind of file that holds audio here ({_known_formats()}).")
-    return _shards([storage.info(uri)], path.rsplit("/", 1)[0])
+    return uri_of(uri, path.rsplit("/", 1)[0] or "/"), [file]
 
 
 def _known_formats() -> str:
@@ -71,17 +126,47 @@ def _known_formats() -> str:
     return f"{', '.join(others)} and {last}"
 
 
-def _shards(files: Iterable[FileInfo], root: str) -> list[Shard]:
-    root = root.rstrip("/")
+def _shards(
+    files: Sequence[FileInfo], root: str, places: Places, other: Counter[str]
+) -> list[tuple[Shard, str]]:
+    """Those of the files that are, and their paths below the root as they are; `other` counts the rest."""
+    tables = {places.of(folder) for folder in aside.tables_among(file.uri for file in files)}
+    hidden: set[str] = set()
     shards = []
     for file in files:
         path = path_of(file.uri)
         name = path[len(root) :].lstrip("/") if path.startswith(root) else path
-        hidden = any(part.startswith((".", "_")) for part in name.split("/"))
+        base = path.rpartition("/")[-1]
         reader = recognise(path)
-        if reader is not None and not hidden:
-            shards.append(Shard(file.uri, name, reader.name, file.size, file.version, file.modified))
+        if (part := aside.hidden_part(name)) is not None:
+            hidden.add(part)
+        elif aside.is_of_log(name) or (
+            tables and base.endswith(".parquet") and places.of(file.uri.rpartition("/")[0]) in tables
+        ):
+            other[aside.TABLE_FILE] += 1
+        elif file.kind != FILE:
+            other[file.kind] += 1
+        elif reader is not None:
+            written = name_in_utf8(name)
+            shards.append(
+                (Shard(file.uri, written, reader.name, file.size, file.version, file.modified), name)
+            )
+        elif base:  # else the mark of a folder in an object store
+            other[aside.kind_of(base)] += 1
+    if hidden:
+        other[aside.HIDDEN_NAME] += len(hidden)
     return shards
+
+
+def _known_places(known: Mapping[str, str], places: Places) -> dict[str, str]:
+    """place -> uri of the shards that earlier runs read, each in the input that it was found in."""
+    found: dict[str, str] = {}
+    for uri, name in known.items():
+        path = path_of(uri)
+        inside = path.endswith(f"/{name}")
+        place = places.of(uri_of(uri, path[: -len(name) - 1] or "/"), name) if inside else places.of_file(uri)
+        found.setdefault(place, uri)
+    return found
 
 
 def changed_since(shards: Iterable[Shard], since: datetime | None) -> list[Shard]:
@@ -100,33 +185,49 @@ def _with_unique_names(shards: list[Shard], known: Mapping[str, str]) -> list[Sh
     while True:
         counts = Counter(names.values())
         clashing = [uri for uri, name in names.items() if counts[name] + taken[name] > 1]
-        longer = {uri: _one_part_more(path_of(uri), names[uri]) for uri in clashing}
+        longer = {uri: _one_part_more(uri, names[uri]) for uri in clashing}
         if all(names[uri] == name for uri, name in longer.items()):
             break
         names |= longer
-    return [replace(shard, name=known.get(shard.uri) or names[shard.uri]) for shard in shards]
+    names = {**names, **{shard.uri: known[shard.uri] for shard in shards if shard.uri in known}}
+    return [
+        shard if shard.name == names[shard.uri] else replace(shard, name=names[shard.uri]) for shard in shards
+    ]
 
 
-def _one_part_more(path: str, name: str) -> str:
-    before = path[: len(path) - len(name)].rstrip("/")
-    return f"{before.rsplit('/', 1)[-1]}/{name}" if before else name
+def _one_part_more(uri: str, name: str) -> str:
+    """Beyond the whole path there is the URI, which nothing else has."""
+    parts = path_of(uri).lstrip("/").split("/")
+    wanted = name.count("/") + 2
+    return uri if name == uri or wanted > len(parts) else name_in_utf8("/".join(parts[-wanted:]))
 
 
 def drop_listed_files(shards: list[Shard], storage: Storage) -> list[Shard]:
-    """Drops loose files that a manifest of the same input names: the manifest's row is the clip."""
-    manifests = [shard for shard in shards if READERS[shard.format].lists_files]
-    if not manifests or len(manifests) == len(shards):
+    """Drops loose files that a manifest or a Parquet of the same input names: its row is the clip.
+
+    Raises:
+        JobError: one of them cannot be read, so that its clips would be there twice.
+    """
+    places = Places()
+    loose = {places.of_file(shard.uri) for shard in shards if _is_loose(shard)}
+    listing = [shard for shard in shards if READERS[shard.format].lists_files]
+    if not loose or not listing:
         return shards
-    listed: set[str] = set()
-    nothing = Passthrough(pa.schema([]), frozenset())
-    for manifest in manifests:
-        for table in READERS[manifest.format].tables(manifest, storage, nothing):
-            for source in table["source"].to_pylist():
-                # What is no place at all is the clip's error, not the job's.
-                with suppress(JobError, ValueError):
-                    if source:
-                        listed.add(storage.normalise(source))
-    return [shard for shard in shards if not _is_loose(shard) or shard.uri not in listed]
+
+    def is_loose(source: str) -> bool:
+        return places.of_file(source) in loose
+
+    def listed(shard: Shard) -> set[str]:
+        return set(map(places.of_file, READERS[shard.format].sources(shard, storage, is_loose)))
+
+    try:
+        with ThreadPoolExecutor(_THREADS) as threads:
+            dropped = set().union(*threads.map(listed, listing))
+    except StorageError as problem:
+        raise JobError(
+            f"--input: {problem}, and nobody knows which of the audio files it lists."
+        ) from problem
+    return [shard for shard in shards if not _is_loose(shard) or places.of_file(shard.uri) not in dropped]
 
 
 def filter_files(shards: Sequence[Shard], where: Where, passthrough: Passthrough) -> list[Shard]:

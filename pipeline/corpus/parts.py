@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,11 @@ from pipeline.corpus.readers import READERS
 from pipeline.corpus.readers.base import Reader
 from pipeline.storage import Storage
 
-# Rows that only name their audio are cheap to read and dear to decode: small parts spread them over actors.
-_FILES_IN_A_BUNDLE = 64
+_PARTS_IN_A_BUNDLE = 64
+_BUNDLE_BYTES = 16 << 20  # of shards that hold their audio
+# Rows that only name their audio are cheap to read and dear to decode: few of them spread over many actors.
+_BUNDLE_ROWS = 256
+_THREADS = 16  # storage far away answers slowly, but many at once
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Selection:
     def of(self, parts: Sequence[Part]) -> Selection:
         """As much of it as these parts need."""
         uris = {part.shard.uri for part in parts}
-        return Selection(self.where, {uri: ids for uri, ids in self.done.items() if uri in uris})
+        return Selection(self.where, {uri: self.done[uri] for uri in uris if uri in self.done})
 
 
 Finished = Callable[[Part, int, int], None]
@@ -65,16 +69,40 @@ def split(shard: Shard, storage: Storage) -> list[Part]:
     return parts or [Part(shard, reader)]
 
 
+def split_all(shards: Sequence[Shard], storage: Storage) -> list[Part]:
+    """The parts of all shards, in their order."""
+    several = [shard for shard in shards if not READERS[shard.format].one_clip]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        parts = threads.map(lambda shard: split(shard, storage), several)
+        found = {shard.uri: own for shard, own in zip(several, parts, strict=True)}
+    return [part for shard in shards for part in found.get(shard.uri) or split(shard, storage)]
+
+
 def bundles(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    """What one task reads: a part, but loose files by the dozen."""
-    files = []
+    """What one task reads: a large part, or small ones by the dozen."""
+    held: list[Part] = []
+    filled = 0.0
     for part in parts:
-        if part.reader.one_clip:
-            files.append(part)
-        else:
+        share = _share(part)
+        if share >= 1:
             yield [part]
-    for start in range(0, len(files), _FILES_IN_A_BUNDLE):
-        yield files[start : start + _FILES_IN_A_BUNDLE]
+            continue
+        if filled + share > 1:
+            yield held
+            held, filled = [], 0.0
+        held.append(part)
+        filled += share
+    if held:
+        yield held
+
+
+def _share(part: Part) -> float:
+    """How much of a bundle a part fills."""
+    reader = part.reader
+    if reader.one_clip:
+        return 1 / _PARTS_IN_A_BUNDLE
+    full = _BUNDLE_ROWS * reader.clip_bytes if reader.lists_files else _BUNDLE_BYTES
+    return max(1 / _PARTS_IN_A_BUNDLE, part.size / full)
 
 
 def read_parts(

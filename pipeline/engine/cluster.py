@@ -9,17 +9,22 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.data import ActorPoolStrategy
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import JobError
-from pipeline.spec import ComputeSpec
+
+if TYPE_CHECKING:
+    from pipeline.spec.parts import ComputeSpec
 
 logger = logging.getLogger(__name__)
 
 TASK_CPUS = 0.25  # of a task that reads, writes or sums up
+_PATIENCE_S = 120.0  # with the answer of a node
 
 
 @dataclass(frozen=True)
@@ -31,15 +36,22 @@ class Pool:
     gpus: float = 0.0
     threads: int = 1
 
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus else "cpu"
+
 
 @dataclass(frozen=True)
 class Resources:
     """What each stage gets.
 
-    `one_pool`: each model actor holds all backbones of the job; else each backbone has a pool of its own.
+    Attributes:
+        readers: most tasks that read at a time; None: as many as CPUs allow.
+        one_pool: each model actor holds all backbones of the job; else each backbone has a pool of its own.
     """
 
     task_cpus: float
+    readers: int | None
     featurize: Pool
     annotate: Pool
     one_pool: bool
@@ -54,6 +66,8 @@ def connect(address: str | None) -> None:
         return
     # Idle OpenMP threads that spin take the core from the stage beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Of a lost node Ray tries everything again; what becomes of its own statistics there fills the screen.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     join = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
     given = address or os.environ.get("RAY_ADDRESS")
     try:
@@ -87,6 +101,50 @@ def _token_of_its_own() -> Iterator[None]:
         raise
 
 
+def beside_the_driver() -> Any:
+    """For actors that the run remembers by: they live as long as the driver's node does."""
+    return _on(ray.get_runtime_context().get_node_id(), soft=True)
+
+
+@contextlib.contextmanager
+def start_errors() -> Iterator[None]:
+    """What an actor could not start for, as the error that it raised: Ray hands on its text alone."""
+    try:
+        yield
+    except RayActorError as problem:
+        _, raised, reason = str(problem).rpartition(f"{JobError.__name__}: ")
+        if raised:
+            raise JobError(reason.strip()) from problem
+        raise
+
+
+def shortage(resources: Resources) -> str:
+    """What the cluster has, what actors and tasks take, and which of them find no room now."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    pools = {"a featurizer": resources.featurize, "a model actor": resources.annotate}
+    takes = {"a task that reads or writes": {"CPU": resources.task_cpus}}
+    takes |= {who: {"CPU": pool.cpus, "GPU": pool.gpus} for who, pool in pools.items()}
+    known = [name for name in ("CPU", "GPU") if name in total or any(one.get(name) for one in takes.values())]
+    has = " and ".join(f"{_amount(total.get(name, 0), name)} ({free.get(name, 0):g} free)" for name in known)
+    parts = [
+        f"{who} takes {' and '.join(_amount(much, name) for name, much in amounts.items() if much)}"
+        for who, amounts in takes.items()
+    ]
+    waiting = [
+        who
+        for who, amounts in takes.items()
+        if any(free.get(name, 0) < much for name, much in amounts.items())
+    ]
+    reason = "there is room for each, so long work or slow storage is waited for"
+    if waiting:
+        reason = f"there is no room now for {' or '.join(waiting)} until a node comes or another job ends"
+    return f"the cluster has {has} on {_amount(len(_nodes()), 'node')}; {', '.join(parts)}: {reason}"
+
+
+def _amount(much: float, what: str) -> str:
+    return f"{much:g} {what}{'' if much == 1 else 's'}"
+
+
 def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     """Decides pool sizes from what the cluster has.
 
@@ -97,7 +155,7 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
         weights: bytes of each backbone with its heads.
 
     Raises:
-        JobError: more GPUs asked for than the cluster has.
+        JobError: more GPUs asked for than the cluster has, or GPUs that cannot be used.
     """
     may_grow = ":" in compute.num_actors
     cpus, gpus = (float(ray.cluster_resources().get(name, 0.0)) for name in ("CPU", "GPU"))
@@ -114,6 +172,8 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
             f"{gpus:g}; lower --num-actors or --num-gpus-per-actor (0 runs on CPUs), or, where the cluster "
             "grows, give --num-actors MIN:MAX."
         )
+    if per_actor:
+        _check_gpus()
     pools = 1
     if len(weights) > 1 and sum(weights) > _room_for_weights(per_actor, fewest):
         pools = len(weights)
@@ -130,16 +190,42 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     if not per_actor:
         # However many actors are asked for, reading and featurizing must find a CPU beside them.
         rest = (cpus - 2 * TASK_CPUS - featurize_cpus) / (most * pools)
-        annotate_cpus = min(annotate_cpus, int(rest * 1000) / 1000)
+        annotate_cpus = min(annotate_cpus, rest)
     room = int((cpus - annotate_cpus * fewest * pools - 2 * TASK_CPUS) / featurize_cpus + 1e-6)
     asked = compute.featurize_actors or room
     featurizers = max(1, asked if may_grow else min(room, asked))
+    used = annotate_cpus * most * pools + featurize_cpus * featurizers
+    smallest = min((float(node["Resources"]["CPU"]) for node in _nodes()), default=1.0)
+    share = 1.0 if may_grow else share_to_ask_for(used, smallest)
     return Resources(
         task_cpus=TASK_CPUS,
-        featurize=Pool(ActorPoolStrategy(min_size=1, max_size=featurizers, initial_size=1), featurize_cpus),
-        annotate=Pool(_strategy(fewest, most), annotate_cpus, per_actor, threads),
+        readers=None if share == 1.0 else 2 * featurizers,  # else they would take what the actors leave
+        featurize=Pool(
+            ActorPoolStrategy(min_size=1, max_size=featurizers, initial_size=1),
+            _thousandths(featurize_cpus * share),
+        ),
+        annotate=Pool(_strategy(fewest, most), _thousandths(annotate_cpus * share), per_actor, threads),
         one_pool=pools == 1,
     )
+
+
+def share_to_ask_for(cpus: float, smallest: float) -> float:
+    """The part that actors ask for of the CPUs that they are to use together, where a node may be lost.
+
+    Ray starts the actors of a lost node again on those that are left, and never takes a CPU from another for
+    them: some stage would wait for ever. So all of them ask for so little that they fit the smallest node,
+    with the tasks that read and write; but not for less than a quarter, so that many small nodes or unequal
+    ones are still filled by their size. How many there are does not change.
+
+    Args:
+        smallest: CPUs of the smallest node.
+    """
+    return min(1.0, max(0.25, (smallest - 2 * TASK_CPUS) / cpus))
+
+
+def _thousandths(cpus: float) -> float:
+    """Rounded down, so that sums fit."""
+    return int(cpus * 1000) / 1000
 
 
 def _annotate_cpus(cpus: float, gpus_per_actor: float, actors: int) -> tuple[float, int]:
@@ -175,6 +261,28 @@ def _room_for_weights(gpus: float, actors: int) -> float:
     on_a_node = -(-actors // max(1, len(_nodes())))
     memory = min((float(node["Resources"].get("memory", 0.0)) for node in _nodes()), default=0.0)
     return memory / on_a_node / 2
+
+
+def _check_gpus() -> None:
+    """Asks each node that offers GPUs whether PyTorch can use them. Nodes that come later are asked by the
+    model actors that start there."""
+    from pipeline.annotate.devices import cuda_problem  # late: tasks that read need no torch
+
+    check: Any = ray.remote(num_cpus=0, max_calls=1)(cuda_problem)
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    answers = [check.options(scheduling_strategy=_on(node["NodeID"])).remote() for node in nodes]
+    ray.wait(answers, num_returns=len(answers), timeout=_PATIENCE_S)
+    for node, answer in zip(nodes, answers, strict=True):
+        with contextlib.suppress(RayError):  # too busy to say, or gone by now
+            if problem := ray.get(answer, timeout=0):
+                raise JobError(
+                    f"model actors are to run on GPUs, and node {node['NodeManagerAddress']} cannot use its "
+                    f"own: {problem}. Mend that, or run on CPUs with --num-gpus-per-actor 0."
+                )
+
+
+def _on(node: str, *, soft: bool = False) -> Any:
+    return NodeAffinitySchedulingStrategy(node, soft=soft)
 
 
 def _gpu_memory() -> int:

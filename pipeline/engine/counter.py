@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError
 
+from pipeline.engine.cluster import Resources, beside_the_driver, shortage
+
+logger = logging.getLogger(__name__)
+
+STALL_S = 300.0  # without any count: a person is told
 _STAGES = ("read", "featurize", "annotate", "write")
+_PATIENCE_S = 30.0
+Sums = dict[tuple[str, str], float]
 Item = TypeVar("Item")
 Report = Callable[[str, float], None]
 """(what, how much): adds to a count."""
@@ -24,12 +34,12 @@ class Counts:
 
     Attributes:
         stage_s: seconds that all tasks of a stage worked, by stage.
-        passes, frames: of the encoder.
+        passes, frames: of the encoder; None where the counter died.
     """
 
     stage_s: dict[str, float] = field(default_factory=dict)
-    passes: int = 0
-    frames: int = 0
+    passes: int | None = None
+    frames: int | None = None
 
 
 class RunCounter:
@@ -39,19 +49,26 @@ class RunCounter:
     """
 
     def __init__(self) -> None:
-        actor: Any = ray.remote(num_cpus=0)(_Sums)
+        actor: Any = ray.remote(num_cpus=0, scheduling_strategy=beside_the_driver())(_Sums)
         self._actor: Any = actor.remote()
 
     def report(self, stage: str) -> Report:
         """How a stage reports, from any process: its "seconds", or "passes" and "frames" of the encoder."""
         return partial(_report, self._actor, stage)
 
+    def sums(self) -> Sums | None:
+        """By (stage, what), so far; None where the counter is dead."""
+        try:
+            found: Sums = ray.get(self._actor.sums.remote(), timeout=_PATIENCE_S)
+            return found
+        except RayError:
+            return None
+
     def close(self) -> Counts:
         """The sums; the actor ends, since a process may make many runs on one cluster."""
-        try:
-            sums: dict[tuple[str, str], float] = ray.get(self._actor.sums.remote())
-            ray.kill(self._actor)
-        except RayError:
+        sums = self.sums()
+        ray.kill(self._actor)
+        if sums is None:
             return Counts()
         by_stage = {stage: seconds for (stage, what), seconds in sums.items() if what == "seconds"}
         in_order = {stage: by_stage[stage] for stage in sorted(by_stage, key=_place)}
@@ -60,6 +77,29 @@ class RunCounter:
             for what in ("passes", "frames")
         )
         return Counts(in_order, passes, frames)
+
+
+@contextmanager
+def watched(counter: RunCounter, resources: Resources, after_s: float = STALL_S) -> Iterator[None]:
+    """Says, while the block runs, why nothing was counted for so long: once, and again if it stops again."""
+    over = Event()
+    watcher = Thread(target=_watch, args=(counter, resources, after_s, over), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _watch(counter: RunCounter, resources: Resources, after_s: float, over: Event) -> None:
+    seen, since, told = counter.sums(), time.monotonic(), False
+    while seen is not None and not over.wait(after_s / 10):  # without a counter nothing is known
+        if (sums := counter.sums()) != seen:
+            seen, since, told = sums, time.monotonic(), False
+        elif not told and time.monotonic() - since >= after_s:
+            logger.warning("no progress for %g minutes: %s", after_s / 60, shortage(resources))
+            told = True
 
 
 def _place(stage: str) -> tuple[int, str]:
@@ -74,7 +114,7 @@ class _Sums:
     def add(self, stage: str, what: str, amount: float) -> None:
         self._sums[stage, what] += amount
 
-    def sums(self) -> dict[tuple[str, str], float]:
+    def sums(self) -> Sums:
         return dict(self._sums)
 
 
@@ -83,18 +123,14 @@ def _report(actor: Any, stage: str, what: str, amount: float) -> None:
 
 
 def timed(items: Iterable[Item], report: Report) -> Iterator[Item]:
-    """The items; at the end, or where they break off, reports the seconds that making them took."""
+    """The items; reports the seconds that making each of them took."""
     iterator = iter(items)
-    spent = 0.0
-    try:
-        while True:
-            started = time.perf_counter()
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            finally:
-                spent += time.perf_counter() - started
-            yield item
-    finally:
-        report("seconds", spent)
+    while True:
+        started = time.perf_counter()
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        finally:
+            report("seconds", time.perf_counter() - started)
+        yield item

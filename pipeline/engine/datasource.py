@@ -12,7 +12,7 @@ from ray.data.context import DataContext
 
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
-from pipeline.corpus.parts import Finished, Part, Selection, bundles, read_parts, split
+from pipeline.corpus.parts import Finished, Part, Selection, bundles, read_parts, split_all
 from pipeline.engine.counter import Report, timed
 from pipeline.schema import read_schema
 from pipeline.storage import Storage
@@ -31,7 +31,7 @@ class AudioShards(Datasource):
         report: Report,
     ) -> None:
         super().__init__()
-        self._parts = [part for shard in shards for part in split(shard, storage)]
+        self._parts = split_all(shards, storage)
         self._size = sum(shard.size for shard in shards)
         self._storage, self._passthrough, self._selection = storage, passthrough, selection
         self._finished, self._report = finished, report

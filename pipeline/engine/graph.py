@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
-from ray.data import Dataset
+from ray.data import Dataset, Datasink
 
 from pipeline.annotate.batches import as_batch, gather, rows_of
-from pipeline.engine.counter import Report, RunCounter, timed
+from pipeline.engine.cluster import start_errors
+from pipeline.engine.counter import Report, RunCounter, timed, watched
+from pipeline.engine.isolation import Hands, Isolation, Starting
+from pipeline.errors import Code, Stage
 
 if TYPE_CHECKING:  # actors import this file too, and what they do not use would cost each of them seconds
     from pipeline.annotate.checkpoints import Backbone
@@ -30,6 +33,8 @@ if TYPE_CHECKING:  # actors import this file too, and what they do not use would
 # above it. Packs hardly ever have the same shape twice: they would pile up, and leave the heap full of holes.
 _FEW_PRIMITIVES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8", "LRU_CACHE_CAPACITY": "8"}
 _BATCH_BYTES = 16 << 20
+# Ray shows all GPUs of a node to actors that asked for none: they are made blind before torch looks.
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Graph:
     Attributes:
         featurizer: makes one, in the actor.
         models: one stage for each pool, in turn.
-        settings: of the model actors.
+        settings: of the model actors, but for what the pool decides.
         limit: of clips.
     """
 
@@ -57,33 +62,49 @@ class Graph:
     settings: AnnotatorSettings
     limit: int | None = None
 
+    def write(self, sink: Datasink[Any], resources: Resources, counter: RunCounter) -> None:
+        """Runs the stages.
+
+        Raises:
+            JobError: an actor cannot start.
+        """
+        with watched(counter, resources), start_errors():
+            rows = self.rows(resources, counter)
+            rows.write_datasink(sink, ray_remote_args={"num_cpus": resources.task_cpus})
+
     def rows(self, resources: Resources, counter: RunCounter) -> Dataset:
         """The rows of the table, when they are asked for."""
-        clips = ray.data.read_datasource(self.source, num_cpus=resources.task_cpus)
+        readers = resources.readers and min(resources.readers, len(self.source.get_read_tasks(1)))
+        clips = ray.data.read_datasource(self.source, num_cpus=resources.task_cpus, concurrency=readers)
         if self.limit is not None:
             clips = clips.limit(self.limit)
+        hands = Hands()
+        isolation = hands.of("featurize", Stage.DECODE, Code.UNDECODABLE)
         table: Dataset = clips.map_batches(
             FeaturizeActor,
-            fn_constructor_args=(self.featurizer, counter.report("featurize")),
+            fn_constructor_args=(self.featurizer, counter.report("featurize"), isolation),
             batch_size=None,
             batch_format="pyarrow",
             compute=resources.featurize.strategy,
             num_cpus=resources.featurize.cpus,
         )
-        settings = ray.put(self.settings)
+        pool = resources.annotate
+        settings = ray.put(replace(self.settings, threads=pool.threads, device=pool.device))
         for number, stage in enumerate(self.models, 1):
             checkpoints = [
                 {task: ray.put(files) for task, files in held.checkpoints.items()} for held in stage.backbones
             ]
-            report = counter.report("annotate" if number == 1 else f"annotate {number}")
+            name = "annotate" if number == 1 else f"annotate {number}"
+            isolation = hands.of(name, Stage.ANNOTATE, Code.MODEL_FAILED)
+            means = ActorMeans(settings, counter.report(name), isolation, number < len(self.models))
             table = table.map_batches(
                 AnnotateActor,
-                fn_constructor_args=(checkpoints, settings, stage.schema, report, number < len(self.models)),
+                fn_constructor_args=(checkpoints, stage.schema, means),
                 batch_size=1,
                 batch_format="pyarrow",
-                compute=resources.annotate.strategy,
-                num_cpus=resources.annotate.cpus,
-                num_gpus=resources.annotate.gpus or None,
+                compute=pool.strategy,
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus or None,
             )
         return table
 
@@ -91,23 +112,35 @@ class Graph:
 class FeaturizeActor:
     """A featurizer: tables of clips to batches of features."""
 
-    def __init__(self, featurizer: Callable[[], Featurizer], report: Report) -> None:
-        self._featurizer, self._report = featurizer(), report
+    def __init__(self, featurizer: Callable[[], Featurizer], report: Report, isolation: Isolation) -> None:
+        os.environ[_VISIBLE] = ""
+        self._featurizer, self._report, self._isolation = featurizer(), report, isolation
 
     def __call__(self, clips: pa.Table) -> Iterator[pa.Table]:
-        return gather(timed(self._featurizer(clips), self._report), _BATCH_BYTES)
+        with self._isolation.block(clips) as (block, starting):
+            yield from gather(timed(self._featurizer(block, starting), self._report), _BATCH_BYTES)
+
+
+@dataclass(frozen=True)
+class ActorMeans:
+    """What a model actor is given beside its checkpoints.
+
+    Attributes:
+        settings: where they are in the object store.
+        more_follow: other models.
+    """
+
+    settings: ray.ObjectRef
+    report: Report
+    isolation: Isolation
+    more_follow: bool
 
 
 class AnnotateActor:
     """Models: batches to the rows of the table, or to batches where other models follow."""
 
     def __init__(
-        self,
-        checkpoints: Sequence[Mapping[str, ray.ObjectRef]],
-        settings: ray.ObjectRef,
-        schema: pa.Schema,
-        report: Report,
-        more_follow: bool,
+        self, checkpoints: Sequence[Mapping[str, ray.ObjectRef]], schema: pa.Schema, means: ActorMeans
     ) -> None:
         os.environ.update(_FEW_PRIMITIVES)  # read when the first operation runs
         from pipeline.annotate.stage import Annotator
@@ -115,15 +148,26 @@ class AnnotateActor:
         files: list[dict[str, Any]] = [
             {task: ray.get(held) for task, held in of_one.items()} for of_one in checkpoints
         ]
-        self._annotator = Annotator(files, ray.get(settings), schema, self._count)
-        self._report, self._more_follow = report, more_follow
+        settings: AnnotatorSettings = ray.get(means.settings)
+        if settings.device == "cpu":
+            os.environ[_VISIBLE] = ""
+        self._annotator = Annotator(files, settings, schema, self._count)
+        self._means = means
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         started = time.perf_counter()
-        table = self._annotator(rows_of(batch))
-        self._report("seconds", time.perf_counter() - started)
-        return as_batch(table) if self._more_follow else table
+        with self._means.isolation.block(rows_of(batch)) as (block, starting):
+            table = self._annotator(block) if starting is None else self._one_by_one(block, starting)
+        self._means.report("seconds", time.perf_counter() - started)
+        return as_batch(table) if self._means.more_follow else table
+
+    def _one_by_one(self, block: pa.Table, starting: Starting) -> pa.Table:
+        rows = []
+        for row in range(block.num_rows):
+            starting(row)
+            rows.append(self._annotator(block.slice(row, 1)))
+        return pa.concat_tables(rows)
 
     def _count(self, passes: int, frames: int) -> None:
-        self._report("passes", passes)
-        self._report("frames", frames)
+        self._means.report("passes", passes)
+        self._means.report("frames", frames)

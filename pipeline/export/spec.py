@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from pipeline.export.document import Content
 from pipeline.export.formats import FORMATS
-from pipeline.storage import StorageOptions
+from pipeline.storage import PublicOptions, StorageOptions
 
 # Groups of the help.
 _INPUT: dict[str, Any] = {"group": "input"}
@@ -33,7 +33,7 @@ def _embeddings_help() -> str:
     return f"write the embeddings too ({holding})"
 
 
-class ExportSpec(BaseModel):
+class ExportSpec(PublicOptions):
     """Write an output table as files that other tools read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

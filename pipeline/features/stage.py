@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -59,6 +60,7 @@ class _Opened:
 
     recording: Recording
     long: bool
+    is_shard: bool
     files: ExitStack
 
 
@@ -123,11 +125,17 @@ class Featurizer:
         self._hop = extractor.stride * extractor.fbank.frame_shift  # samples
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
 
-    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        """Tables in the order of the input: one long recording, or at most 256 clips of about 8 MiB."""
+    def __call__(
+        self, table: pa.Table, starting: Callable[[int], object] | None = None
+    ) -> Iterator[pa.Table]:
+        """Tables in the order of the input: one long recording, or at most 256 clips of about 8 MiB.
+
+        Args:
+            starting: told the number of each row before it is opened; none is then opened ahead.
+        """
         rows: list[_Row] = []
         start = held = 0
-        for open_clip in self._ahead(table):
+        for open_clip in self._ahead(table) if starting is None else self._in_turn(table, starting):
             row = self._featurize(open_clip)
             if rows and isinstance(row.features, pa.Buffer):
                 yield self._table(table.slice(start, len(rows)), rows)
@@ -149,6 +157,11 @@ class Featurizer:
                 yield window.popleft()
         yield from window
 
+    def _in_turn(self, table: pa.Table, starting: Callable[[int], object]) -> Iterator[Callable[[], _Opened]]:
+        for index in range(table.num_rows):
+            starting(index)
+            yield partial(self._open, table, index)
+
     def _opener(self, table: pa.Table, index: int) -> Callable[[], _Opened]:
         source = table["source"][index].as_py()
         if source is not None and is_remote(source):
@@ -161,12 +174,13 @@ class Featurizer:
         if (error := clip["error"]) is not None:
             raise ClipFailedError(Stage(error["stage"]), Code(error["code"]), error["message"])
         audio, source = table["audio"][index], clip["source"]
+        is_shard = source is not None and source == table["shard"][index].as_py()
         part = {name: clip[name] for name in ("start_s", "length_s")}
         with ExitStack() as files:
             if audio.is_valid:
                 data: Any = pa.BufferReader(audio.as_buffer())  # the bytes stay where Arrow has them
             elif source is not None:
-                with _read_errors():
+                with _read_errors(is_shard):
                     data = files.enter_context(self._storage.open(source, block_size=_FETCH_BYTES))
                     if part == {"start_s": None, "length_s": None}:
                         data = _small_in_one_go(data)
@@ -174,12 +188,12 @@ class Featurizer:
                 raise ClipFailedError(
                     Stage.READ, Code.NO_AUDIO, "the record holds no audio and names no file of it"
                 )
-            with _read_errors():
+            with _read_errors(is_shard):
                 recording = files.enter_context(
                     Recording(data, channel=self._channel, max_duration_s=self._max_duration_s, **part)
                 )
                 long = recording.longer_than(self._plan.frames * self._hop / SAMPLE_RATE)
-            return _Opened(recording, long, files.pop_all())
+            return _Opened(recording, long, is_shard, files.pop_all())
 
     def _featurize(self, open_clip: Callable[[], _Opened]) -> _Row:
         row = _Row()
@@ -220,7 +234,7 @@ class Featurizer:
         row.windows = self._windows([(0, row.frames)])
 
     def _blocks(self, opened: _Opened) -> Iterator[Samples]:
-        with _read_errors():
+        with _read_errors(opened.is_shard):
             yield from opened.recording.blocks()
 
     def _spool(self, row: _Row, opened: _Opened, blocks: Iterator[Samples]) -> None:
@@ -282,14 +296,19 @@ class Featurizer:
 
 
 @contextmanager
-def _read_errors() -> Iterator[None]:
-    """Turns what storage and decoders raise into the clip's error."""
+def _read_errors(is_shard: bool) -> Iterator[None]:
+    """Turns what storage and decoders raise into the clip's error.
+
+    Args:
+        is_shard: the audio is a shard of its own, which storage must deliver.
+    """
     try:
         yield
     except ClipFailedError:
         raise
     except StorageError as problem:
         code = Code.NOT_FOUND if problem.missing else Code.UNREADABLE
+        code = Code.NOT_A_FILE if problem.refused else Code.UNDELIVERED if is_shard else code
         raise ClipFailedError(Stage.READ, code, str(problem)) from problem
     except JobError as problem:  # no filesystem for the source
         raise ClipFailedError(Stage.READ, Code.UNREADABLE, str(problem)) from problem

@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
+from pipeline.errors import Code
 from pipeline.metrics.base import Metric
 from pipeline.storage import Storage
 from pipeline.table.reader import read_batches
 
 _COLUMNS = ("duration_s", "error", "encoder_s")
 _BATCH_ROWS = 65_536  # summed at once
+_NAMED = 5  # undelivered shards
 
 
 @dataclass
@@ -90,10 +93,10 @@ def tally_file(uri: str, storage: Storage, metrics: Mapping[str, Metric]) -> Tal
 
 @dataclass(frozen=True)
 class EncoderUse:
-    """How often the encoder ran, and which annotations each backbone served."""
+    """How often the encoder ran, None where nobody counted, and which annotations each backbone served."""
 
-    passes: int
-    frames: int
+    passes: int | None
+    frames: int | None
     backbones: list[list[str]]
 
 
@@ -105,6 +108,7 @@ class RunSummary:
         tally: the rows that this start wrote; all counts and times are its own.
         before: the rows that earlier starts of the same run wrote, which did not finish it.
         shards_skipped: finished before, and not read again.
+        undelivered: shards that storage did not deliver, and why; the next run reads them again.
         spec: as it stands in the table's metadata.
         stage_s: seconds that all tasks of each stage worked. This, `models` and `encoder` are None where
             nothing was new.
@@ -122,6 +126,12 @@ class RunSummary:
     stage_s: Mapping[str, float] | None = None
     models: Mapping[str, Mapping[str, str]] | None = None
     encoder: EncoderUse | None = None
+    undelivered: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether storage delivered all that was asked of it."""
+        return not self.undelivered and not self.tally.errors[Code.UNREADABLE]
 
     @property
     def rtfx(self) -> float | None:
@@ -142,6 +152,7 @@ class RunSummary:
             "output": self.output,
             "shards_read": self.shards_read,
             "shards_skipped": self.shards_skipped,
+            "shards_undelivered": dict(self.undelivered),
             "clips_done_before": self.before.clips,
             "hours_done_before": self.before.seconds / 3600,
             "errors_done_before": dict(self.before.errors.most_common()),
@@ -170,6 +181,7 @@ def format_summary(summary: RunSummary) -> str:
         ("audio", format_hours(tally.seconds / 3600)),
         ("errors", _format_errors(tally)),
         ("shards", f"{summary.shards_read} read, {summary.shards_skipped} finished before and skipped"),
+        *_undelivered_lines(summary.undelivered),
         ("wall time", f"{summary.wall_s:.1f} s"),
     ]
     if before.clips:
@@ -193,6 +205,14 @@ def format_summary(summary: RunSummary) -> str:
     return format_lines(lines)
 
 
+def _undelivered_lines(shards: Mapping[str, str]) -> list[tuple[str, str]]:
+    if not shards:
+        return []
+    told = [("", f"{shard}: {why}") for shard, why in islice(shards.items(), _NAMED)]
+    more = [("", f"… and {len(shards) - _NAMED} more")] if len(shards) > _NAMED else []
+    return [("", f"{len(shards)} not delivered by storage, to be read by the next run:"), *told, *more]
+
+
 def format_lines(lines: Iterable[tuple[str, str]], width: int = 12) -> str:
     """(name, value) below each other in two columns, the first `width` wide."""
     return "\n".join(f"{name:<{width}}{value}" for name, value in lines)
@@ -208,4 +228,6 @@ def _format_errors(tally: Tally) -> str:
 
 def _format_encoder(encoder: EncoderUse) -> str:
     shared = "; ".join(f"one for {', '.join(tasks)}" for tasks in encoder.backbones)
+    if encoder.passes is None:
+        return f"passes not counted, their counter died ({shared})"
     return f"{encoder.passes} passes over {encoder.frames} frames ({shared})"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from pipeline.storage import StorageOptions
+from pipeline.storage import PublicOptions, StorageOptions
 
 # Groups of the help.
 _INPUT: dict[str, Any] = {"group": "input"}
 _OUTPUT: dict[str, Any] = {"group": "output"}
 
 
-class SpeakersSpec(BaseModel):
+class SpeakersSpec(PublicOptions):
     """Group the x-vectors of a table into speakers, and score a list of verification trials."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,42 +1,78 @@
-"""URIs to filesystems: local paths, s3:// and whatever else fsspec speaks. The only file that knows."""
+"""Every place that is read or written: local paths, object stores, web servers that are allowed."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import os
-import posixpath
 import re
 import stat
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import JobError
-from pipeline.storage.files import FileInfo, StorageError, StorageFile, file_info, place_errors
-from pipeline.storage.options import StorageOptions
+from pipeline.storage import local
+from pipeline.storage.failures import (
+    StorageError,
+    first_cause,
+    is_missing,
+    place_errors,
+    retried,
+    s3_code,
+)
+from pipeline.storage.files import FILE, FileInfo, StorageFile, file_info
+from pipeline.storage.options import StorageOptions, as_hosts
+from pipeline.storage.places import (
+    HTTP,
+    S3,
+    Places,
+    absolute,
+    as_places,
+    as_utf8,
+    collapsed,
+    in_utf8,
+    is_remote,
+    join,
+    name_in_utf8,
+    one_scheme,
+    path_of,
+    resolve,
+    scheme_of,
+    uri_of,
+)
+from pipeline.storage.secrets import PublicOptions, can_be_opened, redact, refusal, without_credentials
 
 __all__ = [
+    "FILE",
     "FileInfo",
+    "Places",
+    "PublicOptions",
     "Storage",
     "StorageError",
     "StorageFile",
     "StorageOptions",
+    "as_hosts",
+    "as_places",
+    "as_utf8",
     "is_remote",
     "join",
+    "name_in_utf8",
     "path_of",
     "place_errors",
+    "redact",
     "resolve",
     "uri_of",
     "without_credentials",
 ]
 
+Answer = TypeVar("Answer")
+_NOWHERE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # names that nothing can have
 _CREATE_ATTEMPTS = 5  # S3 answers two conditional puts at once with a conflict that is to be tried again
 
 
@@ -45,36 +81,50 @@ class Storage:
     """Opens any URI; picklable, so that tasks on other nodes open the same.
 
     Every method raises StorageError where storage refuses or fails, or no filesystem is known for the URI.
+    What only reads is tried again where the failure may pass.
+
+    Attributes:
+        hosts: web servers that may be asked, with a port or for any.
     """
 
     options: StorageOptions
+    hosts: frozenset[str] = frozenset()
 
     def normalise(self, uri: str) -> str:
         """One spelling per place: absolute local paths, else URIs.
 
         Raises:
-            JobError: credentials inside the URI.
+            JobError: no place of this machine, or credentials inside the URI.
         """
-        if not is_remote(uri):
-            return str(Path(os.path.expanduser(uri)).absolute())
-        if uri.startswith("file://"):
-            return str(Path(urlsplit(uri).path).absolute())
+        if not uri:
+            raise JobError("an empty path names no place.")
+        scheme = scheme_of(uri)
+        if scheme in (None, "file"):
+            try:
+                return in_utf8(absolute(os.path.expanduser(uri) if scheme is None else path_of(uri)))
+            except (StorageError, ValueError) as problem:
+                raise JobError(f"{problem}.") from problem
         if without_credentials(uri) != uri:
-            raise JobError(
-                f"{without_credentials(uri)} carries credentials in the URI, which logs would repeat; "
-                "give them through the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) instead."
-            )
-        return uri
+            raise JobError(f"{refusal(uri)}.")
+        if scheme not in S3:
+            return one_scheme(uri)
+        given = one_scheme(uri).rstrip("/")
+        # Keys may really hold "//" or "..": that is a place of its own where something is there.
+        return given if collapsed(given) == given or self._is_there(given) else collapsed(given)
+
+    def real(self, uri: str) -> str:
+        """Where the links of a local path lead; other places have none."""
+        with self._explained(uri):
+            local_place = isinstance(self._filesystem(uri), LocalFileSystem)
+            return in_utf8(os.path.realpath(path_of(uri))) if local_place else uri
 
     def open(self, uri: str, **arguments: Any) -> StorageFile:
         """The file to read; `arguments` are the filesystem's (`block_size`)."""
-        with self._explained(uri):
-            file = self._filesystem(uri).open(path_of(uri), "rb", **arguments)
+        file = self._read(uri, lambda filesystem, path: filesystem.open(path, "rb", **arguments))
         return self._wrapped(uri, file)
 
     def read_bytes(self, uri: str) -> bytes:
-        with self._explained(uri):
-            data: bytes = self._filesystem(uri).cat_file(path_of(uri))
+        data: bytes = self._read(uri, lambda filesystem, path: filesystem.cat_file(path))
         return data
 
     def read_bytes_or_none(self, uri: str) -> bytes | None:
@@ -105,7 +155,7 @@ class Storage:
         """
         filesystem, path = self._filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
-            with self._explained(uri), _temporary(Path(path)) as temporary:
+            with self._explained(uri), local.temporary(Path(path)) as temporary:
                 with temporary.open("wb") as file:
                     file.write(data)
                     file.flush()
@@ -114,7 +164,7 @@ class Storage:
                     os.link(temporary, path)
                 except FileExistsError:
                     return self.read_bytes_or_none(uri) == data
-                _sync_folder(Path(path).parent)
+                local.sync_folder(Path(path).parent)
                 return True
         put = getattr(filesystem, "_pipe_file", filesystem.pipe_file)
         if "mode" not in inspect.signature(put).parameters:
@@ -127,10 +177,10 @@ class Storage:
                     filesystem.pipe_file(path, data, mode="create")
                     return True
                 except Exception as problem:
-                    if isinstance(problem, FileExistsError) or _s3_code(problem) == "PreconditionFailed":
+                    if isinstance(problem, FileExistsError) or s3_code(problem) == "PreconditionFailed":
                         return self.read_bytes_or_none(uri) == data
                     last = attempt + 1 == _CREATE_ATTEMPTS
-                    if last or _s3_code(problem) != "ConditionalRequestConflict":
+                    if last or s3_code(problem) != "ConditionalRequestConflict":
                         raise
         return False
 
@@ -145,7 +195,7 @@ class Storage:
         if isinstance(filesystem, LocalFileSystem):
             with contextlib.ExitStack() as stack:
                 with self._explained(uri):
-                    temporary = stack.enter_context(_temporary(Path(path), by_way_of))
+                    temporary = stack.enter_context(local.temporary(Path(path), by_way_of))
                     file = self._wrapped(uri, temporary.open("wb"))
                 with file:
                     yield file
@@ -153,7 +203,7 @@ class Storage:
                         file.sync()
                 with self._explained(uri):
                     temporary.replace(path)
-                    _sync_folder(Path(path).parent)
+                    local.sync_folder(Path(path).parent)
             return
         with self._explained(uri):
             handle = filesystem.open(path, "wb", autocommit=False)
@@ -173,12 +223,11 @@ class Storage:
                     raise
 
     def exists(self, uri: str) -> bool:
-        """Whether anything is there; fsspec would say no where storage does not answer."""
+        """A link to nowhere does not."""
         return self._type(uri) is not None
 
     def is_dir(self, uri: str) -> bool:
-        with self._explained(uri):
-            return bool(self._filesystem(uri).isdir(path_of(uri)))
+        return bool(self._read(uri, lambda filesystem, path: filesystem.isdir(path)))
 
     def is_file(self, uri: str) -> bool:
         return self._type(uri) == "file"
@@ -196,40 +245,63 @@ class Storage:
     def is_replaceable(self, uri: str) -> bool:
         """False where what lies there is neither nothing nor an ordinary file: a device, a pipe, a link."""
         with self._explained(uri):
-            local = isinstance(self._filesystem(uri), LocalFileSystem) and os.path.lexists(path_of(uri))
-            return not local or stat.S_ISREG(os.lstat(path_of(uri)).st_mode)
+            is_local = isinstance(self._filesystem(uri), LocalFileSystem) and os.path.lexists(path_of(uri))
+            return not is_local or stat.S_ISREG(os.lstat(path_of(uri)).st_mode)
 
     def is_glob(self, uri: str) -> bool:
         """Whether it has wildcards and is not itself the name of something."""
-        return any(sign in path_of(uri) for sign in "*?[") and not self.exists(uri)
+        wild = scheme_of(uri) not in HTTP and any(sign in path_of(uri) for sign in "*?[")
+        return wild and not self.exists(uri)
 
     def info(self, uri: str) -> FileInfo:
-        with self._explained(uri):
-            return file_info(uri, self._filesystem(uri).info(path_of(uri)))
+        """Raises StorageError also for what is there, but is no file."""
 
-    def find(self, uri: str) -> list[FileInfo]:
-        """The files in a directory and below it, by name."""
-        with self._explained(uri):
-            return _files(uri, self._filesystem(uri).find(path_of(uri), detail=True))
+        def look(filesystem: fsspec.AbstractFileSystem, path: str) -> FileInfo:
+            if isinstance(filesystem, LocalFileSystem):
+                local.refuse_special(path)
+            return file_info(uri, filesystem.info(path))
+
+        return self._read(uri, look)
+
+    def find(self, uri: str, keep: local.Keep | None = None) -> list[FileInfo]:
+        """What is in a directory and below it, by name, but for the directories.
+
+        Args:
+            keep: which names are of interest; local directories of other names are not entered.
+        """
+
+        def look(filesystem: fsspec.AbstractFileSystem, path: str) -> list[FileInfo]:
+            if isinstance(filesystem, LocalFileSystem):
+                return _infos(local.walk(path, keep))
+            return _files(uri, filesystem.find(path, detail=True))
+
+        return self._read(uri, look)
 
     def glob(self, uri: str, *, below: bool = False) -> list[FileInfo]:
-        """The files that match, by name; `below`: also those in directories that match."""
-        with self._explained(uri):
-            filesystem = self._filesystem(uri)
-            found = dict(filesystem.glob(path_of(uri), detail=True))
+        """What matches, by name, but for directories; `below`: also what lies in those that match."""
+
+        def look(filesystem: fsspec.AbstractFileSystem, path: str) -> list[FileInfo]:
+            if isinstance(filesystem, LocalFileSystem):
+                return _infos(local.glob(path, below=below))
+            found = dict(filesystem.glob(path, detail=True))
             for name, info in list(found.items()):
                 if below and info["type"] == "directory":
                     found |= filesystem.find(name, detail=True)
             return _files(uri, found)
 
+        return self._read(uri, look)
+
     def list_files(self, uri: str, *, recursive: bool = False) -> list[str]:
-        """URIs of the files in a directory, sorted; empty when there is none."""
-        with self._explained(uri):
+        """URIs of the files in a directory, sorted; empty when there is none. Links are not followed."""
+
+        def look(filesystem: fsspec.AbstractFileSystem, path: str) -> list[str]:
             try:
-                found = self._filesystem(uri).find(path_of(uri), maxdepth=None if recursive else 1)
+                found = filesystem.find(path, maxdepth=None if recursive else 1)
             except FileNotFoundError:
                 return []
-            return sorted(uri_of(uri, path) for path in found)
+            return sorted(uri_of(uri, name) for name in found)
+
+        return self._read(uri, look)
 
     def remove(self, uri: str, *, recursive: bool = False) -> None:
         filesystem, path = self._filesystem(uri), path_of(uri)
@@ -249,12 +321,14 @@ class Storage:
 
     def explain(self, uri: str, problem: Exception) -> str:
         """A storage failure in a person's words, without credentials."""
+        problem = first_cause(problem)
         if isinstance(problem, StorageError):
             return str(problem)
         name = type(problem).__name__
-        text = self.options.redact(str(problem)) or name
+        text = self.options.redact(str(problem), uri) or name
+        text = text.encode("utf-8", "backslashreplace").decode()
         where = without_credentials(uri)
-        if _is_missing(problem, text):
+        if is_missing(problem):
             return f"{where} does not exist"
         if isinstance(problem, PermissionError) or re.search(r"\b(403|Forbidden|AccessDenied)\b", text):
             return f"access to {where} is forbidden with the credentials in use ({text})"
@@ -264,16 +338,28 @@ class Storage:
             return f"the endpoint of {where} cannot be reached ({text})"
         return f"{where}: {name}: {text}"
 
+    def _read(self, uri: str, ask: Callable[[fsspec.AbstractFileSystem, str], Answer]) -> Answer:
+        """What a filesystem answers, given the path, or a failure that lasts."""
+        with self._explained(uri):
+            filesystem, path = self._filesystem(uri), path_of(uri)
+            return retried(lambda: ask(filesystem, path), lambda problem: self.explain(uri, problem))
+
     def _type(self, uri: str) -> str | None:
-        """"file", "directory" or "other"; None where nothing is."""
+        """"file", "directory" or "other"; None where nothing is. fsspec's own answers hide failures."""
         try:
-            with self._explained(uri):
-                found: str = self._filesystem(uri).info(path_of(uri))["type"]
+            found: str = self._read(uri, lambda filesystem, path: filesystem.info(path)["type"])
         except StorageError as problem:
-            if problem.missing or isinstance(problem.__cause__, NotADirectoryError):
+            if problem.missing or getattr(problem.__cause__, "errno", None) in _NOWHERE:
                 return None
             raise
         return found
+
+    def _is_there(self, uri: str) -> bool:
+        """Whether it exists, as far as one is told."""
+        try:
+            return self.exists(uri)
+        except StorageError:
+            return True
 
     @contextlib.contextmanager
     def _explained(self, uri: str) -> Iterator[None]:
@@ -282,115 +368,31 @@ class Storage:
         except StorageError:
             raise
         except Exception as problem:  # every protocol has exceptions of its own
-            raise self._error(uri, problem) from problem
+            # What it said stays in tracebacks, unless it told a secret.
+            told = self.options.redact(str(problem), uri) != str(problem)
+            raise self._error(uri, problem) from (None if told else problem)
 
     def _error(self, uri: str, problem: Exception) -> StorageError:
-        return StorageError(self.explain(uri, problem), missing=_is_missing(problem, str(problem)))
+        cause = first_cause(problem)
+        if isinstance(cause, StorageError):
+            return cause
+        return StorageError(self.explain(uri, cause), missing=is_missing(cause))
 
     def _wrapped(self, uri: str, file: Any) -> StorageFile:
         return StorageFile(file, lambda problem: self._error(uri, problem))
 
     def _filesystem(self, uri: str) -> fsspec.AbstractFileSystem:
-        protocol = uri.split("://", 1)[0] if is_remote(uri) else "file"
-        if protocol in ("s3", "s3a", "file"):
-            # s3fs takes a second to import, and `--help` needs no storage.
-            from pipeline.storage.filesystems import StrictLocalFileSystem, StrictS3FileSystem
+        if not can_be_opened(uri):
+            raise StorageError(refusal(uri))
+        # s3fs takes a second to import, and `--help` needs no storage.
+        from pipeline.storage.filesystems import filesystem_of
 
-            return (
-                StrictLocalFileSystem() if protocol == "file" else StrictS3FileSystem(**self._s3_arguments())
-            )
-        try:
-            return fsspec.filesystem(protocol)
-        except (ValueError, ImportError) as problem:
-            where = without_credentials(uri)
-            raise StorageError(f"{where}: no filesystem for '{protocol}://' ({problem})") from problem
-
-    def _s3_arguments(self) -> dict[str, Any]:
-        options = self.options
-        client: dict[str, Any] = {}
-        if options.region:
-            client["region_name"] = options.region
-        return {
-            "key": options.key.get_secret_value() if options.key else None,
-            "secret": options.secret.get_secret_value() if options.secret else None,
-            "token": options.token.get_secret_value() if options.token else None,
-            "anon": options.anonymous,
-            "endpoint_url": options.endpoint_url,
-            "client_kwargs": client,
-            "config_kwargs": {"connect_timeout": 10, "retries": {"max_attempts": 5, "mode": "standard"}},
-            # Several processes write the same places: a cached listing would be a lie.
-            "use_listings_cache": False,
-        }
+        return filesystem_of(uri, self.options.s3_arguments(), self.hosts)
 
 
-def is_remote(uri: str) -> bool:
-    """Whether it names a place of a protocol, not a local path."""
-    return "://" in uri
-
-
-def path_of(uri: str) -> str:
-    """The path a filesystem wants: without the protocol, but for http(s), whose filesystem wants it."""
-    if uri.startswith(("http://", "https://")):
-        return uri
-    return uri.split("://", 1)[1] if is_remote(uri) else uri
-
-
-def uri_of(like: str, path: str) -> str:
-    """`path` of the filesystem that `like` lives in, as a URI again."""
-    if is_remote(path):
-        return path
-    return f"{like.split('://', 1)[0]}://{path}" if is_remote(like) else path
-
-
-def join(base: str, *parts: str) -> str:
-    return "/".join([base.rstrip("/"), *parts])
-
-
-def resolve(base: str, path: str) -> str:
-    """Where `path`, as written in the file `base`, leads: relative paths start at the file's directory."""
-    if is_remote(path) or path.startswith("/"):
-        return path
-    # Object stores take "." and ".." literally, so they are resolved here.
-    return uri_of(base, posixpath.normpath(posixpath.join(posixpath.dirname(path_of(base)), path)))
-
-
-def without_credentials(uri: str) -> str:
-    """`uri` with any user:password@ taken out."""
-    return re.sub(r"(?<=://)[^/?#]*@", "***@", uri, count=1)
-
-
-def _is_missing(problem: Exception, text: str) -> bool:
-    if isinstance(problem, StorageError):
-        return problem.missing
-    return isinstance(problem, FileNotFoundError) or "NoSuchBucket" in text
-
-
-def _s3_code(problem: Exception) -> str | None:
-    """S3's own code of an error that s3fs has translated."""
-    response = getattr(problem.__cause__ or problem, "response", None)
-    return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that a name in it outlives a loss of power, as the bytes of the file do."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _temporary(target: Path, by_way_of: str | None = None) -> Iterator[Path]:
-    """A name to write to, beside `target` or in another directory; no such file afterwards."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unique = f"{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
-    path = target.with_name(f".{unique}") if by_way_of is None else Path(by_way_of, unique)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
+def _infos(entries: Iterable[local.Entry]) -> list[FileInfo]:
+    found = (entry.info() for entry in entries if entry.kind != local.FOLDER)
+    return sorted(found, key=lambda info: path_of(info.uri))
 
 
 def _files(uri: str, found: Mapping[str, Mapping[str, Any]]) -> list[FileInfo]:

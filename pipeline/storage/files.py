@@ -1,46 +1,25 @@
-"""An open file, a listed file, and the one error that storage raises, for a caller and for a person."""
+"""An open file, and a file as a listing tells of it."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.errors import JobError
+from pipeline.storage.failures import StorageError, retried
 
-
-class StorageError(OSError):
-    """Storage refused or failed; the message says why in a person's words, without credentials.
-
-    `missing`: there is nothing at that place.
-    """
-
-    def __init__(self, message: str, *, missing: bool = False) -> None:
-        super().__init__(message)
-        self.missing = missing
-
-
-@contextmanager
-def place_errors(flag: str, place: str) -> Iterator[None]:
-    """Turns what storage says about a place (no such bucket, no right to write) into a JobError.
-
-    Args:
-        flag: that names the place.
-        place: as the user gave it. Where nothing is there it is named, not a file of ours inside it.
-    """
-    try:
-        yield
-    except StorageError as problem:
-        said = f"{place} does not exist" if problem.missing else str(problem)
-        raise JobError(f"{flag} {said}.") from problem
+FILE = "file"
 
 
 class StorageFile(io.RawIOBase):
-    """An open file. Whatever storage raises while it is read or written is a StorageError."""
+    """An open file. Whatever storage raises while it is read or written is a StorageError.
+
+    A read that fails for a reason that may pass is tried again.
+    """
 
     def __init__(self, file: Any, error: Callable[[Exception], StorageError]) -> None:
         self._file = file
@@ -62,11 +41,18 @@ class StorageFile(io.RawIOBase):
         return bool(self._file.seekable())
 
     def read(self, size: int | None = -1, /) -> bytes:
-        try:
+        at = self._file.tell()
+
+        def read() -> bytes:
+            if self._file.tell() != at:
+                self._file.seek(at)
             data: bytes = self._file.read(-1 if size is None else size)
+            return data
+
+        try:
+            return retried(read, lambda problem: str(self._error(problem)))
         except Exception as problem:
             raise self._error(problem) from problem
-        return data
 
     def readall(self) -> bytes:
         return self.read()
@@ -121,22 +107,23 @@ class FileInfo:
     """A file as a listing tells of it.
 
     `version` changes when the file does (ETag, or size and modification time). `modified` is that time in
-    seconds since 1970 (UTC); None where storage tells none.
+    seconds since 1970 (UTC); None where storage tells none. `kind` is "file", or says what else it is.
     """
 
     uri: str
     size: int
     version: str
     modified: float | None
+    kind: str = FILE
 
 
-def file_info(uri: str, info: Mapping[str, Any]) -> FileInfo:
+def file_info(uri: str, info: Mapping[str, Any], kind: str = FILE) -> FileInfo:
     """From what fsspec tells; its filesystems have names of their own for tags and times."""
     size = int(info.get("size") or 0)
     tag = info.get("ETag") or info.get("etag")
     changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified")
     version = str(tag).strip('"') if tag else f"{size}-{changed or ''}"
-    return FileInfo(uri, size, version, _seconds(changed))
+    return FileInfo(uri, size, version, _seconds(changed), kind)
 
 
 def _seconds(changed: Any) -> float | None:

@@ -50,7 +50,7 @@ from pipeline.table.log.plans import (
 )
 from pipeline.table.log.records import FORMAT, FileRecord, Records, read_texts
 from pipeline.table.log.repair import adopt, earlier_files, mend
-from pipeline.table.log.writer import TableWriter
+from pipeline.table.log.writer import NOTHING, TableWriter, Written
 from pipeline.table.overwrite import INTENDED, clear, intend_to_clear, is_cut_off
 from pipeline.table.reader import data_files, read_identity, read_ids, visible_files
 
@@ -322,27 +322,30 @@ class Ledger:
         summary: Mapping[str, Any],
         *,
         to_the_end: bool = True,
-        written: Iterable[FileRecord] = (),
+        written: Written = NOTHING,
     ) -> None:
         """The run is over: its summary says so, and what only a restart needs may go.
 
         Args:
             to_the_end: every shard was read to its end; else (`--limit`, a kill) counts and rows tell which.
-            written: what the write tasks say they committed.
+            written: what the write tasks say they committed, and what storage did not deliver to them.
         """
         self.check_lock()
         files = self.records.committed()
         counted = {record.file for record in files}
         seen = {uri.rsplit("/", 1)[-1] for uri in visible_files(self.output, self.storage)}
-        if lost := sorted({record.file for record in written} - (counted & seen)):
+        if lost := sorted({record.file for record in written.files} - (counted & seen)):
             raise JobError(
                 f"{self.output}: {len(lost)} files that this run wrote are not there or have no record "
                 f"({lost[0]}); run it again."
             )
         self.records.sweep(lambda noted: noted == run_id)
-        if not to_the_end:
+        if not to_the_end or written.undelivered:
             planned, rows = self.plans.of(run_id), _rows_by_shard(files, run_id)
-            finished = self.plans.read_to_their_end(run_id, planned, rows, _rows_by_shard(files))
+            finished = {line.shard.uri for line in planned}
+            if not to_the_end:
+                finished = self.plans.read_to_their_end(run_id, planned, rows, _rows_by_shard(files))
+            finished -= written.undelivered.keys()
             self.plans.write(run_id, (replace(line, finished=line.shard.uri in finished) for line in planned))
         self.records.merge(run_id)
         self._write_json(f"{run_id}.json", summary)

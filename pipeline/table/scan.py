@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.corpus.aside import describe
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.condition import Where
@@ -33,7 +35,7 @@ _SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input brin
 class Changes:
     """The shards in question, what is left to do of them, and the input's own columns.
 
-    `older` shards are skipped for `--since`, `filtered` loose files for `--where`.
+    `older` shards are skipped for `--since`, `filtered` loose files for `--where`; `left_aside` is no input.
     """
 
     shards: list[Shard]
@@ -42,6 +44,7 @@ class Changes:
     since: datetime | None = None
     older: int = 0
     filtered: int = 0
+    left_aside: str = ""
 
     def log_lines(self) -> Iterator[str]:
         work = self.work
@@ -50,6 +53,8 @@ class Changes:
             f"{len(self.shards)} shards: {work.skipped} finished before and skipped, "
             f"{len(work.shards)} to read{again}"
         )
+        if self.left_aside:
+            yield f"left aside: {self.left_aside}"
         if self.older and self.since is not None:
             yield f"{self.older} shards skipped: older than {self.since:%Y-%m-%d %H:%M:%S %Z}"
         if self.filtered:
@@ -125,7 +130,9 @@ def scan(
     tables = [ledger, *([base_table] if base_table else [])]
     outputs = [place for table in tables for place in (table.output, table.home)]
     # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
-    found = drop_listed_files(discover(corpus.input, storage, outputs=outputs, known_names=known), storage)
+    aside: Counter[str] = Counter()
+    found = discover(corpus.input, storage, outputs=outputs, known_names=known, left_aside=aside)
+    found = drop_listed_files(found, storage)
     # All lanes look at the whole input, so that they agree on names and columns.
     passthrough = _passthrough(held, found, storage)
     where = Where(corpus.where, passthrough.schema) if corpus.where else None
@@ -147,7 +154,7 @@ def scan(
             )
             work = ledger.plan(shards, run_id, where=corpus.where, failed=failed)
     older, filtered = len(mine) - len(recent), len(recent) - len(shards)
-    return Changes(shards, work, passthrough, corpus.since, older, filtered)
+    return Changes(shards, work, passthrough, corpus.since, older, filtered, describe(aside))
 
 
 def _new_run_id(earlier: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,9 +19,9 @@ def log_of(output: Path) -> Path:
 
 
 def rows_of(output: Path) -> dict[str, Row]:
-    rows = [
-        row for file in sorted(output.glob("*.parquet")) for row in pq.ParquetFile(file).read().to_pylist()
-    ]
+    # Read by Python: pyarrow takes no path that is not UTF-8.
+    files = [pa.BufferReader(file.read_bytes()) for file in sorted(output.glob("*.parquet"))]
+    rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
     by_id = {row["clip_id"]: row for row in rows}
     assert len(by_id) == len(rows)
     return by_id

@@ -102,7 +102,7 @@ def test_an_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as caught:
         read(*LEAST, "--token-bugdet=5")
     assert caught.value.code == 2
-    assert "unknown argument --token-bugdet=5; did you mean '--token-budget'?" in capsys.readouterr().err
+    assert "unknown argument --token-bugdet; did you mean '--token-budget'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ from w2vbert.features.batch import BatchFeature, TensorType, to_tensor
 from w2vbert.features.fbank import Array, Fbank, normalize
 from w2vbert.features.padding import Padding, columns, pad_to, padded_length
 from w2vbert.features.waveform import Channel, Samples, as_clips, as_samples, finite, mono
+from w2vbert.fields import ConfigError, fields_of, flag, mapping, real, shown, whole
 from w2vbert.pretrained.hub import CheckpointNotFoundError, Source, read_json
 
 CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
 PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested
+_MAX_BINS, _MAX_STRIDE, _RATES = 1024, 64, (1_000, 768_000)
 
 
 class AudioTooShortError(ValueError):
@@ -42,13 +44,14 @@ class SeamlessM4TFeatureExtractor:
         extra: keys of a configuration that mean nothing here; `save_pretrained` writes them back.
 
     Raises:
-        ValueError: an impossible value; the message names the field.
+        ConfigError: an impossible value; names the field.
     """
 
     model_input_names = ("input_features", "attention_mask")
 
     def __init__(
         self,
+        /,
         feature_size: int = 80,
         sampling_rate: int = 16000,
         num_mel_bins: int = 80,
@@ -58,16 +61,14 @@ class SeamlessM4TFeatureExtractor:
         return_attention_mask: bool = True,
         **extra: Any,
     ) -> None:
-        for name, value in {
-            "feature_size": feature_size,
-            "sampling_rate": sampling_rate,
-            "num_mel_bins": num_mel_bins,
-            "stride": stride,
-        }.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, not {value!r}")
+        whole("feature_size", feature_size, 1, _MAX_BINS)
+        whole("sampling_rate", sampling_rate, *_RATES)
+        whole("num_mel_bins", num_mel_bins, 1, _MAX_BINS)
+        real("padding_value", padding_value, -1e9, 1e9)
+        whole("stride", stride, 1, _MAX_STRIDE)
         if padding_side not in ("right", "left"):
-            raise ValueError(f"padding_side must be 'right' or 'left', not {padding_side!r}")
+            raise ConfigError("padding_side", f"must be 'right' or 'left', is {shown(padding_side)}")
+        flag("return_attention_mask", return_attention_mask)
         self.feature_size = feature_size
         self.sampling_rate = sampling_rate
         self.num_mel_bins = num_mel_bins
@@ -254,7 +255,7 @@ class SeamlessM4TFeatureExtractor:
 
         Raises:
             CheckpointNotFoundError: no such checkpoint, or neither file in it.
-            ValueError: an impossible value, or another kind of feature extractor.
+            ConfigError: an impossible value, or another kind of feature extractor.
         """
         source = Source.take(pretrained_model_name_or_path, kwargs)
         config: dict[str, Any] | None = None
@@ -267,10 +268,11 @@ class SeamlessM4TFeatureExtractor:
                 f"{pretrained_model_name_or_path} has no feature extractor: neither {PROCESSOR_FILE} with a "
                 f"feature_extractor in it, nor {CONFIG_FILE}"
             )
-        kind = config.get("feature_extractor_type", cls.__name__)
-        if kind != cls.__name__:
-            raise ValueError(f"{path}: feature_extractor_type is {kind}, which Wav2Vec2-BERT does not use")
-        return cls.from_dict({**config, **kwargs})
+        with fields_of(path):
+            kind = mapping("feature_extractor", config).get("feature_extractor_type", cls.__name__)
+            if kind != cls.__name__:
+                raise ConfigError("feature_extractor_type", f"Wav2Vec2-BERT does not use {shown(kind)}")
+            return cls.from_dict({**config, **kwargs})
 
     @classmethod
     def from_dict(cls, feature_extractor_dict: Mapping[str, Any]) -> SeamlessM4TFeatureExtractor:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from w2vbert.config import ConfigError, Wav2Vec2BertConfig
+from w2vbert.fields import enumerate_names
 from w2vbert.heads.losses import ctc_loss
 from w2vbert.heads.task import TaskModel
 from w2vbert.model import Encoding
 from w2vbert.outputs import CausalLMOutput
 from w2vbert.packing import Packed
 from w2vbert.pretrained.hub import CheckpointNotFoundError, Source
-from w2vbert.pretrained.weights import CheckpointError, StoredTensor, enumerate_names, open_safetensors
+from w2vbert.pretrained.weights import CheckpointError, StoredTensor, open_safetensors
 
 # Logit of the blank on frames of padding, the other tokens being at 0: a probability of 1 in any precision.
 _CERTAIN = 100.0
@@ -151,7 +152,7 @@ class Wav2Vec2BertForCTC(TaskModel):
         if config.vocab_size is not None:
             return config
         head = stored.get("lm_head.weight")
-        vocab_size = _tokenizer_size(source) if head is None else head.shape[0]
+        vocab_size = head.shape[0] if head is not None and head.shape else _tokenizer_size(source)
         return Wav2Vec2BertConfig.from_dict(config.to_dict(), vocab_size=vocab_size)
 
     def load_adapter(self, target_lang: str, **hub_options: Any) -> None:
@@ -202,7 +203,7 @@ class Wav2Vec2BertForCTC(TaskModel):
     def _head_for(self, stored: Mapping[str, StoredTensor]) -> nn.Linear:
         """The model's head, or a new one where a file has another vocabulary."""
         weight = stored.get("lm_head.weight")
-        if weight is None or weight.shape == tuple(self.lm_head.weight.shape):
+        if weight is None or not weight.shape or weight.shape == tuple(self.lm_head.weight.shape):
             return self.lm_head
         return nn.Linear(self.lm_head.in_features, weight.shape[0], device=self.device, dtype=self.dtype)
 

@@ -9,6 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from w2vbert.fields import ConfigError
+
+MAX_JSON_BYTES = 8 << 20
+_MAX_VALUES, _MAX_DEPTH = 1 << 19, 50
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -123,12 +127,28 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A JSON object from a UTF-8 file.
 
     Raises:
-        ValueError: not JSON, or not an object; the message names the file.
+        ConfigError: not JSON, not an object, too large, or nested too deeply; the message names the file.
     """
+    path = Path(path)
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+        raise ConfigError(
+            str(path), f"has {size:,} bytes, and JSON of a checkpoint at most {MAX_JSON_BYTES:,}"
+        )
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(str(path), f"is not valid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a JSON object, not a {type(content).__name__}")
+        raise ConfigError(str(path), f"should hold a JSON object, not a {type(content).__name__}")
+    level: list[Any] = [content]
+    count = depth = 0
+    while level:
+        count, depth = count + len(level), depth + 1
+        if depth > _MAX_DEPTH or count > _MAX_VALUES:
+            raise ConfigError(
+                str(path), f"has more than {_MAX_VALUES:,} values, or nests them {_MAX_DEPTH} deep"
+            )
+        nested = (item for item in level if isinstance(item, dict | list))
+        level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from w2vbert.pretrained.weights import CheckpointError, StoredTensor, enumerate_names
+from w2vbert.fields import ConfigError, enumerate_names, shown
+from w2vbert.pretrained.weights import CheckpointError, MissingWeightsError, StoredTensor
 
 if TYPE_CHECKING:
     from w2vbert.config import Wav2Vec2BertConfig
     from w2vbert.pretrained.model import PreTrainedModel
 
 logger = logging.getLogger(__name__)
+
+_FLOATS = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16}
+_FLOATS |= {
+    "bfloat16": torch.bfloat16,
+    "double": torch.float64,
+    "float": torch.float32,
+    "half": torch.float16,
+}
+_MANY_PARAMETERS = 1 << 27  # to initialise, whatever the checkpoint holds: new heads and adapters are smaller
 
 
 @dataclass(frozen=True)
@@ -97,15 +108,18 @@ def load_weights(
     *,
     backbone: PreTrainedModel | None = None,
     ignore_mismatched_sizes: bool = False,
+    complete: bool = False,
 ) -> Match:
     """Give a model without memory its weights; what the checkpoint lacks is initialised.
 
     Args:
         stored: the checkpoint's tensors, under the names of a task model or of a bare encoder.
         backbone: a loaded encoder to take as the model's own: then only the head is read.
+        complete: initialise nothing but what only training reads.
 
     Raises:
-        CheckpointError: nothing of the checkpoint belongs to the model, or weights of other shapes.
+        CheckpointError: nothing of the checkpoint belongs to the model, weights of other shapes or types, or
+            too few of them.
     """
     expected = model.state_dict()
     if backbone is None:
@@ -115,7 +129,10 @@ def load_weights(
         expected = {name: tensor for name, tensor in expected.items() if not name.startswith(prefix)}
         stored = {name: tensor for name, tensor in stored.items() if not name.startswith(prefix)}
     match = Match.of(stored, expected)
-    _check(model, match, stored, ignore_mismatched_sizes)
+    _check(model, match, stored, expected, ignore_mismatched_sizes)
+    absent = [name for name in match.missing if model.training_only.isdisjoint(name.split("."))]
+    if complete and absent:
+        raise MissingWeightsError(model.name_or_path, absent)
 
     # Drawn first: initialising a tensor that is still without memory does nothing and costs nothing.
     _materialise(model, set(expected) - match.fitting, target)
@@ -149,21 +166,35 @@ def _check(
     model: PreTrainedModel,
     match: Match,
     stored: Mapping[str, StoredTensor],
+    expected: Mapping[str, Tensor],
     ignore_mismatched_sizes: bool,
 ) -> None:
+    source, kind = model.name_or_path, type(model).__name__
     if not match.fitting and not match.mismatched:
         raise CheckpointError(
-            f"{model.name_or_path}: none of its weights belongs to {type(model).__name__}; it holds "
+            f"{source}: none of its weights belongs to {kind}; it holds "
             f"{enumerate_names(list(stored), limit=5)}"
         )
     if match.mismatched and not ignore_mismatched_sizes:
-        shapes = "; ".join(
-            f"{name} is {stored_shape}, should be {shape}"
-            for name, stored_shape, shape in sorted(match.mismatched)
-        )
+        shapes = [
+            f"{name} is {stored_shape}, should be {shape}" for name, stored_shape, shape in match.mismatched
+        ]
         raise CheckpointError(
-            f"{model.name_or_path} does not fit the configuration of {type(model).__name__}: {shapes}. "
+            f"{source} does not fit the configuration (config.json) of {kind}: {enumerate_names(shapes)}. "
             "Correct the configuration, or pass ignore_mismatched_sizes=True to initialise these at random."
+        )
+    if strange := [
+        f"{name} ({stored[name].dtype})"
+        for name in match.fitting
+        if stored[name].dtype.is_floating_point != expected[name].is_floating_point()
+    ]:
+        raise CheckpointError(f"{source} holds weights of other types: {enumerate_names(strange)}")
+    new = expected.keys() - match.fitting
+    count = sum(expected[name].numel() for name in new)
+    if count > max(_MANY_PARAMETERS, 2 * sum(math.prod(tensor.shape) for tensor in stored.values())):
+        raise CheckpointError(
+            f"{source}: its configuration (config.json) asks for {count:,} parameters that it does not hold, "
+            f"too many to initialise: {enumerate_names(list(new), limit=5)}"
         )
 
 
@@ -198,9 +229,9 @@ def float_dtype(
         dtype = config.dtype
     if dtype is None:
         return next((t.dtype for t in stored.values() if t.dtype.is_floating_point), torch.float32)
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype should be a floating type such as 'float32' or 'bfloat16', got {dtype!r}")
+    found = _FLOATS.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
+    if found is None or found not in _FLOATS.values():
+        raise ConfigError("dtype", f"must be a floating type ({', '.join(_FLOATS)}), is {shown(dtype)}")
     return found
 
 

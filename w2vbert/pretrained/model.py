@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
-from w2vbert.config import Wav2Vec2BertConfig
+from w2vbert.config import CONFIG_NAME, Wav2Vec2BertConfig
+from w2vbert.fields import fields_of
 from w2vbert.pretrained.hub import Source
 from w2vbert.pretrained.loading import (
     NoDrawsWithoutMemory,
@@ -159,6 +161,7 @@ class PreTrainedModel(nn.Module):
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         use_safetensors: bool | None = None,
+        complete: bool = False,
         **kwargs: Any,
     ) -> Self:
         """Load a model, in evaluation mode.
@@ -180,6 +183,8 @@ class PreTrainedModel(nn.Module):
             output_loading_info: also return a dictionary of the names that were missing, unexpected or
                 mismatched (with the stored and the expected shape).
             use_safetensors: admit only safetensors (`True`) or only `pytorch_model.bin` (`False`).
+            complete: refuse a checkpoint that lacks weights, but for those that only training reads, instead
+                of initialising them.
             kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); fields of the configuration to
                 replace, such as `vocab_size=32`; also the published `torch_dtype` (for `dtype`) and
                 `device_map` (one device).
@@ -189,7 +194,8 @@ class PreTrainedModel(nn.Module):
 
         Raises:
             CheckpointNotFoundError: nothing there, or out of reach.
-            CheckpointError: damaged files, weights of other shapes, or of another kind of model.
+            CheckpointError: damaged files, weights of other shapes or types, or of another kind of model;
+                `MissingWeightsError` where it had to be `complete`.
             ConfigError: a field with an impossible value, or an argument that is no field.
         """
         if kwargs.pop("weights_only", True) is not True:
@@ -200,19 +206,27 @@ class PreTrainedModel(nn.Module):
         on = target_device(device_map if device is None else device)
         source = Source.take(pretrained_model_name_or_path, kwargs)
         overrides = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
+        named: AbstractContextManager[None] = nullcontext()
         if isinstance(config, Wav2Vec2BertConfig):
             config = Wav2Vec2BertConfig.from_dict(config.to_dict(), **overrides)
         else:
             place = source.name_or_path if config is None else config
             config = Wav2Vec2BertConfig.from_pretrained(place, **source.options, **overrides)
+            named = fields_of(f"{place}/{CONFIG_NAME}")
         stored = open_weights(source.find, device=on, use_safetensors=use_safetensors)
-        config = cls._complete_config(config, source, stored)
-        target = Target(on, float_dtype(torch_dtype if dtype is None else dtype, config, stored))
-        with torch.device("meta"), NoDrawsWithoutMemory():
-            model = cls(config)
+        with named:
+            config = cls._complete_config(config, source, stored)
+            target = Target(on, float_dtype(torch_dtype if dtype is None else dtype, config, stored))
+            with torch.device("meta"), NoDrawsWithoutMemory():
+                model = cls(config)
         model.name_or_path = str(pretrained_model_name_or_path)
         match = load_weights(
-            model, stored, target, backbone=backbone, ignore_mismatched_sizes=ignore_mismatched_sizes
+            model,
+            stored,
+            target,
+            backbone=backbone,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+            complete=complete,
         )
         model.eval()
         return (model, match.info()) if output_loading_info else model  # type: ignore[return-value]

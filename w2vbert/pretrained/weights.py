@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from w2vbert.pretrained.hub import CheckpointNotFoundError, read_json
+from w2vbert.fields import enumerate_names, shown
+from w2vbert.pretrained.hub import MAX_JSON_BYTES, CheckpointNotFoundError, read_json
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
@@ -34,11 +35,23 @@ _SAFETENSORS_DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_SHARD = re.compile(r"[^./\\\0][^/\\\0]{0,200}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B", re.IGNORECASE)
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint is there but cannot be used: a damaged file, or weights that do not fit the model."""
+
+
+class MissingWeightsError(CheckpointError):
+    """A checkpoint lacks weights that its model was to have; `names` are theirs."""
+
+    def __init__(self, place: str, names: list[str]) -> None:
+        super().__init__(place, names)
+        self.place, self.names = place, names
+
+    def __str__(self) -> str:
+        return f"{self.place} has no weights for {enumerate_names(self.names)}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,12 @@ def _open_shards(
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{index} has no 'weight_map' from tensor names to files")
+    for name, filename in weight_map.items():
+        # Plain names alone: nothing else can lead out of the checkpoint. What is a link is the file system's.
+        if not isinstance(filename, str) or not _SHARD.fullmatch(filename):
+            raise CheckpointError(
+                f"{index}: weight_map: {shown(name)} must be in a file beside the index, is {shown(filename)}"
+            )
     shards: dict[str, dict[str, StoredTensor]] = {}
     for filename in sorted(set(weight_map.values())):
         path = find(filename)
@@ -110,6 +129,12 @@ def open_safetensors(path: Path, device: torch.device | str) -> dict[str, Stored
         CheckpointError: the file is damaged.
     """
     try:
+        with path.open("rb") as start:
+            header_bytes = int.from_bytes(start.read(8), "little")
+        if header_bytes > MAX_JSON_BYTES:
+            raise CheckpointError(
+                f"{path} is damaged or no safetensors file: its header has {header_bytes:,} bytes"
+            )
         file = safe_open(path, framework="pt", device=str(device))
         stored = {}
         for name in file.keys():  # noqa: SIM118 -- not a mapping
@@ -121,24 +146,38 @@ def open_safetensors(path: Path, device: torch.device | str) -> dict[str, Stored
             )
     except KeyError as error:
         raise CheckpointError(f"{path}: tensors of type {error} are not supported") from error
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
     return stored
 
 
 def _open_pickle(path: Path) -> dict[str, StoredTensor]:
+    """Read by a reader that makes tensors and nothing else; what it makes of damage is of many types."""
+    zipped = zipfile.is_zipfile(path)  # files from before torch 1.6 are none, and cannot be mapped
     try:
-        # Files from before torch 1.6 are no zip archives and cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        if zipped:
+            with zipfile.ZipFile(path) as archive:
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise CheckpointError(f"{path} is damaged: it is compressed, as weights never are")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged or holds more than tensors, and unpickling it could run foreign code; "
             "ask its author for safetensors"
         ) from error
-    except (RuntimeError, EOFError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise CheckpointError(f"{path} should hold a dictionary of tensors")
+    if any(tensor.layout != torch.strided or tensor.device.type != "cpu" for tensor in content.values()):
+        raise CheckpointError(f"{path} should hold plain tensors")
+    # Tensors may share memory, but one that repeats few numbers without end is no weight.
+    if sum(tensor.nbytes for tensor in content.values()) > 4 * path.stat().st_size:
+        raise CheckpointError(f"{path} is damaged: its tensors claim more numbers than it holds")
     return {
         name: StoredTensor(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor)  # type: ignore[misc]
         for name, tensor in content.items()
@@ -220,9 +259,3 @@ def _bytes(size: int | str) -> int:
     if number < 1:
         raise ValueError(f"max_shard_size must be positive, got {size!r}")
     return number
-
-
-def enumerate_names(names: list[str], limit: int = 20) -> str:
-    """The first names in order, and how many more there are: for messages."""
-    shown = ", ".join(sorted(names)[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

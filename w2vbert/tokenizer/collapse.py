@@ -91,6 +91,7 @@ class PathCollapser:
         self._blank = lowest.get(blank, -1) if blank is not None else -1
         self._symbols = [replacement if token == delimiter is not None else token for token in tokens]
         self._replacement = replacement
+        special = frozenset(special)
         self._special = np.array([token in special and token != delimiter for token in tokens])
 
     def __call__(self, ids: Ids, skip_special: bool = False, group: bool = True) -> CollapsedPath:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from w2vbert.fields import MAX_TOKENS, ConfigError, fields_of, flag, mapping, shown, text, whole
 from w2vbert.pretrained.hub import Source, read_json
 from w2vbert.tokenizer.vocabulary import AddedToken
 
@@ -27,43 +28,66 @@ def read_arguments(source: Source) -> dict[str, Any]:
         path = source.find(filename)
         return read_json(path) if path else {}
 
+    def arguments(filename: str) -> dict[str, Any]:
+        with fields_of(f"{source.name_or_path}/{filename}"):
+            return _arguments(content(filename))
+
     vocab_file = source.file(VOCAB_FILE)
-    config = _arguments(content(CONFIG_FILE))
-    named = _arguments(content(SPECIAL_TOKENS_FILE))
+    config, named = arguments(CONFIG_FILE), arguments(SPECIAL_TOKENS_FILE)
     if "added_tokens_decoder" in config:
         return {**named, **config, "vocab_file": vocab_file}
     # Before there was an added_tokens_decoder, the two other files had the last word.
     config = {**config, **named}
     special = {str(value) for key, value in config.items() if key.endswith("_token")}
-    added = content(ADDED_TOKENS_FILE).items()
-    config["added_tokens_decoder"] = {
-        index: AddedToken(token, special=token in special, normalized=token not in special)
-        for token, index in added
-    }
+    with fields_of(f"{source.name_or_path}/{ADDED_TOKENS_FILE}"):
+        config["added_tokens_decoder"] = {
+            _index(token, index): AddedToken(token, special=token in special, normalized=token not in special)
+            for token, index in content(ADDED_TOKENS_FILE).items()
+        }
     return {**config, "vocab_file": vocab_file}
 
 
 def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor arguments from what a file says."""
-    arguments = {key: _as_token(value) for key, value in config.items() if key not in _FILE_KEYS}
+    arguments = {key: _as_token(key, value) for key, value in config.items() if key not in _FILE_KEYS}
     older = arguments.pop("additional_special_tokens", None)
     more = arguments.pop("extra_special_tokens", None) or older or []
     if isinstance(more, Mapping):
-        arguments.update((key, _as_token(value)) for key, value in more.items())
+        arguments.update((key, _as_token(key, value)) for key, value in more.items())
+    elif not isinstance(more, list):
+        raise ConfigError("extra_special_tokens", f"must be a list or an object, is {shown(more)}")
     elif more:
-        arguments["extra_special_tokens"] = [_as_token(token) for token in more]
+        arguments["extra_special_tokens"] = [_as_token("extra_special_tokens", token) for token in more]
     if "added_tokens_decoder" in arguments:
-        saved = arguments["added_tokens_decoder"].items()
-        arguments["added_tokens_decoder"] = {int(index): _as_token(token) for index, token in saved}
+        saved = mapping("added_tokens_decoder", arguments["added_tokens_decoder"])
+        arguments["added_tokens_decoder"] = {
+            _index("added_tokens_decoder", index): _spelled(f"added_tokens_decoder.{index}", token)
+            for index, token in saved.items()
+        }
     return arguments
 
 
-def _as_token(value: Any) -> Any:
+def _index(field: str, index: Any) -> int:
+    """An id as a file gives it, as text where it is a key."""
+    if isinstance(index, str) and index.isdecimal() and len(index) < 20:
+        index = int(index)
+    return whole(field, index, 0, MAX_TOKENS - 1)
+
+
+def _as_token(field: str, value: Any) -> Any:
     """An AddedToken where a file spells one out, else the value."""
     if isinstance(value, Mapping) and "content" in value:
-        fields = AddedToken.__dataclass_fields__
-        return AddedToken(**{key: field for key, field in value.items() if key in fields})
+        sides = AddedToken.__dataclass_fields__.keys() - {"content"}
+        told = {key: flag(f"{field}.{key}", value[key]) for key in sides & value.keys()}
+        return AddedToken(text(f"{field}.content", value["content"]), **told)
     return value
+
+
+def _spelled(field: str, value: Any) -> AddedToken:
+    token = _as_token(field, value)
+    if not isinstance(token, AddedToken):
+        raise ConfigError(field, f"must be an object with the content of a token, is {shown(value)}")
+    return token
 
 
 def write_arguments(

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from w2vbert.fields import fields_of
 from w2vbert.pretrained.hub import Source
 from w2vbert.tokenizer.decoding import PathDecoder
 from w2vbert.tokenizer.encoding import TextEncoder
-from w2vbert.tokenizer.files import VOCAB_FILE, read_arguments, write_arguments, write_json
+from w2vbert.tokenizer.files import CONFIG_FILE, VOCAB_FILE, read_arguments, write_arguments, write_json
 
 
 class Wav2Vec2CTCTokenizer(TextEncoder, PathDecoder):
@@ -34,7 +35,7 @@ class Wav2Vec2CTCTokenizer(TextEncoder, PathDecoder):
         bos_token, bos_token_id and so on for every special token: None where there is none.
 
     Raises:
-        ValueError: a vocabulary and a `target_lang` that do not go together, or an impossible value.
+        ConfigError: a vocabulary and a `target_lang` that do not go together, or an impossible value.
     """
 
     @classmethod
@@ -50,10 +51,12 @@ class Wav2Vec2CTCTokenizer(TextEncoder, PathDecoder):
 
         Raises:
             CheckpointNotFoundError: no such checkpoint, or no vocabulary in it.
-            ValueError: as the class.
+            ConfigError: as the class.
         """
         source = Source.take(pretrained_model_name_or_path, kwargs)
-        return cls(**{**read_arguments(source), **kwargs})
+        arguments = {**read_arguments(source), **kwargs}
+        with fields_of(f"{source.name_or_path}/{CONFIG_FILE}"):
+            return cls(**arguments)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> tuple[str, ...]:
         """Write the files that transformers 4 and 5 load; the paths are returned."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from w2vbert.features.padding import NO_LIMIT
+from w2vbert.fields import ConfigError, flag, real, shown, text
 from w2vbert.pretrained.hub import read_json
 from w2vbert.tokenizer.collapse import PathCollapser
 from w2vbert.tokenizer.vocabulary import AddedToken, TokenSplitter, Vocabulary
@@ -32,6 +33,7 @@ class TokenTable:
 
     def __init__(
         self,
+        /,
         vocab_file: str | os.PathLike[str],
         bos_token: str | AddedToken | None = "<s>",
         eos_token: str | AddedToken | None = "</s>",
@@ -52,8 +54,8 @@ class TokenTable:
     ) -> None:
         for name, side in (("padding_side", padding_side), ("truncation_side", truncation_side)):
             if side not in ("right", "left"):
-                raise ValueError(f"{name} must be 'right' or 'left', not {side!r}")
-        further = {name: extra.pop(name) for name in list(extra) if name.endswith("_token")}
+                raise ConfigError(name, f"must be 'right' or 'left', is {shown(side)}")
+        further = {name: extra.pop(name) for name, value in list(extra.items()) if _names_token(name, value)}
         named = {
             "bos_token": bos_token,
             "eos_token": eos_token,
@@ -63,13 +65,14 @@ class TokenTable:
             "word_delimiter_token": word_delimiter_token,
         }
         order = [*_NAMED_TOKENS, *(name for name in named if name not in _NAMED_TOKENS)]
-        special = {name: named[name] for name in order if named.get(name) is not None}
-        more = list(extra_special_tokens or ())
+        special = {name: _token(name, named[name]) for name in order if named.get(name) is not None}
+        more = [_token("extra_special_tokens", token) for token in extra_special_tokens or ()]
         self.special_tokens_map = {name: str(token) for name, token in special.items()}
         self.extra_special_tokens = [str(token) for token in more]
-        self.replace_word_delimiter_char = replace_word_delimiter_char
-        self.do_lower_case = do_lower_case
+        self.replace_word_delimiter_char = text("replace_word_delimiter_char", replace_word_delimiter_char)
+        self.do_lower_case = flag("do_lower_case", do_lower_case)
         self.model_max_length = NO_LIMIT if model_max_length is None else model_max_length
+        real("model_max_length", self.model_max_length, 1, float("inf"))
         self.padding_side = padding_side
         self.truncation_side = truncation_side
         self.clean_up_tokenization_spaces = bool(clean_up_tokenization_spaces)
@@ -177,3 +180,16 @@ class TokenTable:
         if index is None:
             raise ValueError(f"{token!r} is not in the vocabulary, and there is no unk_token")
         return index
+
+
+def _token(name: str, value: Any) -> str | AddedToken:
+    """The value, if it is a token."""
+    if isinstance(value, str | AddedToken):
+        text(name, str(value))
+        return value
+    raise ConfigError(name, f"must be a token (text, or an object with its content), is {shown(value)}")
+
+
+def _names_token(name: str, value: Any) -> bool:
+    """Whether an unknown argument is a special token: there are switches such as `add_bos_token`."""
+    return name.endswith("_token") and isinstance(value, str | AddedToken | None)

@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
+
+from w2vbert.fields import (
+    MAX_TOKENS,
+    ConfigError,
+    enumerate_names,
+    fields_of,
+    mapping,
+    shown,
+    text,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +50,8 @@ class Vocabulary:
         source: the file, for messages.
 
     Raises:
-        ValueError: nested without a language, flat with one, a language that is not there, or an id that is
-            none.
+        ConfigError: nested without a language, flat with one, a language that is not there, or an id that is
+            none or that of two tokens.
     """
 
     def __init__(self, content: Mapping[str, Any], target_lang: str | None, source: str) -> None:
@@ -54,22 +66,32 @@ class Vocabulary:
         return self._decoder
 
     def _select(self, target_lang: str | None) -> None:
+        with fields_of(self.source):
+            encoder = self._of_language(target_lang)
+            decoder: dict[int, str] = {}
+            for token, index in encoder.items():
+                try:
+                    other = decoder.setdefault(whole("", index, 0, MAX_TOKENS - 1), text("", token))
+                except ConfigError as error:
+                    raise ConfigError(f"the id of {shown(token)}", error.reason) from None
+                if other is not token:
+                    raise ConfigError(f"the id of {shown(token)}", f"is {index}, as that of {shown(other)}")
+        self.encoder, self._decoder, self.target_lang = dict(encoder), decoder, target_lang
+
+    def _of_language(self, target_lang: str | None) -> Mapping[str, Any]:
         nested = any(isinstance(value, Mapping) for value in self.content.values())
-        languages = ", ".join(sorted(self.content)) if nested else ""
-        if nested and target_lang is None:
-            raise ValueError(
-                f"{self.source} has a vocabulary per language: give target_lang, one of {languages}"
-            )
-        if not nested and target_lang is not None:
-            raise ValueError(f"{self.source} has one vocabulary, not several: target_lang cannot be set")
-        if nested and target_lang not in self.content:
-            raise ValueError(f"{self.source} has no language {target_lang!r}, only {languages}")
-        encoder = self.content[target_lang] if target_lang is not None else self.content
-        for token, index in encoder.items():
-            if not isinstance(index, int) or index < 0:
-                raise ValueError(f"{self.source}: the id of {token!r} should be 0 or more, not {index!r}")
-        self.encoder, self.target_lang = dict(encoder), target_lang
-        self._decoder = {index: token for token, index in self.encoder.items()}
+        languages = enumerate_names(list(self.content)) if nested else ""
+        if target_lang is None:
+            if nested:
+                raise ConfigError(
+                    "target_lang", f"there is a vocabulary per language: give target_lang, one of {languages}"
+                )
+            return self.content
+        if not nested:
+            raise ConfigError("target_lang", "cannot be set: there is one vocabulary, not several")
+        if text("target_lang", target_lang) not in self.content:
+            raise ConfigError("target_lang", f"there is no language {target_lang!r}, only {languages}")
+        return mapping(f"the vocabulary of {target_lang!r}", self.content[target_lang])
 
     def set_target_lang(self, target_lang: str) -> None:
         """Change the language. Tokens of the old one go, and added ones whose place the new one needs."""
@@ -98,6 +120,7 @@ class Vocabulary:
             if special:
                 token = replace(token, special=True)
             self.added[ids.setdefault(token.content, len(ids))] = token
+            whole("the number of tokens", len(ids), 0, MAX_TOKENS)
         return len(ids) - size
 
     def ids(self) -> dict[str, int]:
@@ -116,10 +139,12 @@ class TokenSplitter:
 
     def __init__(self, tokens: Iterable[AddedToken]) -> None:
         self.tokens = {token.content: token for token in tokens}
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        """Made when text is first split: of a large vocabulary it takes seconds."""
         longest_first = sorted(self.tokens, key=len, reverse=True)
-        self._pattern = (
-            re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if self.tokens else None
-        )
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if self.tokens else None
 
     def __call__(self, text: str) -> list[str]:
         """The tokens and what lies between them, in order; empty parts may be among them."""

@@ -27,8 +27,6 @@ def register(reader: Reader) -> None:
 def recognise(path: str) -> Reader | None:
     """The reader of a file by its name; None where that promises no audio."""
     name = path.rsplit("/", 1)[-1].lower()
-    if name.startswith((".", "_")):
-        return None
     return next((reader for reader in READERS.values() if name.endswith(reader.endings)), None)
 
 

@@ -6,7 +6,7 @@ takes an instance of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -75,6 +75,24 @@ class Reader:
         """
         raise NotImplementedError
 
+    def is_doubtful(self, name: str) -> bool:
+        """Whether files of such a name may be something else, so that `is_one` is to be asked."""
+        return False
+
+    def is_one(self, shard: Shard, storage: Storage) -> bool:
+        """Whether a file of a doubtful name is of the format; StorageError where that cannot be told."""
+        return True
+
+    def sources(self, shard: Shard, storage: Storage, wanted: Callable[[str], bool]) -> Iterator[str]:
+        """Those places of audio that the shard names (`lists_files`) which are wanted.
+
+        Raises:
+            StorageError: storage did not deliver the shard, or not all of it.
+        """
+        for clip in self.delivered(shard, storage):
+            if clip.source is not None and wanted(clip.source):
+                yield clip.source
+
     def slices(self, shard: Shard, storage: Storage) -> list[Any]:
         """What tasks read side by side of a large shard, picklable; none: the shard is read whole.
 
@@ -96,7 +114,7 @@ class Reader:
         return [dict(clip.values) for clip in islice(self.delivered(shard, storage), self.sampled)]
 
     def delivered(self, shard: Shard, storage: Storage, slice: Any = None) -> Iterator[Clip]:
-        """The clips up to the first damage, none of a shard that is gone.
+        """The clips up to the first damage; none of a shard that is gone.
 
         Raises:
             StorageError: storage does not deliver them.
@@ -104,7 +122,7 @@ class Reader:
         problems: list[Exception] = []
         yield from self._clips(shard, storage, slice, problems)
         for problem in problems:
-            if isinstance(problem, StorageError) and not problem.missing:
+            if isinstance(problem, StorageError) and problem.not_delivered:
                 raise problem
 
     def extent(self, shard: Shard, storage: Storage) -> Extent:
@@ -140,7 +158,9 @@ def loose_clip(shard: Shard) -> Clip:
 
 def shard_error(shard: Shard, problem: Exception, what: str = "") -> ClipError:
     """The error of a shard, or of `what` of it, that could not be read, or not to its end."""
-    if isinstance(problem, StorageError | JobError):
+    if isinstance(problem, StorageError):
+        return ClipError(Stage.READ, Code.UNDELIVERED, str(problem))
+    if isinstance(problem, JobError):
         return ClipError(Stage.READ, Code.UNREADABLE, str(problem))
     return broken(f"{shard.name}{what} is damaged: {str(problem) or type(problem).__name__}")
 

@@ -54,9 +54,9 @@ class ParquetReader(Reader):
             with storage.open(shard.uri) as file:
                 schema = _open(file).schema_arrow
         except StorageError as problem:
-            if problem.missing:
-                return pa.schema([])
-            raise
+            if problem.not_delivered:
+                raise
+            return pa.schema([])
         except Exception:  # whatever Arrow makes of a damaged footer: reading the shard says it
             return pa.schema([])
         audio = _audio_index(schema)

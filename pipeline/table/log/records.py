@@ -34,6 +34,7 @@ class FileRecord:
         errors: rows that are errors.
         shards: rows of each shard.
         undelivered: those of them whose audio storage did not deliver, to be tried again.
+        missing: shards that the task has not all rows of, since storage did not deliver them, and why.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class FileRecord:
     errors: int = 0
     undelivered: int = 0
     shards: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str) -> FileRecord:

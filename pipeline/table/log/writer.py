@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import pyarrow as pa
@@ -19,6 +19,17 @@ from pipeline.table.log.records import FileRecord, Records, file_name
 
 _GROUP_ROWS = 10_000
 _GROUP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Written:
+    """What came of rows: the files that count, and shards that storage did not deliver, with the reason."""
+
+    files: list[FileRecord]
+    undelivered: dict[str, str]
+
+
+NOTHING = Written([], {})
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class TableWriter:
     attempt: str
     check: Callable[[], None] = lambda: None
 
-    def write(self, tables: Iterable[pa.Table], index: int) -> list[FileRecord]:
+    def write(self, tables: Iterable[pa.Table], index: int) -> Written:
         """A file of these rows, and one of those that are errors; none where there is no row.
 
         Args:
@@ -49,13 +60,14 @@ class TableWriter:
         task = f"{self.attempt}-{index:06}"
         held = records.of_task(self.run_id, task)
         if held:
-            return held
+            return Written(held, {shard: why for record in held for shard, why in record.missing.items()})
         execution = uuid.uuid4().hex[:8]
         names = [file_name(self.run_id, task, execution, errors=errors) for errors in (False, True)]
         self.check()
         note = records.intend(self.run_id, names)
         failed: list[pa.Table] = []
-        sound = _sound(row_groups(tables, self.schema), failed)
+        missing: dict[str, str] = {}
+        sound = _sound(row_groups(tables, self.schema), failed, missing)
         try:
             written = [write_file(records, names[0], sound, self.schema, self.run_id)]
             written.append(write_file(records, names[1], failed, self.schema, self.run_id))
@@ -64,19 +76,22 @@ class TableWriter:
             with suppress(StorageError):  # else the note says what the next start removes
                 records.forget(note, names)
             raise
-        kept = [record for record in written if record is not None]
+        kept = [replace(record, missing=missing) for record in written if record is not None]
         counting = records.commit(self.run_id, task, kept) if kept else []
         records.forget(note)
-        return counting
+        return Written(counting, missing)
 
 
-def _sound(groups: Iterable[pa.Table], failed: list[pa.Table]) -> Iterator[pa.Table]:
+def _sound(groups: Iterable[pa.Table], failed: list[pa.Table], missing: dict[str, str]) -> Iterator[pa.Table]:
     """The rows that are no errors. Those that are go to `failed`: in files of their own they are few to read
-    and to write again when they are retried."""
+    and to write again when they are retried. What stands for an undelivered shard goes to `missing`."""
     for group in groups:
         is_error = group["error"].is_valid()
         if (errors := group.filter(is_error)).num_rows:
-            failed.append(errors)
+            late = [error["code"] == Code.UNDELIVERED for error in errors["error"].to_pylist()]
+            for row in errors.filter(pa.array(late)).select(["shard", "error"]).to_pylist():
+                missing[row["shard"]] = row["error"]["message"]
+            failed.append(errors.filter(pc.invert(pa.array(late))))
         yield group.filter(pc.invert(is_error))
 
 

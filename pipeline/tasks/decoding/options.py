@@ -30,6 +30,7 @@ class TranscriptOptions(BaseModel):
     beam_size: int | None = Field(
         None,
         ge=1,
+        le=100_000,
         description="number of hypotheses that beam search keeps; unset: 50 with a lexicon, a language model "
         "or nbest above 1, else greedy decoding",
         json_schema_extra=CHANGES_OUTPUT,
@@ -37,6 +38,7 @@ class TranscriptOptions(BaseModel):
     nbest: int = Field(
         1,
         ge=1,
+        le=100_000,
         description="number of hypotheses per clip, with scores",
         json_schema_extra=CHANGES_OUTPUT,
     )

@@ -29,12 +29,14 @@ class DiarizationOptions(BaseModel):
     min_on_s: float = Field(
         0.0,
         ge=0,
+        le=86_400,
         description="drop segments shorter than this many seconds",
         json_schema_extra=CHANGES_OUTPUT,
     )
     min_off_s: float = Field(
         0.0,
         ge=0,
+        le=86_400,
         description="fill pauses of a speaker shorter than this many seconds",
         json_schema_extra=CHANGES_OUTPUT,
     )

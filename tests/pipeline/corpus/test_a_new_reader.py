@@ -114,5 +114,5 @@ def test_names_and_endings_belong_to_one_reader(corpus: Path) -> None:
     with pytest.raises(ValueError, match="npz: taken by the reader of npz"):
         register(NpzReader())
     (corpus / "empty").mkdir()
-    with pytest.raises(JobError, match=r"audio files \(3gp, .*\) and \*\.npz"):
+    with pytest.raises(JobError, match=r"audio files \(wav, .*\) and \*\.npz"):
         discover([str(corpus / "empty")], STORAGE, outputs=["elsewhere"])

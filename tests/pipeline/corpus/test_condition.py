@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -208,3 +209,36 @@ def test_the_columns_that_a_condition_sees_are_not_those_of_the_audio(tmp_path: 
     condition = Where("clip_id = 'x.wav#x'", PASSTHROUGH)
     assert condition.filter(clips).equals(clips)
     assert set(condition.columns) & READ_COLUMNS.keys() == {"clip_id", "shard"}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "(SELECT count(*) FROM read_text('{file}')) > 0",
+        "true)) AND (((SELECT count(*) FROM read_text('{file}')) > 0",
+        "true)) AND (((SELECT count(*) FROM '{file}') > 0",
+        "true)) AND (((SELECT count(*) FROM glob('{file}')) > 0",
+        "true)) AND (((SELECT count(*) FROM duckdb_settings()) > 0",
+        "true)) AND (((SELECT count(*) FROM clips) > 0",
+        "true)) OR ((count(*) OVER () > 0",
+        "read_text('{file}') IS NULL",
+        "getenv('AWS_SECRET_ACCESS_KEY') = 'x'",
+        "true; COPY (SELECT 1) TO '{file}.csv'",
+        "true; INSTALL httpfs",
+        "true; SET enable_external_access = true",
+        "columns(*) IS NOT NULL",
+    ],
+)
+def test_a_condition_of_others_reaches_nothing_but_its_columns(tmp_path: Path, condition: str) -> None:
+    file = tmp_path / "secret.txt"
+    file.write_text("secret")
+    with pytest.raises(JobError, match="--where"):
+        Where(condition.format(file=file), PASSTHROUGH)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_engine_of_a_condition_is_locked() -> None:
+    where = Where("age > 1", PASSTHROUGH)
+    for change in ("SET enable_external_access = true", "SET lock_configuration = false", "LOAD httpfs"):
+        with pytest.raises(duckdb.Error):
+            where._connection.execute(change)

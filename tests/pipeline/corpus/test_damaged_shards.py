@@ -17,6 +17,7 @@ import pytest
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.listing import drop_listed_files
 from pipeline.corpus.readers import manifest
+from pipeline.corpus.readers.manifest import records
 from tests.pipeline.corpus.test_readers import (
     CLIPS,
     HF_AUDIO,
@@ -170,7 +171,7 @@ def test_parquet_storage_failure_is_no_damage(tmp_path: Path) -> None:
     clips = [flac(i, 16_000) for i in range(8)]
     file = write_parquet(tmp_path / "g.parquet", {"audio": clips}, row_group_size=1, use_dictionary=False)
     found = codes(rows(PARQUET.tables(file, _FailingStorage(STORAGE.options), NONE)))
-    assert found == [("", "unreadable")]
+    assert found == [("", "undelivered")]
 
 
 # Tar
@@ -322,8 +323,9 @@ def test_tar_member_without_a_name_does_not_take_the_shards_id(tmp_path: Path) -
 
 
 def test_manifest_lines_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest, "_LINE_BYTES", 100)
-    monkeypatch.setattr(manifest, "_BUFFER_BYTES", 32)
+    monkeypatch.setattr(manifest, "RECORD_BYTES", 100)
+    monkeypatch.setattr(records, "RECORD_BYTES", 100)
+    monkeypatch.setattr(records, "_BUFFER_BYTES", 32)
     path = tmp_path / "a.jsonl"
     good = b'{"audio": "/x.wav", "pad": "%s"}'
     exact = good % (b"p" * (99 - len(good) + 2))
@@ -335,7 +337,7 @@ def test_manifest_lines_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     bad = "bad_record"
     assert codes(found) == [("1", None), ("2", bad), ("3", bad), ("4", None), ("5", bad)]
     assert f"{len(lines[1]) + 1} bytes" in found[1]["error"]["message"]
-    monkeypatch.setattr(manifest, "_LINES_IN_A_SLICE", 1)
+    monkeypatch.setattr(manifest, "_RECORDS_IN_A_SLICE", 1)
     slices = MANIFEST.slices(file, STORAGE)
     assert [start for start, _, _ in slices] == [
         0,

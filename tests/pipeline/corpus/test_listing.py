@@ -6,7 +6,6 @@ import os
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from pipeline.corpus.clips import Shard
@@ -14,6 +13,7 @@ from pipeline.corpus.listing import changed_since, discover
 from pipeline.corpus.readers import recognise
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageOptions
+from pipeline.storage.files import file_info
 
 STORAGE = Storage(StorageOptions())
 
@@ -41,12 +41,17 @@ def found(tmp_path: Path, *inputs: str, output: str = "elsewhere", **known: dict
         ("x.ndjson", "manifest"),
         ("x.Wav", "audio"),
         ("x.m4a", "audio"),
-        ("x.json", None),
+        ("x.json", "manifest"),
+        ("x.JSONL.gz", "manifest"),
+        ("x.json.zst", "manifest"),
+        ("x.mov", "audio"),
+        ("x.mkv", "audio"),
+        ("x.m4b", "audio"),
+        ("x.WV", "audio"),
+        ("_x.wav", "audio"),
         ("x.txt", None),
         ("wav", None),
         ("README", None),
-        (".x.wav", None),
-        ("_x.parquet", None),
     ],
 )
 def test_layout_from_the_name(name: str, kind: str | None) -> None:
@@ -67,9 +72,11 @@ def test_directory_in_order_with_relative_names(tmp_path: Path) -> None:
     assert shards[1].size == len("in/b/x.wav")
 
 
-def test_hidden_and_underscored_are_ignored_at_any_depth(tmp_path: Path) -> None:
-    put(tmp_path, "in/.x.wav", "in/_x.wav", "in/_run/x.wav", "in/a/.cache/x.wav", "in/a/x.wav")
-    assert [shard.name for shard in found(tmp_path, "in")] == ["a/x.wav"]
+def test_hidden_names_are_ignored_at_any_depth(tmp_path: Path) -> None:
+    put(tmp_path, "in/.x.wav", "in/._x.wav", "in/__MACOSX/x.wav", "in/_run/x.wav", "in/a/.cache/x.wav")
+    put(tmp_path, "in/a/x.wav", "in/_underscore.wav", "in/_underscore_folder/in.wav", "in/__x/_y.tar")
+    names = ["__x/_y.tar", "_underscore.wav", "_underscore_folder/in.wav", "a/x.wav"]
+    assert [shard.name for shard in found(tmp_path, "in")] == names
 
 
 def test_an_underscore_above_the_input_does_not_hide_it(tmp_path: Path) -> None:
@@ -181,12 +188,5 @@ def test_shards_older_than_a_time_are_told_apart(tmp_path: Path) -> None:
         ({}, None),
     ],
 )
-def test_times_as_storage_tells_them(
-    monkeypatch: pytest.MonkeyPatch, listed: dict[str, object], seconds: float | None
-) -> None:
-    memory = fsspec.filesystem("memory")
-    memory.pipe_file("/listing/x.tar", b"1")
-    info = {"/listing/x.tar": {"name": "/listing/x.tar", "size": 1, "type": "file", **listed}}
-    monkeypatch.setattr(type(memory), "find", lambda *_, **__: info)
-    (shard,) = discover(["memory://listing"], STORAGE, outputs=["out"])
-    assert shard.modified == seconds
+def test_times_as_storage_tells_them(listed: dict[str, object], seconds: float | None) -> None:
+    assert file_info("s3://b/x.tar", {"size": 1, **listed}).modified == seconds

@@ -138,7 +138,7 @@ def test_parquet_cut_short_or_absent(tmp_path: Path) -> None:
     assert PARQUET.columns(file, STORAGE) == NONE.schema
     path.unlink()
     (row,) = rows(PARQUET.tables(file, STORAGE, NONE))
-    assert row["error"]["code"] == "unreadable"
+    assert row["error"]["code"] == "undelivered"
     assert row["error"]["message"] == f"{path} does not exist"
 
 
@@ -255,7 +255,7 @@ def test_tar_that_is_none(tmp_path: Path, content: bytes) -> None:
 
 def test_tar_absent(tmp_path: Path) -> None:
     found = rows(TAR.tables(shard(tmp_path / "g.tar", "tar"), STORAGE, NONE))
-    assert codes(found) == [("", "unreadable")]
+    assert codes(found) == [("", "undelivered")]
 
 
 # Manifest
@@ -307,7 +307,9 @@ def test_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[4]["ref_text"] == "no audio"
     assert "`offset`" in found[6]["error"]["message"]
 
-    monkeypatch.setattr(manifest, "_LINES_IN_A_SLICE", 4)
+    assert MANIFEST.slices(file, STORAGE) == []  # too small to be worth the look
+    monkeypatch.setattr(manifest, "_RECORDS_IN_A_SLICE", 4)
+    monkeypatch.setattr(type(MANIFEST), "clip_bytes", 1)
     slices = MANIFEST.slices(file, STORAGE)
     assert [part[1:] for part in slices] == [(1, 4), (5, 4), (9, 2)]
     parts = [row for part in slices for row in rows(MANIFEST.tables(file, STORAGE, carried, part), carried)]
@@ -316,8 +318,9 @@ def test_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_manifest_absent(tmp_path: Path) -> None:
     file = shard(tmp_path / "none.jsonl", "manifest")
-    assert codes(rows(MANIFEST.tables(file, STORAGE, NONE))) == [("", "unreadable")]
-    assert MANIFEST.slices(file, STORAGE) == [(0, 1, None)]
+    assert codes(rows(MANIFEST.tables(file, STORAGE, NONE))) == [("", "undelivered")]
+    large = Shard(file.uri, file.name, file.format, 1 << 20, "v1")
+    assert MANIFEST.slices(large, STORAGE) == [(0, 1, None)]
     assert MANIFEST.samples(file, STORAGE) == []
 
 
@@ -346,7 +349,7 @@ def test_tar_storage_failure_keeps_what_came_before(tmp_path: Path) -> None:
     file = write_tar(tmp_path / "h.tar", [(f"{i}.flac", flac(i, 16_000)) for i in range(8)])
     found = codes(rows(TAR.tables(file, _FailingStorage(StorageOptions()), NONE)))
     assert found[:2] == [("0", None), ("1", None)]
-    assert found[-2][1] == found[-1][1] == "unreadable"
+    assert found[-2][1] == found[-1][1] == "undelivered"
     assert found[-1][0] == ""
 
 

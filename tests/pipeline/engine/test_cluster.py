@@ -7,9 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+import torch
 
+from pipeline.engine.cluster import TASK_CPUS, share_to_ask_for
+from tests.conftest import ROOT
 from tests.head_node import HeadNode, head_node
 
 # Says its cluster's address, and stays until its standard input ends.
@@ -84,3 +88,60 @@ def test_a_job_joins_what_ray_start_started() -> None:
                 assert (address.split(":")[1], found) == (head.address.split(":")[1], cpus)
             finally:
                 running.communicate()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "used"),
+    [(1, 2, 1.5), (1, 64, 63.5), (2, 2, 3.0), (2, 1, 1.5), (3, 2, 5.0), (4, 16, 60.0)],
+)
+def test_the_smallest_node_has_room_for_all_actors(nodes: int, cpus: int, used: float) -> None:
+    share = share_to_ask_for(used, cpus)
+    assert used * share + 2 * TASK_CPUS <= cpus + 1e-9
+    assert (share == 1.0) == (nodes == 1)
+
+
+def test_many_nodes_are_filled_by_their_size() -> None:
+    assert share_to_ask_for(1590, 16) == 0.25
+
+
+# A cluster that counts a GPU which is not there. First its nodes are asked, then only the actor finds out.
+WITHOUT_A_GPU = """
+import sys
+import ray
+from jobs.transcribe import main
+from pipeline.engine import cluster
+ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+first = main(sys.argv[1:] + ["first"])
+cluster._check_gpus = lambda: None
+print("statuses", first, main(sys.argv[1:] + ["second"]))
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_a_gpu_that_cannot_be_used_is_told_before_any_work(tmp_path: Path) -> None:
+    told = ["--input", ROOT / "demo/corpus/loose", "--model", ROOT / "demo/checkpoint", "--output"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_GPU, *map(str, told)],
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "statuses 2 2" in ran.stdout
+    assert not (tmp_path / "first").exists()
+    assert list((tmp_path / "second").glob("*.parquet")) == []
+    said = [
+        line for line in ran.stderr.splitlines() if f"PyTorch {torch.__version__}, built for CUDA" in line
+    ]
+    told_by = (
+        "model actors are to run on GPUs, and node ",
+        "a model actor cannot use the GPU that it was given",
+    )
+    lines = [line for line in said if any(one in line for one in told_by) and "Error" not in line]
+    assert len(lines) == 2, ran.stderr
+    for line, told_so in zip(lines, told_by, strict=True):
+        assert told_so in line
+        assert "Found no NVIDIA driver" in line
+        assert "NVIDIA driver none" in line

@@ -91,8 +91,8 @@ def test_a_bad_clip_leaves_its_neighbours_alone(tmp_path: Path) -> None:
         (Stage.FEATURIZE, Code.TOO_SHORT),
         (Stage.READ, Code.NOT_FOUND),
         (Stage.READ, Code.NO_AUDIO),
-        (Stage.READ, Code.UNREADABLE),
-        (Stage.READ, Code.UNREADABLE),
+        (Stage.READ, Code.NOT_A_FILE),
+        (Stage.READ, Code.NOT_A_FILE),
         None,
     ]
     assert rows[1]["error"] == known

@@ -48,7 +48,7 @@ def test_tallies_add_up() -> None:
 
 def test_json_has_its_keys_in_order() -> None:
     facts = summary_of(tally_of(ROWS)).as_json()
-    run = ["run_id", "output", "shards_read", "shards_skipped"]
+    run = ["run_id", "output", "shards_read", "shards_skipped", "shards_undelivered"]
     run += ["clips_done_before", "hours_done_before", "errors_done_before", "wall_s", "rtfx", "spec"]
     sums = ["clips", "annotated", "hours", "encoder_s", "errors", "error_rate"]
     metrics = ["scored_clips", "wer", "cer", "word_edits"]
@@ -105,6 +105,14 @@ def test_text_of_a_run_that_went_on() -> None:
         "            of all clips of the run, those done before too",
         "output      out",
     ]
+
+
+def test_a_counter_that_died_counted_nothing() -> None:
+    summary = replace(summary_of(tally_of(ROWS)), encoder=EncoderUse(None, None, [["transcribe"]]))
+    assert "encoder     passes not counted, their counter died (one for transcribe)" in format_summary(
+        summary
+    )
+    assert summary.as_json()["encoder"] == {"passes": None, "frames": None, "backbones": [["transcribe"]]}
 
 
 def test_nothing_happened() -> None:

@@ -172,8 +172,9 @@ def test_languages(tmp_path: Path) -> None:
         (NESTED, None, "give target_lang, one of deu, eng"),
         (NESTED, "fra", "no language 'fra'"),
         (VOCAB, "eng", "one vocabulary, not several"),
-        ({"a": "0"}, None, "the id of 'a' should be 0 or more"),
+        ({"a": "0"}, None, "the id of 'a': must be a whole number from 0"),
         ({"a": -1}, None, "the id of 'a'"),
+        ({"a": 0, "b": 1, "c": 0}, None, "the id of 'c': is 0, as that of 'a'"),
     ],
 )
 def test_impossible_vocabularies(tmp_path: Path, vocab: dict, language: str | None, message: str) -> None:
@@ -271,5 +272,5 @@ def test_padding_needs_a_token(tmp_path: Path) -> None:
         tokenizer.pad([])
     with pytest.raises(ValueError, match="truncation must be"):
         tokenizer("aa", truncation="last", max_length=1)
-    with pytest.raises(ValueError, match="padding_side must be"):
+    with pytest.raises(ValueError, match="padding_side: must be"):
         make(tmp_path, padding_side="both")

@@ -13,20 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.corpus.clips import Shard
 from pipeline.errors import JobError
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.records import FileRecord, Records
-from pipeline.table.log.writer import TableWriter, write_file
+from pipeline.table.log.writer import NOTHING, TableWriter, Written, write_file
 from pipeline.table.reader import table_files
-from tests.pipeline.table.outputs import (
-    SCHEMA,
-    STORAGE,
-    UNDECODABLE,
-    A,
-    B,
-    Output,
-)
+from tests.pipeline.table.outputs import SCHEMA, STORAGE, UNDECODABLE, A, B, C, Output, ids_done
 
 
 def rows(*keys: int, failed: bool = False) -> pa.Table:
@@ -53,7 +47,7 @@ def names(table: Output) -> list[str]:
 
 
 def test_a_file_of_rows_and_one_of_errors_and_what_their_record_says(table: Output) -> None:
-    records = writer(table).write([rows(1, 2), rows(), rows(3, failed=True), rows(4)], 7)
+    records = writer(table).write([rows(1, 2), rows(), rows(3, failed=True), rows(4)], 7).files
     files = [table.folder / record.file for record in records]
     assert [record.file.replace(records[0].file[-16:-8], "X") for record in records] == [
         "run1-0-000007-X.parquet",
@@ -72,7 +66,7 @@ def test_a_file_of_rows_and_one_of_errors_and_what_their_record_says(table: Outp
 
 
 def test_no_rows_no_file(table: Output) -> None:
-    assert writer(table).write([rows()], 0) == []
+    assert writer(table).write([rows()], 0) == NOTHING
     assert (names(table), table.ledger.records.committed()) == ([], [])
 
 
@@ -108,9 +102,9 @@ def test_of_two_executions_of_a_task_one_counts(table: Output) -> None:
 
     def slow() -> Iterator[pa.Table]:
         yield rows(2, 1)
-        assert len(second.write([rows(1, 2)], 0)) == 1
+        assert len(second.write([rows(1, 2)], 0).files) == 1
 
-    (record,) = first.write(slow(), 0)
+    (record,) = first.write(slow(), 0).files
     assert names(table) == [record.file]
     assert pq.ParquetFile(table.folder / record.file).read()["clip_id"].to_pylist() == ["a.tar#1", "a.tar#2"]
 
@@ -273,7 +267,7 @@ def test_a_task_that_outlives_its_run_hurts_nothing(table: Output) -> None:
         patch.setattr(Records, "of_task", lambda *_: None)
         with pytest.raises(JobError, match="stops before it writes"):
             late.write([rows(1, 2)], 0)
-    assert table.ledger.records.committed() == written
+    assert table.ledger.records.committed() == written.files
     assert list(table.rows()) == ["a.tar#1", "a.tar#2"]
 
 
@@ -295,8 +289,8 @@ def test_a_task_that_loses_the_lock_while_it_writes_takes_back_only_what_is_not_
         patch.setattr(Records, "of_task", lambda *_: None)
         with pytest.raises(JobError, match="lost"):
             replace(first, check=check).write([rows(1, 2)], 0)
-    assert table.ledger.records.committed() == written
-    assert names(table) == [written[0].file]
+    assert table.ledger.records.committed() == written.files
+    assert names(table) == [written.files[0].file]
 
 
 @pytest.mark.parametrize("moment", ["listed", "read"])
@@ -350,7 +344,7 @@ def test_two_jobs_on_one_output(table: Output) -> None:
 def test_rows_that_nobody_recorded_are_no_success(table: Output) -> None:
     table.begin("run1", A)
     with pytest.raises(JobError, match=r"1 files that this run wrote are not there .*x\.parquet"):
-        table.ledger.finish("run1", {}, written=[FileRecord("run1", "x.parquet", 1)])
+        table.ledger.finish("run1", {}, written=Written([FileRecord("run1", "x.parquet", 1)], {}))
     assert table.ledger.closed_runs().isdisjoint({"run1"})
 
 
@@ -370,3 +364,30 @@ def test_killed_while_it_overwrites_the_next_start_goes_on(
     table.ledger.open()
     assert (names(table), table.ledger.identity(), table.ledger.files()) == ([], None, [])
     assert table.plan(A, B).shards == [A, B]
+
+
+def undelivered(shard: Shard, key: str = "") -> pa.Table:
+    error = {"stage": "read", "code": "undelivered", "message": "access is forbidden"}
+    row = {"clip_id": f"{shard.name}#{key}", "shard": shard.uri, "error": error, "language": ""}
+    return pa.Table.from_pylist([row], schema=SCHEMA.remove_metadata())
+
+
+def test_a_shard_that_storage_did_not_deliver_has_no_row_and_is_not_done(table: Output) -> None:
+    table.begin("run1", A, B, C)
+    forbidden = {A.uri: "access is forbidden"}
+    written = writer(table).write([rows(1), undelivered(A, "2"), undelivered(A)], 0)
+    assert (len(written.files), written.undelivered) == (1, forbidden)
+    assert writer(table).write([], 0) == written  # the same task again
+    assert writer(table).write([undelivered(B)], 1) == Written([], {B.uri: "access is forbidden"})
+    table.write("run1", [(C, 0)], part=2)
+    assert list(table.rows()) == ["a.tar#1", "c.tar#0"]
+    table.ledger.finish("run1", {}, written=Written(written.files, dict.fromkeys((A.uri, B.uri), "")))
+    work = table.plan(A, B, C)
+    assert (work.shards, ids_done(work)) == ([A, B], {A.uri: ["a.tar#1"]})
+
+
+def test_killed_a_run_does_not_take_an_undelivered_shard_for_done(table: Output) -> None:
+    table.begin("run1", A)
+    writer(table).write([rows(1), undelivered(A)], 0)
+    table.count("run1", A, 2)  # as the read task counts them
+    assert table.plan(A).shards == [A]

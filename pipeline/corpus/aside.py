@@ -1,0 +1,58 @@
+"""What of an input is left aside: hidden names, tables, and kinds of files that hold no audio."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+
+_LOG = re.compile(r"(?P<inside>_run)|_(?P<beside>.+)\.runs")  # of a table, see `pipeline.table.log.place`
+# Of archivers, and of writers of Parquet that are not done or keep books.
+_NO_INPUT = frozenset({"__MACOSX", "_delta_log", "_spark_metadata", "_temporary"})
+_ENDING = re.compile(r"\.[a-z0-9]{1,8}")
+_KINDS = 12  # named in a line
+HIDDEN_NAME, TABLE_FILE = "hidden name", "table file"
+
+
+def is_visible(name: str) -> bool:
+    """Whether a file or folder of this name may be, or hold, input."""
+    return not name.startswith(".") and name not in _NO_INPUT
+
+
+def hidden_part(name: str) -> str | None:
+    """The path up to the first part that is hidden, and hides what is below."""
+    parts = name.split("/")
+    return next(("/".join(parts[: at + 1]) for at, part in enumerate(parts) if not is_visible(part)), None)
+
+
+def is_of_log(name: str) -> bool:
+    """Whether a path leads through the log of a table."""
+    return any(map(_LOG.fullmatch, name.split("/")[:-1]))
+
+
+def tables_among(uris: Iterable[str]) -> set[str]:
+    """The folders (URIs) that are tables of this program, by the logs in them and beside them."""
+    found = set()
+    for uri in uris:
+        if uri.endswith("/table.json"):
+            *above, folder, _ = uri.split("/")
+            if log := _LOG.fullmatch(folder):
+                found.add("/".join(above if log["inside"] else [*above, log["beside"]]))
+    return found
+
+
+def kind_of(name: str) -> str:
+    """The ending of a file's name."""
+    ending = PurePosixPath(name).suffix.lower()
+    if not ending:
+        return "extensionless file"
+    return ending if _ENDING.fullmatch(ending) else "oddly named file"
+
+
+def describe(aside: Mapping[str, int]) -> str:
+    """As in "12 .txt, 3 .pdf, 1 dangling link", the most frequent first."""
+    ranked = sorted(aside.items(), key=lambda item: (-item[1], item[0]))
+    told = [f"{count:,} {kind}{'' if count == 1 or kind.startswith('.') else 's'}" for kind, count in ranked]
+    if rest := sum(count for _, count in ranked[_KINDS:]):
+        told[_KINDS:] = [f"{rest:,} of other kinds"]
+    return ", ".join(told)

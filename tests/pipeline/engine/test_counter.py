@@ -1,0 +1,64 @@
+"""A run that stands still says why."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import ray
+
+from pipeline.engine.cluster import Resources, allocate, shortage
+from pipeline.engine.counter import RunCounter, timed, watched
+from pipeline.spec.parts import ComputeSpec
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def resources() -> Resources:
+    return allocate(ComputeSpec(num_gpus_per_actor=0))
+
+
+def test_a_run_without_progress_says_so_once(resources: Resources, caplog: pytest.LogCaptureFixture) -> None:
+    counter = RunCounter()
+    with caplog.at_level(logging.WARNING, "pipeline"), watched(counter, resources, after_s=0.3):
+        wait_for(lambda: len(caplog.messages) == 1)
+        counter.report("read")("seconds", 1.0)
+        wait_for(lambda: len(caplog.messages) == 2)
+    counter.close()
+    for message in caplog.messages:
+        assert message.startswith("no progress for 0.005 minutes: the cluster has 2 CPUs (")
+
+
+def test_what_finds_no_room(resources: Resources) -> None:
+    wait_for(lambda: ray.available_resources().get("CPU") == 2)  # jobs before this one ended
+    assert shortage(resources) == (
+        "the cluster has 2 CPUs (2 free) on 1 node; a task that reads or writes takes 0.25 CPUs, "
+        "a featurizer takes 0.5 CPUs, a model actor takes 0.5 CPUs: "
+        "there is room for each, so long work or slow storage is waited for"
+    )
+    on_gpus = replace(resources, annotate=replace(resources.annotate, cpus=1, gpus=1))
+    assert shortage(on_gpus) == (
+        "the cluster has 2 CPUs (2 free) and 0 GPUs (0 free) on 1 node; a task that reads or writes takes "
+        "0.25 CPUs, a featurizer takes 0.5 CPUs, a model actor takes 1 CPU and 1 GPU: "
+        "there is no room now for a model actor until a node comes or another job ends"
+    )
+
+
+def test_work_is_reported_as_it_is_done() -> None:
+    spent: list[tuple[str, float]] = []
+    items = timed(iter("ab"), lambda what, amount: spent.append((what, amount)))
+    assert next(items) == "a"
+    assert [what for what, _ in spent] == ["seconds"]
+    assert list(items) == ["b"]
+    assert all(amount >= 0 for _, amount in spent)

@@ -1,0 +1,109 @@
+"""What is kept of the blocks in hand, and that a run does without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+
+from pipeline.engine.counter import Counts, RunCounter
+from pipeline.engine.isolation import Hands, _Blocks
+from pipeline.errors import Code, Stage
+from pipeline.schema import read_schema
+
+CLIPS = pa.Table.from_pylist(
+    [{"clip_id": f"c{number}"} for number in range(3)], schema=read_schema(pa.schema([]))
+)
+
+
+class Deaths:
+    """Takes a block as an actor does that dies each time at the first of these rows, but those set aside."""
+
+    def __init__(self, *killers: int) -> None:
+        self.blocks, self.killers, self.left = _Blocks(), killers, 20
+
+    def run(self) -> list[int]:
+        """The rows set aside, once the block is through."""
+        again, aside = self.blocks.take("b")
+        live = [row for row in range(3) if row not in aside]
+        for row in live if again else []:
+            self.blocks.start("b", row)
+            if row in self.killers:
+                return self.die()
+        if not again and self.killers:
+            return self.die()
+        self.blocks.done("b")
+        return sorted(aside)
+
+    def die(self) -> list[int]:
+        self.left -= 1
+        assert self.left, "it never ends"
+        return self.run()
+
+
+@pytest.mark.parametrize("killers", [(), (0,), (2,), (0, 1), (0, 1, 2)])
+def test_each_killer_kills_twice(killers: tuple[int, ...]) -> None:
+    deaths = Deaths(*killers)
+    assert deaths.run() == sorted(killers)
+    assert deaths.left == 20 - 2 * len(killers)
+    assert deaths.blocks._held == {}
+
+
+def test_one_death_beside_a_killer_is_forgiven() -> None:
+    blocks = _Blocks()
+    blocks.take("b")  # died
+    for row in (0, 0, 1):
+        assert blocks.take("b")[0]
+        blocks.start("b", row)
+    assert blocks.take("b")[1].keys() == {0}
+    blocks.start("b", 1)
+    assert blocks.take("b")[1].keys() == {0, 1}
+
+
+def test_what_a_process_said_of_its_end() -> None:
+    blocks = _Blocks()
+    blocks.take("b")
+    blocks.say("b", "the first death")
+    blocks.take("b")
+    blocks.start("b", 1)
+    blocks.say("b", "a lost device")
+    assert blocks.take("b") == (True, {1: "a lost device"})
+    blocks.done("b")
+    assert blocks.take("b") == (False, {})
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_run_does_without_what_counts_and_remembers() -> None:
+    counter, hands = RunCounter(), Hands()
+    isolation = hands.of("featurize", Stage.DECODE, Code.UNDECODABLE)
+
+    def take() -> tuple[list[Any], bool]:
+        with isolation.block(CLIPS) as (block, starting):
+            if starting is not None:
+                starting(1)
+            return block["error"].to_pylist(), starting is not None
+
+    assert take() == ([None] * 3, False)
+    ray.get(isolation.blocks.take.remote(isolation.key(CLIPS)))  # and died
+    assert take() == ([None] * 3, True)
+    for _ in range(2):
+        ray.get(isolation.blocks.take.remote(isolation.key(CLIPS)))
+        ray.get(isolation.blocks.start.remote(isolation.key(CLIPS), 1))
+    errors, again = take()
+    assert again
+    assert [error and (error["stage"], error["code"]) for error in errors] == [
+        None,
+        ("decode", "undecodable"),
+        None,
+    ]
+
+    report = counter.report("annotate")
+    report("passes", 3)
+    assert counter.sums() == {("annotate", "passes"): 3}
+    for actor in (counter._actor, isolation.blocks):
+        ray.kill(actor)
+    report("passes", 1)
+    assert take() == ([None] * 3, False)
+    assert counter.close() == Counts({}, None, None)
