@@ -245,6 +245,7 @@ def clients(*, attempts: int, read_timeout_s: float = 60.0) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(s3fs.core, "AioConfig", config)
         patch.setattr(s3fs.S3FileSystem, "retries", min(attempts, s3fs.S3FileSystem.retries))
+        patch.setattr("pipeline.storage.failures.DELAYS_S", ())
         patch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
         StrictS3FileSystem.clear_instance_cache()
         try:
