@@ -147,9 +147,11 @@ class Storage:
             filesystem.pipe_file(path_of(uri), data)
 
     def create(self, uri: str, data: bytes) -> bool:
-        """Writes a small file whole where there is none; False, and nothing done, where there is one.
+        """Writes a small file whole where there is none; False, and nothing done, where there is another.
 
-        Of several that try at once one gets True. A filesystem that cannot promise that is refused.
+        Of several that try at once, each with data of its own, one gets True. Where the answer to a request
+        is lost, its repetition finds the file: whose it is, what it holds tells. A filesystem that cannot
+        promise all that is refused.
         """
         filesystem, path = self._filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
@@ -161,7 +163,7 @@ class Storage:
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
-                    return False
+                    return self.read_bytes_or_none(uri) == data
                 local.sync_folder(Path(path).parent)
                 return True
         put = getattr(filesystem, "_pipe_file", filesystem.pipe_file)
@@ -176,7 +178,7 @@ class Storage:
                     return True
                 except Exception as problem:
                     if isinstance(problem, FileExistsError) or s3_code(problem) == "PreconditionFailed":
-                        return False
+                        return self.read_bytes_or_none(uri) == data
                     last = attempt + 1 == _CREATE_ATTEMPTS
                     if last or s3_code(problem) != "ConditionalRequestConflict":
                         raise
@@ -213,23 +215,22 @@ class Storage:
             file.discard()
             raise
         with self._explained(uri):
-            handle.commit()
+            try:
+                handle.commit()
+            except FileNotFoundError:
+                # Its answer was lost, and what it was to join is joined: the repetition finds no parts.
+                if filesystem.info(path)["size"] != handle.tell():
+                    raise
 
     def exists(self, uri: str) -> bool:
         """A link to nowhere does not."""
-        try:
-            self._read(uri, lambda filesystem, path: filesystem.info(path))
-        except StorageError as problem:
-            if problem.missing or getattr(problem.__cause__, "errno", None) in _NOWHERE:
-                return False
-            raise
-        return True
+        return self._type(uri) is not None
 
     def is_dir(self, uri: str) -> bool:
         return bool(self._read(uri, lambda filesystem, path: filesystem.isdir(path)))
 
     def is_file(self, uri: str) -> bool:
-        return bool(self._read(uri, lambda filesystem, path: filesystem.isfile(path)))
+        return self._type(uri) == "file"
 
     def stands_alone(self, uri: str) -> bool:
         """Whether nothing may be laid beside it: a bucket, a mount point, a folder among somebody else's."""
@@ -342,6 +343,16 @@ class Storage:
         with self._explained(uri):
             filesystem, path = self._filesystem(uri), path_of(uri)
             return retried(lambda: ask(filesystem, path), lambda problem: self.explain(uri, problem))
+
+    def _type(self, uri: str) -> str | None:
+        """ "file", "directory" or "other"; None where nothing is. fsspec's own answers hide failures."""
+        try:
+            found: str = self._read(uri, lambda filesystem, path: filesystem.info(path)["type"])
+        except StorageError as problem:
+            if problem.missing or getattr(problem.__cause__, "errno", None) in _NOWHERE:
+                return None
+            raise
+        return found
 
     def _is_there(self, uri: str) -> bool:
         """Whether it exists, as far as one is told."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -86,7 +87,8 @@ class StorageFile(io.RawIOBase):
 
     def discard(self) -> None:
         """Gives up a file that waits for its commit: not even the end of this object writes any of it."""
-        self._file.discard()
+        with suppress(Exception):  # why it is given up is what matters
+            self._file.discard()
         super().close()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ error, since a table whose records cannot be listed would be written twice.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tempfile
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
@@ -80,6 +81,11 @@ class StrictS3FileSystem(s3fs.S3FileSystem):
     async def _walk(self, path: str, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         async for folder in super()._walk(path, *args, **{"on_error": _raise_unless_missing, **kwargs}):
             yield folder
+
+    async def _bulk_delete(self, pathlist: list[str], **kwargs: Any) -> list[str]:
+        """One by one: many at once are answered with 200 also where some of them stay."""
+        await asyncio.gather(*(self._rm_file(path) for path in pathlist))
+        return pathlist
 
     def split_path(self, path: str) -> tuple[str, str, None]:
         """Without versions: a key may hold "?versionId=" like any other text."""

@@ -22,7 +22,7 @@ from pipeline.corpus.listing import changed_since, discover, drop_listed_files, 
 from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
 from pipeline.spec import JobSpec
-from pipeline.storage import Storage, place_errors
+from pipeline.storage import Storage, StorageError, place_errors
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.plans import Work
 from pipeline.table.retry import failed_clips
@@ -171,7 +171,11 @@ def output_errors(spec: JobSpec) -> AbstractContextManager[None]:
 
 
 def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> Passthrough:
-    """The input's own columns: fixed by the first run of an output, so that all its files agree."""
+    """The input's own columns: fixed by the first run of an output, so that all its files agree.
+
+    Raises:
+        JobError: storage does not deliver a shard that was to be looked at: the table would lack its columns.
+    """
     packed = (held or {}).get("passthrough", (held or {}).get("carried"))  # its name in earlier versions
     if packed is not None:
         return Passthrough(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(packed))))
@@ -184,6 +188,8 @@ def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storag
         for shard in of_kind[::step]:
             try:
                 found.append(reader.columns(shard, storage))
+            except StorageError as problem:
+                raise JobError(f"--input: {problem}, so that its columns are not known.") from problem
             except Exception as problem:  # a broken shard is an error row later, not the end of the job
                 problems.append(problem)
         if not found and len(of_kind) == len(shards) and problems and isinstance(problems[0], JobError):

@@ -89,12 +89,9 @@ class Reader:
         Raises:
             StorageError: storage did not deliver the shard, or not all of it.
         """
-        problems: list[Exception] = []
-        for clip in self._clips(shard, storage, None, problems):
+        for clip in self.delivered(shard, storage):
             if clip.source is not None and wanted(clip.source):
                 yield clip.source
-        if problems and isinstance(problems[0], StorageError):
-            raise problems[0]
 
     def slices(self, shard: Shard, storage: Storage) -> list[Any]:
         """What tasks read side by side of a large shard, picklable; none: the shard is read whole.
@@ -104,16 +101,29 @@ class Reader:
         return []
 
     def columns(self, shard: Shard, storage: Storage) -> pa.Schema:
-        """The shard's own columns beside the audio, under the input's names; none where it cannot be read.
+        """The shard's own columns beside the audio, under the input's names; none where it is damaged.
 
         Raises:
             JobError: the shard is sound, and of no use.
+            StorageError: it was not delivered.
         """
         return infer(self.samples(shard, storage))
 
     def samples(self, shard: Shard, storage: Storage) -> list[dict[str, Any]]:
-        """The values of the first clips."""
-        return [dict(clip.values) for clip in islice(self._clips(shard, storage, None, []), self.sampled)]
+        """The values of the first clips; raises StorageError where they were not delivered."""
+        return [dict(clip.values) for clip in islice(self.delivered(shard, storage), self.sampled)]
+
+    def delivered(self, shard: Shard, storage: Storage, slice: Any = None) -> Iterator[Clip]:
+        """The clips up to the first damage; none of a shard that is gone.
+
+        Raises:
+            StorageError: storage does not deliver them.
+        """
+        problems: list[Exception] = []
+        yield from self._clips(shard, storage, slice, problems)
+        for problem in problems:
+            if isinstance(problem, StorageError) and problem.not_delivered:
+                raise problem
 
     def extent(self, shard: Shard, storage: Storage) -> Extent:
         """What `--plan` can say of the shard."""

@@ -117,7 +117,7 @@ class ManifestReader(Reader):
 
     def samples(self, shard: Shard, storage: Storage) -> list[dict[str, Any]]:
         """The values of the good lines among the first."""
-        first = self._clips(shard, storage, Slice(0, 1, _SAMPLED_RECORDS), [])
+        first = self.delivered(shard, storage, Slice(0, 1, _SAMPLED_RECORDS))
         return [dict(clip.values) for clip in first if clip.error is None]
 
     def extent(self, shard: Shard, storage: Storage) -> Extent:
