@@ -215,7 +215,7 @@ def test_what_others_wrote_is_not_replaced(
     before = snapshot(tmp_path)
     for output, why in [
         (others, "holds another table"),
-        (tmp_path / "table", "holds another table (_run)"),
+        (tmp_path / "table", "table/_run); speakers are a table of their own"),
         (tmp_path / "broken", "holds another table"),
         (tmp_path / "notes.txt", "is a file, and a directory is needed"),
     ]:
@@ -253,6 +253,6 @@ def test_the_summary_is_standard_json(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     run(SpeakersSpec(table=str(tmp_path / "t.parquet"), output=str(tmp_path / "out")))
-    text = (tmp_path / "out/_run/speakers.json").read_text()
+    text = (log_of(tmp_path / "out") / "speakers.json").read_text()
     summary = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert summary["largest"] == [{"speaker_id": "spk_000001", "clips": 3, "hours": 0.01}]
