@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import inspect
+import logging
 import os
 import re
 import stat
@@ -73,6 +74,7 @@ __all__ = [
 
 Answer = TypeVar("Answer")
 _NOWHERE = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)  # names that nothing can have
+_LOG = logging.getLogger(__name__)
 _CREATE_ATTEMPTS = 5  # S3 answers two conditional puts at once with a conflict that is to be tried again
 
 
@@ -136,12 +138,16 @@ class Storage:
                 return None
             raise
 
-    def write_bytes(self, uri: str, data: bytes) -> None:
-        """Writes a small file whole: a reader sees all of it or none."""
+    def write_bytes(self, uri: str, data: bytes, *, sync: bool = True) -> None:
+        """Writes a small file whole: a reader sees all of it or none.
+
+        Args:
+            sync: a loss of power must not cost it.
+        """
         filesystem = self._filesystem(uri)
         if isinstance(filesystem, LocalFileSystem):
-            with self.writing(uri) as file:
-                file.write(data)
+            with self._explained(uri):
+                local.write(Path(path_of(uri)), data, sync=sync)
             return
         with self._explained(uri):
             filesystem.pipe_file(path_of(uri), data)
@@ -150,27 +156,19 @@ class Storage:
         """Writes a small file whole where there is none; False, and nothing done, where there is another.
 
         Of several that try at once, each with data of its own, one gets True. Where the answer to a request
-        is lost, its repetition finds the file: whose it is, what it holds tells. A filesystem that cannot
-        promise all that is refused.
+        is lost, its repetition finds the file: whose it is, what it holds tells. Where a filesystem knows no
+        such request, one looks, writes and looks again, and the log says so.
         """
         filesystem, path = self._filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
-            with self._explained(uri), local.temporary(Path(path)) as temporary:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                try:
-                    os.link(temporary, path)
-                except FileExistsError:
-                    return self.read_bytes_or_none(uri) == data
-                local.sync_folder(Path(path).parent)
-                return True
+            with self._explained(uri):
+                return local.create(Path(path), data) or self.read_bytes_or_none(uri) == data
         put = getattr(filesystem, "_pipe_file", filesystem.pipe_file)
         if "mode" not in inspect.signature(put).parameters:
-            raise StorageError(
-                f"{without_credentials(uri)}: such storage cannot create a file only where there is none"
-            )
+            _LOG.warning("%s: such storage creates files by best effort", without_credentials(uri))
+            if not self.exists(uri):
+                self.write_bytes(uri, data)
+            return self.read_bytes_or_none(uri) == data
         with self._explained(uri):
             for attempt in range(_CREATE_ATTEMPTS):
                 try:

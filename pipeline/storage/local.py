@@ -27,6 +27,8 @@ _KINDS = {
     stat.S_IFCHR: "device",
     stat.S_IFBLK: "device",
 }
+# What file systems without hard links say: of mounted buckets and of memory cards.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _KERNEL = ("/proc/", "/sys/")  # files without a size, and some without an end
 Keep = Callable[[str], bool]
 
@@ -105,6 +107,49 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write(path: Path, data: bytes, *, sync: bool) -> None:
+    """Writes a file whole, in the place of what is there."""
+    with temporary(path) as whole:
+        _fill(whole, data, sync=sync)
+        whole.replace(path)
+        if sync:
+            sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Writes a file whole where there is none; False where there is one."""
+    with temporary(path) as whole:
+        _fill(whole, data, sync=True)
+        try:
+            os.link(whole, path)
+        except FileExistsError:
+            return False
+        except OSError as problem:
+            if problem.errno not in _NO_LINKS:
+                raise
+            if not _create_empty(path):  # for a moment it is there and holds nothing
+                return False
+            whole.replace(path)
+        sync_folder(path.parent)
+        return True
+
+
+def _fill(path: Path, data: bytes, *, sync: bool) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
+def _create_empty(path: Path) -> bool:
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        return False
+    return True
 
 
 @contextmanager

@@ -130,7 +130,8 @@ def write_shard_counts(storage: Storage, folder: str, part: PartOfShard, clips: 
         "clips": clips,
         "matched": matched,
     }
-    storage.write_bytes(join(folder, f"{name}.json"), json.dumps(record).encode())
+    # Lost, it costs a second look at the shard; and there may be a hundred thousand of them.
+    storage.write_bytes(join(folder, f"{name}.json"), json.dumps(record).encode(), sync=False)
 
 
 class Plans:

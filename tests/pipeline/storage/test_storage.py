@@ -9,6 +9,7 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import pyarrow as pa
@@ -221,12 +222,29 @@ def test_of_many_that_create_at_once_one_succeeds(kind: str, tmp_path: Path, req
     assert storage.create(uri, b"again")
 
 
-def test_storage_that_cannot_promise_to_create_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_that_cannot_promise_to_create_does_its_best_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     memory = type(fsspec.filesystem("memory"))
     monkeypatch.setattr(filesystems, "OTHER_STORES", {"memory"})
-    monkeypatch.setattr(memory, "pipe_file", lambda self, path, value, **_: None)
-    with pytest.raises(StorageError, match="cannot create a file only where there is none"):
-        STORAGE.create("memory://x/lock", b"")
+    pipe = memory.pipe_file
+    monkeypatch.setattr(memory, "pipe_file", lambda self, path, value, **_: pipe(self, path, value))
+    assert STORAGE.create("memory://x/lock", b"mine")
+    assert not STORAGE.create("memory://x/lock", b"theirs")
+    assert STORAGE.read_bytes("memory://x/lock") == b"mine"
+    assert "memory://x/lock: such storage creates files by best effort" in caplog.text
+    STORAGE.remove("memory://x/lock")
+
+
+def test_created_once_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a mounted bucket, or a memory card."""
+    monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError(errno.EPERM, "Operation not permitted")))
+    uri = str(tmp_path / "lock")
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda n: STORAGE.create(uri, b"%d" % n), range(8)))
+    assert made.count(True) == 1
+    assert STORAGE.read_bytes(uri) == b"%d" % made.index(True)
+    assert os.listdir(tmp_path) == ["lock"]
 
 
 def test_listings(tmp_path: Path) -> None:
