@@ -1,16 +1,23 @@
 """What starting costs where much is done: a table of many shards and clips, made up without any audio.
 
     python -m bench.scale --date 2026-11-27 --output bench/results/scale.md
+    python -m bench.scale --date 2026-11-27 --jobs --output bench/results/scale-jobs.md
 
 A table is written as write tasks write it, through the table's own lock, plans, writer and records. Then each
 start is timed from the listed input to the work that is left, in a process of its own, with its peak memory.
 All is done at two sizes, one ten times the other, to see what grows with what is there.
+
+With `--jobs`: whole jobs on real tar shards, as many of one clip each as else of 250, and again when nothing is new.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import resource
+import subprocess
+import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +28,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow as pa
+import soundfile
 
 from pipeline.corpus.clips import Shard
 from pipeline.schema import ERROR
@@ -34,6 +42,7 @@ SCHEMA = pa.schema(
 )
 UNDECODABLE = {"stage": "decode", "code": "undecodable", "message": "no decoder accepts the bytes"}
 FILES, CLIPS_IN_A_SHARD, FAILING = 200, 100, 1000  # one clip of so many is an error row
+ROOT = Path(__file__).resolve().parent.parent
 STORAGE = Storage(StorageOptions())
 
 
@@ -152,19 +161,56 @@ def main() -> None:
     parser.add_argument("--date", required=True)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--shards", type=int, default=10_000)
+    parser.add_argument("--jobs", action="store_true")
     given = parser.parse_args()
+    if given.jobs:
+        finish(given, list(jobs(given.shards)), "Many small shards")
+        return
     sizes = {}
     for count in (given.shards // 10, given.shards):
         with tempfile.TemporaryDirectory() as folder:
             sizes[count] = measure(count, Path(folder))
+    finish(given, list(table(sizes)), "What a start costs")
+
+
+def make_tars(folder: Path, clips: int, in_a_shard: int) -> None:
+    sound, rate = soundfile.read(ROOT / "demo/audio/session.flac", dtype="int16")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound[: rate * 44 // 100], rate, format="WAV")
+    folder.mkdir()
+    for number in range(clips // in_a_shard):
+        with tarfile.open(folder / f"{number:05}.tar", "w") as tar:
+            for key in range(in_a_shard):
+                member = tarfile.TarInfo(f"{key:03}.wav")
+                member.size = len(buffer.getvalue())
+                tar.addfile(member, io.BytesIO(buffer.getvalue()))
+
+
+def jobs(clips: int) -> Iterator[str]:
+    yield "| shards | clips in each | seconds | seconds when nothing is new |"
+    yield "| --- | --- | --- | --- |"
+    with tempfile.TemporaryDirectory() as home:
+        for in_a_shard in (250, 1):
+            corpus, output = Path(home, f"in-{in_a_shard}"), Path(home, f"out-{in_a_shard}")
+            make_tars(corpus, clips, in_a_shard)
+            paths = ["--input", corpus, "--output", output, "--model", ROOT / "demo" / "checkpoint"]
+            command = [sys.executable, ROOT / "jobs" / "transcribe.py", *paths]
+            seconds = []
+            for _ in range(2):
+                began = time.perf_counter()
+                subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+                seconds.append(time.perf_counter() - began)
+            yield f"| {clips // in_a_shard:,} | {in_a_shard} | {seconds[0]:.0f} | {seconds[1]:.1f} |"
+
+
+def finish(given: argparse.Namespace, results: list[str], title: str) -> None:
     from bench.machine import describe  # torch, which no start needs
 
-    command = f"python -m bench.scale --date {given.date} --shards {given.shards}"
-    lines = [describe(given.date), "", f"`{command}`, local disk", "", *table(sizes)]
-    text = "\n".join(lines) + "\n"
+    command = f"python -m bench.scale --date {given.date} --shards {given.shards}{' --jobs' * given.jobs}"
+    text = "\n".join([describe(given.date), "", f"`{command}`, local disk", "", *results]) + "\n"
     print(text)
     if given.output:
-        given.output.write_text(f"# What a start costs\n\n{text}", encoding="utf-8")
+        given.output.write_text(f"# {title}\n\n{text}", encoding="utf-8")
 
 
 if __name__ == "__main__":
