@@ -7,7 +7,7 @@ A table is written as write tasks write it, through the table's own lock, plans,
 start is timed from the listed input to the work that is left, in a process of its own, with its peak memory.
 All is done at two sizes, one ten times the other, to see what grows with what is there.
 
-With `--jobs`: whole jobs on real tar shards, as many of one clip each as else of 250, and again when nothing is new.
+With `--jobs`: whole jobs on real tar shards of 250 clips and of one, and again when nothing is new.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def jobs(clips: int) -> Iterator[str]:
             corpus, output = Path(home, f"in-{in_a_shard}"), Path(home, f"out-{in_a_shard}")
             make_tars(corpus, clips, in_a_shard)
             paths = ["--input", corpus, "--output", output, "--model", ROOT / "demo" / "checkpoint"]
-            command = [sys.executable, ROOT / "jobs" / "transcribe.py", *paths]
+            command = list(map(str, [sys.executable, ROOT / "jobs" / "transcribe.py", *paths]))
             seconds = []
             for _ in range(2):
                 began = time.perf_counter()
