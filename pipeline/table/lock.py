@@ -125,8 +125,11 @@ class Lock:
         return lock
 
     def _meet_others(self) -> None:
-        """Looks for jobs on other lanes, or on the whole table, with which this one may share shards."""
+        """Looks for jobs on other lanes, or on the whole table, with which this one may share shards. What
+        dead heirs left of the lock that is ours now goes."""
         for uri in self.storage.list_files(self.home):
+            if uri.startswith(_heir(self.uri, "")) and self.token not in uri:
+                self.storage.remove(uri)
             name = uri.rsplit("/", 1)[-1].removesuffix(".json")
             if uri == self.uri or not re.fullmatch(r"lock(-\d+of\d+)?", name):
                 continue
@@ -155,16 +158,20 @@ class Lock:
             self.storage.remove_empty_folder(self.output)
 
     def _take_over(self, stale: Holder) -> None:
-        with self._as_heir(self.uri, stale):
-            held = read_holder(self.uri, self.storage)
-            if held is not None and held.token == stale.token:
-                self.storage.write_bytes(self.uri, self._holder.to_json())
-            elif held is not None:
-                raise TableInUseError(_refusal(self.output, held))
-            elif not self.storage.create(self.uri, self._holder.to_json()):  # removed, and made by another
-                raise TableInUseError(f"--output {self.output}: another job just took this table; try again.")
+        self._inherit(self.uri, stale)
         self.check()
         _LOG.warning("took over %s from %s, which is gone", self.output, _who(stale))
+
+    def _inherit(self, uri: str, stale: Holder) -> None:
+        """Puts our name in the place of a stale one."""
+        with self._as_heir(uri, stale):
+            held = read_holder(uri, self.storage)
+            if held is not None and held.token == stale.token:
+                self.storage.write_bytes(uri, self._holder.to_json())
+            elif held is not None:
+                raise TableInUseError(_refusal(self.output, held))
+            elif not self.storage.create(uri, self._holder.to_json()):  # removed, and made by another
+                raise TableInUseError(f"--output {self.output}: another job just took this table; try again.")
 
     def _end(self, uri: str, stale: Holder) -> None:
         """Removes the stale lock of another lane, whose job, should it come back, may write no more."""
@@ -177,13 +184,13 @@ class Lock:
 
     @contextmanager
     def _as_heir(self, uri: str, stale: Holder) -> Iterator[None]:
-        """Of several that find the same stale lock one goes on."""
-        heir = f"{uri.removesuffix('.json')}-after-{stale.token}.json"
+        """Of several that find the same stale lock one goes on. An heir that died is inherited from too."""
+        heir = _heir(uri, stale.token) + ".json"
         if not self.storage.create(heir, self._holder.to_json()):
             other = read_holder(heir, self.storage)
-            if other is not None and _is_stale(other, heir, self.storage):
-                self.storage.remove(heir)
-            raise TableInUseError(f"--output {self.output}: another job is taking it over; try again.")
+            if other is None or not _is_stale(other, heir, self.storage):
+                raise TableInUseError(f"--output {self.output}: another job is taking it over; try again.")
+            self._inherit(heir, other)
         try:
             yield
         finally:
@@ -223,6 +230,11 @@ def read_holder(uri: str, storage: Storage) -> Holder | None:
         raise JobError(
             f"{uri} is no lock of this version; if no job runs on it, delete the file."
         ) from problem
+
+
+def _heir(uri: str, token: str) -> str:
+    """How the names of files begin that heirs of a lock create."""
+    return f"{uri.removesuffix('.json')}-after-{token}"
 
 
 def _is_stale(held: Holder, uri: str, storage: Storage) -> bool:
