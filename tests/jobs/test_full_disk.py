@@ -15,7 +15,6 @@ import soundfile
 
 from jobs.transcribe import main
 from tests.conftest import ROOT
-from tests.jobs.tables import rows_of
 
 MIB = 1 << 20
 
