@@ -7,12 +7,13 @@ requirement-demo = .
 requirement-test = .[test,lint]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test lint venv
+.PHONY: help demo quick test soak lint venv
 
 help:
 	@echo "make demo   transcribe the bundled corpus into demo/out/transcripts"
 	@echo "make quick  the tests that need no Ray cluster, but for the slow ones, in two processes"
 	@echo "make test   every check and test: make lint, all that needs no Ray, then whole jobs on Ray"
+	@echo "make soak   the slow tests and the jobs, with longer recordings, more kills and more damage"
 	@echo "make lint   the checks alone: ruff, mypy"
 	@echo "make venv   .venv with everything that development needs"
 
@@ -25,6 +26,9 @@ quick: venv
 test: lint
 	$(BIN)/python -m pytest -m "not ray" -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m ray
+
+soak: venv
+	W2VBERT_SOAK=1 $(BIN)/python -m pytest -m "slow or ray"
 
 lint: venv
 	$(BIN)/ruff check

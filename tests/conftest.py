@@ -24,6 +24,7 @@ settings.load_profile("no deadline")
 if TYPE_CHECKING:
     from torch import Tensor
 
+SOAK = bool(os.environ.get("W2VBERT_SOAK"))  # `make soak`: longer recordings, more kills, more damage
 ROOT = Path(__file__).resolve().parent.parent
 _CLUSTERS = {"local_ray", "own_cluster"}
 

@@ -37,6 +37,7 @@ from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.parts import split
 from pipeline.corpus.readers import READERS
 from pipeline.errors import Code, JobError
+from tests.conftest import SOAK
 from tests.pipeline.corpus.damage import (
     DEMO,
     ROOT,
@@ -51,6 +52,7 @@ from tests.pipeline.corpus.damage import (
 )
 from tests.pipeline.corpus.fuzz_child import STORAGE
 
+MANY = 4 if SOAK else 1
 CASES_IN_A_CHILD = 125
 CHILD_SECONDS = 300
 NEIGHBOUR = "neighbour.wav"  # a sound file beside each damaged one
@@ -135,14 +137,14 @@ def test_five_hundred_damaged_copies(tmp_path: Path) -> None:
     ]
     files = [loose(file) for file in sorted((DEMO / "corpus" / "loose").iterdir())]
     cases = [
-        *copies(tars, 120, 1),
-        *copies([compressed(whole) for whole in tars], 60, 2),
-        *copies(parquets, 140, 3),
-        *copies([manifest(tmp_path / "clips", clips[:12])], 80, 4),
-        *copies(files, 100, 5),
+        *copies(tars, 120 * MANY, 1),
+        *copies([compressed(whole) for whole in tars], 60 * MANY, 2),
+        *copies(parquets, 140 * MANY, 3),
+        *copies([manifest(tmp_path / "clips", clips[:12])], 80 * MANY, 4),
+        *copies(files, 100 * MANY, 5),
     ]
-    assert len(cases) == 500
-    assert sum(len(case.readable) for case in cases) > 1500
+    assert len(cases) == 500 * MANY
+    assert sum(len(case.readable) for case in cases) > 1500 * MANY
     assert_nothing_lost(cases, tmp_path)
 
 
