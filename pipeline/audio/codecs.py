@@ -33,7 +33,7 @@ class Decoder:
 
     def __init__(self, stream: Stream, *, whole: bool) -> None:
         self._stream, self._whole = stream, whole
-        start = containers.after_tags(stream, 0)
+        start = containers.beginning(stream)
         if start >= stream.size:
             fail(Code.TRUNCATED, "nothing follows the tags that the file begins with")
         self._file = _File(stream, start, whole=whole)
@@ -133,7 +133,7 @@ class _File:
 def _decoder(layout: containers.Layout, *, other: bool) -> SoundFile | Ffmpeg:
     if not (layout.other or other):
         try:
-            decoder = SoundFile(layout.stream, counted=layout.counted)
+            decoder = SoundFile(layout.stream, counted=layout.counted, meant=layout.meant)
             if decoder.knows_its_length:
                 return decoder
             decoder.close()

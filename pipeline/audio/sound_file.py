@@ -10,6 +10,7 @@ import soundfile
 from pipeline.audio.stream import BLOCK_VALUES, Samples, Stream, fail
 from pipeline.errors import Code
 
+_BLOCK = 4096  # samples: what a codec may have filled up at the end
 _UNKNOWN = 1 << 48  # frames; libsndfile's own sign for it is the largest count it can write
 # Seconds to decode before those wanted. MP3 and Opus remember what came before; in the last page of Vorbis,
 # which holds no more than 9 s, libsndfile does not find the right sample.
@@ -34,6 +35,7 @@ class SoundFile:
 
     Args:
         counted: of MPEG audio: whether its header counts the samples. If not, libsndfile guesses.
+        meant: how many samples are meant of those that the blocks of a codec hold; 0: not known.
 
     Attributes:
         rate, channels, format: as stored.
@@ -46,13 +48,15 @@ class SoundFile:
         soundfile.LibsndfileError: libsndfile does not open it.
     """
 
-    def __init__(self, stream: Stream, *, counted: bool) -> None:
+    def __init__(self, stream: Stream, *, counted: bool, meant: int = 0) -> None:
         self._stream = stream
         self._file = _Straight(stream)
         self.format: str = self._file.format
         self.rate: int = self._file.samplerate
         self.channels: int = self._file.channels
         self.length: int = self._file.frames
+        if meant and 0 < self.length - meant < _BLOCK:
+            self.length = meant
         guessed = self._file.subtype.startswith("MPEG") and not counted
         self.knows_its_length = not guessed and self.length < _UNKNOWN
         self.is_plain = self.format in _PLAIN

@@ -7,7 +7,7 @@ from pipeline.audio.containers.layout import Layout
 from pipeline.audio.containers.mpeg import after_tags
 from pipeline.audio.stream import Stream
 
-__all__ = ["Layout", "after_tags", "following", "layout", "left_over"]
+__all__ = ["Layout", "beginning", "following", "layout", "left_over"]
 
 _READERS = (
     chunks.layout,
@@ -26,6 +26,15 @@ _READ_AHEAD = 1 << 16  # bytes that libFLAC may have read beyond the end of a fi
 def layout(stream: Stream, start: int, *, whole: bool = True) -> Layout:
     """Of the file that begins at `start`; `whole`: all of it is going to be read."""
     return _known(stream, start, whole=whole) or Layout(stream.part(start, stream.size))
+
+
+def beginning(stream: Stream) -> int:
+    """Where the first file of audio begins: behind tags, padding, and before MPEG audio anything."""
+    start = after_tags(stream, 0)
+    at = following(stream, start)
+    if at is None:
+        at = mpeg.search(stream, start)
+    return start if at is None else at
 
 
 def following(stream: Stream, end: int) -> int | None:

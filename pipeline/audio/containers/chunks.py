@@ -13,6 +13,7 @@ from pipeline.audio.stream import Pieces, Stream
 from pipeline.errors import Code
 
 _LONGEST_FMT = 4096
+_UNCODED = (b"\1\0", b"\3\0", b"\xfe\xff")  # PCM, float, and either of them
 _SHORTEST = 512  # bytes after an empty audio chunk that may be audio of a size nobody wrote
 _ASF_DATA = b"6&\xb2u"  # the first bytes of a GUID
 
@@ -88,6 +89,7 @@ class _Found:
 
     end: int
     fmt: bytes = b""
+    fact: int = 0  # samples that were encoded
     audio: list[range] = field(default_factory=list)
     size_at: int = 0  # where the first audio chunk gives its size
     open: bool = False
@@ -113,7 +115,8 @@ def layout(stream: Stream, start: int, head: bytes) -> Layout | None:
         unopened = Code.UNDECODABLE, f"the file has no chunk {name!r}, which would hold its audio"
     elif found.fmt and not any(found.fmt[4:8]):
         unopened = Code.BAD_SAMPLE_RATE, "the header gives a sample rate of 0 Hz"
-    return Layout(mended, found.end, lambda: found.lacks, counted, unopened=unopened)
+    meant = 0 if found.open or found.fmt[:2] in _UNCODED else found.fact
+    return Layout(mended, found.end, lambda: found.lacks, counted, meant=meant, unopened=unopened)
 
 
 def _walk(stream: Stream, start: int, kind: _Kind, magic: bytes) -> _Found:
@@ -138,6 +141,8 @@ def _walk(stream: Stream, start: int, kind: _Kind, magic: bytes) -> _Found:
                 found.lacks = found.lacks or missing(chunk.size, there)
         elif chunk.name == b"fmt " and chunk.size <= _LONGEST_FMT:
             found.fmt = stream.head(chunk.size, chunk.start)
+        elif chunk.name == b"fact":
+            found.fact = int.from_bytes(stream.head(min(chunk.size, 8), chunk.start), kind.order)
     if not found.audio:
         found.end = stream.size
     return found

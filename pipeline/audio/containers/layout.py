@@ -20,7 +20,8 @@ class Layout:
         end: the offset where the file ends by its framing; None: only its decoder can tell.
         lacks: what is known to be missing of it, for a person; "" where nothing is.
         counted: of MPEG audio: whether its header counts the samples.
-        samples: how many the header counts, where that is known beforehand.
+        samples: how many the header counts, where FFmpeg does not compare them.
+        meant: how many, of those in the blocks of a codec, where libsndfile gives all: the last is filled up.
         other: libsndfile does not read it, or not all of it.
         unopened: what it means if no decoder opens it, and why, for a person.
     """
@@ -30,6 +31,7 @@ class Layout:
     lacks: Callable[[], str] = str
     counted: bool = False
     samples: int | None = None
+    meant: int = 0
     other: bool = False
     unopened: tuple[Code, str] | None = None
 

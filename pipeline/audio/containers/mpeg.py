@@ -8,6 +8,7 @@ from pipeline.audio.containers.layout import Layout, missing
 from pipeline.audio.stream import Stream
 
 _PADDING = 4  # frames at the end of a file that encoders fill up with silence, at the most
+_SEARCHED = 1 << 16
 _RATES = (44100, 48000, 32000)
 _KILOBITS = {  # by version 1 or later, and layer
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -60,13 +61,25 @@ def layout(stream: Stream, start: int, head: bytes) -> Layout | None:
     return Layout(stream.part(start, stream.size), None, lambda: lacks, counted, samples)
 
 
-def begins(stream: Stream, at: int) -> bool:
-    """Whether two frames, or the last, begin here."""
-    first = frame(stream.head(4, at))
-    if first is None:
-        return False
-    after = stream.head(4, at + first.size)
-    return frame(after) is not None or (len(after) < 4 and at + first.size <= stream.size)
+def begins(stream: Stream, at: int, frames: int = 2) -> bool:
+    """Whether so many frames, or all up to the end, begin here."""
+    for number in range(frames):
+        head = stream.head(4, at)
+        if number and len(head) < 4:
+            return at <= stream.size
+        if (found := frame(head)) is None:
+            return False
+        at += found.size
+    return True
+
+
+def search(stream: Stream, start: int) -> int | None:
+    """Where frames follow on one another, in the first 64 KiB."""
+    data = stream.head(_SEARCHED, start)
+    at = data.find(b"\xff")
+    while at >= 0 and not (frame(data[at : at + 4]) and begins(stream, start + at, frames=4)):
+        at = data.find(b"\xff", at + 1)
+    return None if at < 0 else start + at
 
 
 def counts(stream: Stream, at: int) -> bool:

@@ -165,6 +165,17 @@ MP3 = fmt(bits=0, tag=0x55, extra=struct.pack("<HHIHHH", 12, 1, 2, 576, 1, 1393)
 UNCOUNTED = mux(A, format="mp3", codec="libmp3lame", pipe=True)
 
 
+@pytest.mark.parametrize("subtype", ["MS_ADPCM", "GSM610", "G721_32", "NMS_ADPCM_16", "ALAW"])
+def test_blocks_that_are_filled_up(subtype: str) -> None:
+    """The fact chunk tells how many samples are meant; where it cannot be right, all are taken."""
+    data = encode(sweep(1.0001), subtype=subtype)
+    assert decode(data).duration_s == 16002 / RATE
+    assert decode(data, start_s=0.9).duration_s == pytest.approx(16002 / RATE - 0.9, abs=1e-9)
+    for wrong in (0, 3, 0x7FFFFFFF, 16002 * 2):
+        at = data.index(b"fact") + 8
+        assert decode(data[:at] + struct.pack("<I", wrong) + data[at + 4 :]).duration_s >= 16002 / RATE
+
+
 def test_files_one_after_another() -> None:
     one, two = riff(fmt(), DATA), riff(fmt(), chunk(b"data", pcm(B)))
     whole(one + two, A, B, exact=True)
