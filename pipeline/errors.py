@@ -57,7 +57,7 @@ MEANING: dict[Code, str] = {
     "summary does, and the next run reads the shard again",
     Code.EMPTY: "no bytes, or audio without a single sample",
     Code.UNDECODABLE: "no decoder accepts the bytes, or decoding them ended its process twice",
-    Code.TRUNCATED: "the audio ends clearly before the length its header gives",
+    Code.TRUNCATED: "the audio lacks what its header or its framing says there is",
     Code.BAD_SAMPLE_RATE: "the stored sample rate is outside 1 kHz to 768 kHz",
     Code.NON_FINITE: "samples that are not finite numbers (NaN or infinity)",
     Code.TOO_SHORT: "shorter than the shortest clip the features are defined for",

@@ -1,320 +1,143 @@
-"""One interface over libsndfile and FFmpeg, and what headers tell about audio that is incomplete."""
+"""Encoded audio to samples. libsndfile reads a file whose header gives its length; FFmpeg reads the rest.
+
+What is read is proven whole: by the framing of the file (`containers`), by the length in its header, and by
+the decoder's last frame. What it lacks is an error. Files one after another are read as one.
+"""
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
 
-import numpy as np
-import numpy.typing as npt
 import soundfile
 
-from pipeline.errors import ClipFailedError, Code, Stage
+from pipeline.audio import containers
+from pipeline.audio.ffmpeg import Ffmpeg
+from pipeline.audio.resampling import at_rate
+from pipeline.audio.sound_file import SoundFile
+from pipeline.audio.stream import Samples, Stream, fail
+from pipeline.errors import ClipFailedError, Code
 
-_BLOCK_VALUES = 1 << 19  # samples times channels decoded at once
-# Sizes that writers to a pipe put where they cannot know better.
-_UNKNOWN_SIZES = frozenset({0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF})
-_HEADER_SLACK = 512  # bytes: some writers count their header as data
-# Their headers count samples exactly, and libsndfile limits the count to the bytes that are there.
-_PLAIN = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"})
-_LOSSLESS = _PLAIN | {"FLAC"}
-# FFmpeg's names of the formats whose headers give a length: for others (ADTS) it only guesses one.
-_TIMED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
-
-Samples = npt.NDArray[np.float32]
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # hertz
 
 
-def open_decoder(stream: Stream) -> SoundFile | Ffmpeg:
-    """What libsndfile opens it decodes (WAV, FLAC, OGG, Opus, MP3, AIFF, ...); the rest goes to FFmpeg."""
-    chunk = _data_chunk(stream)
-    if chunk is not None and chunk.claimed == 0 and _HEADER_SLACK < chunk.there <= 0xFFFF_FFFF:
-        # Written to a pipe: libsndfile would take the zero at its word.
-        stream.overlay(chunk.size_at, struct.pack(f"{chunk.order}I", chunk.there))
-    try:
-        return SoundFile(stream)
-    except soundfile.LibsndfileError as problem:
-        stream.check()
-        stream.seek(0)
-        return Ffmpeg(stream, refusal=problem.error_string.strip() or "no known format")
+class Decoder:
+    """All files of audio that a stream holds one after another; mostly one.
 
+    Args:
+        whole: all of it is going to be read.
 
-class Stream:
-    """A seekable file that remembers its failure: libsndfile's callbacks cannot raise, they only print."""
+    Attributes:
+        rate, channels: of the first file. Later ones are given at its rate, with the channels they have.
+        length: samples, once it is known for sure.
+    """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.failure: OSError | None = None
-        self._overlay: tuple[int, bytes] | None = None
-        self.size = file.seek(0, io.SEEK_END)
-        file.seek(0)
+    def __init__(self, stream: Stream, *, whole: bool) -> None:
+        self._stream, self._whole = stream, whole
+        start = containers.beginning(stream)
+        if start >= stream.size:
+            fail(Code.TRUNCATED, "nothing follows the tags that the file begins with")
+        self._file = _File(stream, start, whole=whole)
+        self.rate, self.channels = self._file.decoder.rate, self._file.decoder.channels
+        self.length = self._file.only_length()
 
-    def read(self, size: int = -1) -> bytes:
-        try:
-            start = self._file.tell()
-            data = self._file.read(size)
-        except OSError as problem:
-            self.failure = problem
-            return b""
-        if self._overlay is not None:
-            at, patch = self._overlay[0] - start, self._overlay[1]
-            if -len(patch) < at < len(data):
-                data = data[: max(at, 0)] + patch[max(-at, 0) : len(data) - at] + data[at + len(patch) :]
-        return data
-
-    def overlay(self, offset: int, patch: bytes) -> None:
-        """Reads `patch` at `offset`, in the place of what the file has there."""
-        self._overlay = (offset, patch)
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def head(self, size: int, offset: int = 0) -> bytes:
-        """`size` bytes from `offset`, without moving."""
-        position = self.tell()
-        self.seek(offset)
-        data = self.read(size)
-        self.seek(position)
-        return data
-
-    def check(self) -> None:
-        """Raises what made a read fail."""
-        if self.failure is not None:
-            raise self.failure
-
-
-class SoundFile:
-    """What libsndfile decodes."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._file = soundfile.SoundFile(stream)
-        self._format: str = self._file.format
-        self.rate: int = self._file.samplerate
-        self.channels: int = self._file.channels
-        frames: int = self._file.frames
-        # libsndfile's "unknown" is the largest count it can write.
-        self.length = frames if 0 < frames < 1 << 48 else None
-        self.length_is_sure = self._format in _PLAIN
-
-    def __enter__(self) -> SoundFile:
+    def __enter__(self) -> Decoder:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def blocks(self, start: int, wanted: int | None) -> Iterator[Samples]:
-        """(n, channels) each, from sample `start` on, `wanted` together."""
-        size = max(1, _BLOCK_VALUES // self.channels)
-        done = 0
-        try:
-            if start and self.length is not None and start >= self.length:
-                return
-            # From the start too, as soundfile.read does: the MP3 decoder rounds differently without.
-            self._file.seek(start)
-            while wanted is None or done < wanted:
-                ask = size if wanted is None else min(size, wanted - done)
-                block: Samples = self._file.read(ask, dtype="float32", always_2d=True)
-                self._stream.check()
-                if not len(block):
-                    return
+        """(n, channels) each, from sample `start` on, `wanted` together.
+
+        Raises:
+            ClipFailedError: the audio ends before `wanted`, and not where it should.
+        """
+        done = before = 0
+        while True:
+            decoder = self._file.decoder
+            scale = decoder.rate / self.rate
+            left = None if wanted is None else round((wanted - done) * scale)
+            blocks = decoder.blocks(self._file.given + round(max(0, start - before) * scale), left)
+            for block in blocks if scale == 1 else at_rate(blocks, decoder.rate, self.rate):
                 done += len(block)
                 yield block
-        except soundfile.LibsndfileError as problem:
-            self._stream.check()
-            self._broken(problem)
-
-    def _broken(self, problem: soundfile.LibsndfileError) -> NoReturn:
-        # A decoder that starved has read to the last byte; one that met damage stopped before it.
-        if self._stream.tell() >= self._stream.size and self.length is not None:
-            fail(
-                Code.TRUNCATED,
-                f"the {self._format} data end before the {self.length / self.rate:.3f} s the header gives",
-            )
-        reason = problem.error_string.strip() or f"libsndfile's error {problem.code}"
-        fail(Code.UNDECODABLE, f"the {self._format} data are damaged: {reason}")
-
-    def check_complete(self, decoded: int, whole: bool) -> None:
-        """Refuses audio that ends before its header says; `decoded` samples from the file's start."""
-        chunk = _data_chunk(self._stream)
-        if chunk is not None and chunk.claimed not in _UNKNOWN_SIZES:
-            missing = chunk.claimed - chunk.there
-            if missing > _HEADER_SLACK:
-                fail(
-                    Code.TRUNCATED, f"the header gives {chunk.claimed} bytes of audio, {missing} are missing"
-                )
-        if self._format == "OGG" and _page_is_cut(self._stream):
-            fail(Code.TRUNCATED, "the OGG data end in the middle of a page")
-        if self.length is not None and whole:
-            _check_length(decoded, self.length, self.rate, exact=self._format in _LOSSLESS)
+            if wanted is not None and done >= wanted:
+                return
+            self._file.check()
+            before += round((decoder.position - self._file.given) / scale)
+            following = self._file.following()
+            if following is None:
+                self.length = before
+                return
+            self._file.close()
+            self._file = following
 
 
-class Ffmpeg:
-    """What only FFmpeg decodes, through PyAV."""
+class _File:
+    """One of the files of a stream.
 
-    def __init__(self, stream: Stream, refusal: str) -> None:
+    Args:
+        given: samples of it that were read already: FFmpeg goes on where libsndfile stopped.
+    """
+
+    def __init__(self, stream: Stream, start: int, *, whole: bool, given: int = 0) -> None:
+        self._stream, self._start, self._whole, self.given = stream, start, whole, given
+        self._layout = containers.layout(stream, start, whole=whole)
+        stream.check()
         try:
-            import av
-        except ImportError:
-            kind = _ffmpeg_kind(stream.head(12))
-            if kind is not None:
-                fail(Code.UNDECODABLE, f"{kind} audio needs FFmpeg: pip install 'w2vbert[ffmpeg]'")
-            fail(Code.UNDECODABLE, f"libsndfile does not open it: {refusal}")
-        self._av = av
-        self._stream = stream
-        try:
-            # Playlists and session descriptions name files and hosts: none of them is asked.
-            self._container: Any = av.open(stream, options={"protocol_whitelist": "none"})
-        except (av.FFmpegError, ValueError) as problem:
-            stream.check()
-            fail(Code.UNDECODABLE, f"neither libsndfile ({refusal}) nor FFmpeg ({_reason(problem)}) opens it")
-        if not self._container.streams.audio:
-            self._container.close()
-            fail(Code.UNDECODABLE, "the file has no audio stream")
-        self._audio = self._container.streams.audio[0]
-        self.rate: int = self._audio.rate or 0
-        self.channels: int = self._audio.channels or 0
-        self.length = self._header_length()
-        self.length_is_sure = False
-        if not self.channels:
-            self._container.close()
-            fail(Code.UNDECODABLE, "FFmpeg finds no channels in the audio stream")
+            self.decoder = _decoder(self._layout, other=given > 0)
+        except ClipFailedError:
+            if lacks := self._layout.lacks():
+                fail(Code.TRUNCATED, lacks)
+            if self._layout.unopened is not None:
+                fail(*self._layout.unopened)
+            raise
+        if not LOWEST_RATE <= (rate := self.decoder.rate) <= HIGHEST_RATE:
+            self.close()
+            outside = f"is outside {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+            fail(Code.BAD_SAMPLE_RATE, f"a sample rate of {rate} Hz {outside}")
 
-    def _header_length(self) -> int | None:
-        if self._container.format.name not in _TIMED:
+    def close(self) -> None:
+        self.decoder.close()
+
+    def only_length(self) -> int | None:
+        """The length of the stream in samples, if a header gives it and this is its only file."""
+        decoder, end = self.decoder, self._layout.end
+        if isinstance(decoder, Ffmpeg) or not decoder.is_plain or end is None:
             return None
-        if self._audio.duration and self._audio.time_base:
-            return round(self._audio.duration * self._audio.time_base * self.rate)
-        microseconds = self._container.duration
-        return round(microseconds * self.rate / 1_000_000) if microseconds else None
+        return decoder.length if containers.following(self._stream, end) is None else None
 
-    def __enter__(self) -> Ffmpeg:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._container.close()
-
-    def blocks(self, start: int, wanted: int | None) -> Iterator[Samples]:
-        """(n, channels) each, from sample `start` on, `wanted` together; it decodes from the beginning."""
-        held: list[Samples] = []
-        values = 0
-        for block in self._packets(start, wanted):
-            held.append(block)
-            values += block.size
-            if values >= _BLOCK_VALUES:
-                yield np.concatenate(held)
-                held, values = [], 0
-        if held:
-            yield np.concatenate(held)
-
-    def _packets(self, start: int, wanted: int | None) -> Iterator[Samples]:
-        """As the packets have them: thousandths of a block."""
-        end = None if wanted is None else start + wanted
-        position = 0
-        try:
-            for frame in self._frames():
-                block = frame.to_ndarray().T[
-                    max(0, start - position) : None if end is None else end - position
-                ]
-                position += frame.samples
-                if len(block):
-                    yield block
-                if end is not None and position >= end:
-                    return
-        except self._av.FFmpegError as problem:
-            self._stream.check()
-            if self.length is not None:
-                _check_length(position, self.length, self.rate, exact=False)
-            fail(Code.UNDECODABLE, f"FFmpeg fails after {position / self.rate:.3f} s: {_reason(problem)}")
+    def check(self) -> None:
+        """Refuses a file that was read to its end and is not whole."""
+        lacks = self._layout.lacks()
         self._stream.check()
+        if lacks:
+            fail(Code.TRUNCATED, lacks)
+        self.decoder.check()
 
-    def _frames(self) -> Iterator[Any]:
-        planar = self._av.AudioResampler(format="fltp", layout=self._audio.layout, rate=self.rate)
-        for frame in self._container.decode(self._audio):
-            yield from planar.resample(frame)
-        yield from planar.resample(None)
-
-    def check_complete(self, decoded: int, whole: bool) -> None:
-        if self.length is not None and whole:
-            _check_length(decoded, self.length, self.rate, exact=False)
-
-
-def _check_length(decoded: int, length: int, rate: int, *, exact: bool) -> None:
-    # Lossy formats pad and estimate: a few hundred samples fewer than the header counts are no damage.
-    if decoded < length and (exact or (decoded < 0.9 * length and length - decoded >= 0.5 * rate)):
-        fail(
-            Code.TRUNCATED,
-            f"the header gives {length / rate:.3f} s of audio, it ends after {decoded / rate:.3f} s",
-        )
+    def following(self) -> _File | None:
+        """The next file, or what libsndfile has left over of this one."""
+        decoder, more = self.decoder, False
+        if self._layout.end is not None:
+            at = containers.following(self._stream, self._layout.end)
+        elif isinstance(decoder, Ffmpeg):
+            return None  # it has read all of the stream
+        else:
+            end = self._start + decoder.read_to
+            at, more = containers.left_over(self._stream, self._start, end, decoder.format)
+        if more:
+            return _File(self._stream, self._start, whole=self._whole, given=decoder.position)
+        return None if at is None else _File(self._stream, at, whole=self._whole)
 
 
-@dataclass(frozen=True)
-class _DataChunk:
-    """The samples of an uncompressed file, in bytes: as its header gives them, and as they are there."""
-
-    size_at: int  # where the header says the size
-    claimed: int
-    there: int
-    order: str  # of bytes, as `struct` writes it
-
-
-def _data_chunk(stream: Stream) -> _DataChunk | None:
-    """Of WAV, RF64, AIFF and AU; None for other formats, and where there is no such chunk."""
-    head = stream.head(12)
-    if head[:4] == b".snd" and len(head) == 12:
-        offset, size = struct.unpack(">II", head[4:])
-        return _DataChunk(8, size, stream.size - offset, ">")
-    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:12] == b"WAVE":
-        order, wanted = ">" if head[:4] == b"RIFX" else "<", b"data"
-    elif head[:4] == b"FORM" and head[8:11] == b"AIF":
-        order, wanted = ">", b"SSND"
-    else:
-        return None
-    offset, size64 = 12, 0
-    while offset + 8 <= stream.size:
-        name, size = struct.unpack(f"{order}4sI", stream.head(8, offset))
-        offset += 8
-        if name == b"ds64" and offset + 16 <= stream.size:
-            (size64,) = struct.unpack("<Q", stream.head(8, offset + 8))
-        if name == wanted:
-            claimed = size64 if size == 0xFFFF_FFFF and size64 else size
-            return _DataChunk(offset - 4, claimed, stream.size - offset, order)
-        offset += size + size % 2
-    return None
-
-
-def _page_is_cut(stream: Stream) -> bool:
-    """Whether an OGG stream's last page (RFC 3533, section 6) is longer than the bytes that are there."""
-    longest = 27 + 255 + 255 * 255
-    tail = stream.head(longest, max(0, stream.size - longest))
-    at = tail.rfind(b"OggS")
-    if at < 0:
-        return False
-    page = tail[at:]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return True
-    return len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-def _ffmpeg_kind(head: bytes) -> str | None:
-    """The name of a format that FFmpeg is known to be needed for."""
-    if head[4:8] == b"ftyp":
-        return "MP4/M4A"
-    if head[:4] == b"\x1a\x45\xdf\xa3":
-        return "WebM/Matroska"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
-        return "AAC (ADTS)"
-    return None
-
-
-def _reason(problem: Exception) -> str:
-    return getattr(problem, "strerror", None) or str(problem)
-
-
-def fail(code: Code, message: str) -> NoReturn:
-    raise ClipFailedError(Stage.DECODE, code, message)
+def _decoder(layout: containers.Layout, *, other: bool) -> SoundFile | Ffmpeg:
+    if not (layout.other or other):
+        try:
+            decoder = SoundFile(layout.stream, counted=layout.counted, meant=layout.meant)
+            if decoder.knows_its_length:
+                return decoder
+            decoder.close()
+        except soundfile.LibsndfileError:
+            layout.stream.check()
+    layout.stream.seek(0)
+    return Ffmpeg(layout.stream, layout.samples)

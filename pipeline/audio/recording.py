@@ -11,13 +11,13 @@ from typing import BinaryIO, NoReturn
 
 import numpy as np
 
-from pipeline.audio.codecs import Samples, Stream, fail, open_decoder
+from pipeline.audio.codecs import Decoder
 from pipeline.audio.resampling import Resampler, resample
+from pipeline.audio.stream import Samples, Stream, fail
 from pipeline.errors import Code
 
-LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 _SILENCE = 1 / 32768  # one step of 16-bit PCM
-_PART_SLACK = 0.05  # seconds: manifests round the ends of their parts
+_PART_SLACK = 0.5  # seconds that a part may reach beyond the audio, as lhotse tolerates it
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def decode(
 class Recording:
     """One channel of a recording of any length, decoded once and only as far as it is asked for.
 
-    What libsndfile opens it decodes (WAV, FLAC, OGG, Opus, MP3, AIFF, ...); the rest goes to FFmpeg where
-    PyAV is installed (M4A, AAC, WebM, ...). Resampling is `torchaudio.functional.resample` as it comes.
+    Files one after another are one recording (chained Ogg, joined MP3), at the rate of the first. Of several
+    audio streams the first is taken. Resampling is `torchaudio.functional.resample` as it comes.
 
     Args:
         data: the encoded bytes, or a file open for reading, which must be able to seek.
@@ -93,7 +93,7 @@ class Recording:
             fail(Code.EMPTY, "the audio has no bytes")
         part = _Part(start_s or 0.0, length_s)
         part.check()
-        self._decoder = open_decoder(stream)
+        self._decoder = Decoder(stream, whole=length_s is None)
         self.sample_rate, self.channels = self._decoder.rate, self._decoder.channels
         self._part, self._channel, self._max_duration_s = part, channel, max_duration_s
         self._decoded = 0
@@ -144,21 +144,14 @@ class Recording:
     def _read(self) -> Iterator[Samples]:
         """The part's samples of one channel at the stored rate, checked as far as they go."""
         source, part, rate = self._decoder, self._part, self.sample_rate
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            fail(
-                Code.BAD_SAMPLE_RATE,
-                f"a sample rate of {rate} Hz is outside {LOWEST_RATE} to {HIGHEST_RATE} Hz",
-            )
         limit = self._max_duration_s * rate
         wanted = None if part.length_s is None else round(part.length_s * rate)
         start = round(part.start_s * rate)
+        if wanted == 0:
+            fail(Code.EMPTY, f"the part asked for is {part.length_s:g} s long, less than a sample")
         length = source.length
-        if source.length_is_sure and length is not None:
-            if start and start >= length:
-                _begins_beyond(part, length / rate)
-            if min(length - start, length if wanted is None else wanted) > limit:
-                _too_long(self._max_duration_s)
-        if wanted is not None and wanted > limit:
+        asked = [count for count in (wanted, None if length is None else length - start) if count is not None]
+        if min(asked, default=0) > limit:
             _too_long(self._max_duration_s)
 
         pick = _Picker(self._channel, source.channels)
@@ -169,18 +162,16 @@ class Recording:
             self._check(samples)
             self._decoded += len(samples)
             yield samples
-        if wanted is None:
-            source.check_complete(start + self._decoded, part.whole)
-        elif self._decoded and self._decoded < wanted - _PART_SLACK * rate:
+        if not self._decoded:
+            if start:
+                _begins_beyond(part, (source.length or 0) / rate)
+            fail(Code.EMPTY, "the audio has no samples")
+        if wanted is not None and self._decoded < wanted - _PART_SLACK * rate:
             fail(
                 Code.TRUNCATED,
                 f"the part from {part.start_s:g} s should be {part.length_s:g} s long, "
                 f"the audio ends after {self.duration_s:.3f} s of it",
             )
-        if not self._decoded:
-            if start:
-                _begins_beyond(part, None if length is None else length / rate)
-            fail(Code.EMPTY, "the audio has no samples")
 
     def _check(self, samples: Samples) -> None:
         lowest, highest = float(samples.min()), float(samples.max())
@@ -198,10 +189,6 @@ class Recording:
 class _Part:
     start_s: float
     length_s: float | None
-
-    @property
-    def whole(self) -> bool:
-        return self.start_s == 0 and self.length_s is None
 
     def check(self) -> None:
         for name, seconds in (("start_s", self.start_s), ("length_s", self.length_s)):
@@ -229,9 +216,12 @@ class _Picker:
         return block[:, self._index].copy()
 
 
-def _begins_beyond(part: _Part, length_s: float | None) -> NoReturn:
-    end = "" if length_s is None else f", which is {length_s:.3f} s long"
-    fail(Code.EMPTY, f"the part asked for begins at {part.start_s:g} s, beyond the end of the audio{end}")
+def _begins_beyond(part: _Part, length_s: float) -> NoReturn:
+    fail(
+        Code.EMPTY,
+        f"the part asked for begins at {part.start_s:g} s, beyond the end of the audio, "
+        f"which is {length_s:.3f} s long",
+    )
 
 
 def _too_long(max_duration_s: float) -> NoReturn:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import numpy as np
 import torch
 import torchaudio
 
-from pipeline.audio.codecs import Samples
+from pipeline.audio.stream import Samples
 from w2vbert.arrays import round_up
 
 SAMPLE_RATE = 16_000  # hertz
@@ -37,8 +38,8 @@ class Resampler:
     and may leave out the last sample of a long one; here the length is exact.
     """
 
-    def __init__(self, rate: int) -> None:
-        ratio = _ratio(rate)
+    def __init__(self, rate: int, to: int = SAMPLE_RATE) -> None:
+        ratio = _ratio(rate, to)
         # Single precision, so that the kernel is that of `torchaudio.functional.resample`.
         self._resample = torchaudio.transforms.Resample(
             ratio.numerator, ratio.denominator, dtype=torch.float32
@@ -75,8 +76,20 @@ class Resampler:
         return result[first : first + made]
 
 
-def _ratio(rate: int) -> Fraction:
-    ratio = Fraction(rate, SAMPLE_RATE)
+def at_rate(blocks: Iterable[Samples], rate: int, to: int) -> Iterator[Samples]:
+    """Blocks of (n, channels) at `rate` hertz, at another."""
+    resamplers: list[Resampler] = []
+    for block in blocks:
+        resamplers = resamplers or [Resampler(rate, to) for _ in block.T]
+        yield np.stack(
+            [resampler.add(channel) for resampler, channel in zip(resamplers, block.T, strict=True)], axis=1
+        )
+    if resamplers:
+        yield np.stack([resampler.finish() for resampler in resamplers], axis=1)
+
+
+def _ratio(rate: int, to: int = SAMPLE_RATE) -> Fraction:
+    ratio = Fraction(rate, to)
     if ratio.numerator * ratio.denominator > _KERNEL_VALUES:
         return ratio.limit_denominator(_COARSE_DENOMINATOR)
     return ratio

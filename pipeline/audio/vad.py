@@ -10,8 +10,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.audio.codecs import Samples
 from pipeline.audio.resampling import SAMPLE_RATE
+from pipeline.audio.stream import Samples
 from pipeline.errors import JobError
 from w2vbert.arrays import round_up, runs
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.audio.codecs import Samples
+from pipeline.audio.stream import Samples
 from pipeline.errors import ClipFailedError, Code, Stage
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.features.fbank import FbankStatistics, FbankStream, RunningStatistics

@@ -16,9 +16,9 @@ import pyarrow as pa
 import torch
 
 from pipeline import schema
-from pipeline.audio.codecs import Samples
 from pipeline.audio.recording import Recording
 from pipeline.audio.resampling import SAMPLE_RATE
+from pipeline.audio.stream import Samples
 from pipeline.audio.vad import Detector, kept_frames, load_detector, speech_of
 from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
 from pipeline.features.spool import FeatureSpool
@@ -323,7 +323,8 @@ def _read_errors(is_shard: bool) -> Iterator[None]:
     except JobError as problem:  # no filesystem for the source
         raise ClipFailedError(Stage.READ, Code.UNREADABLE, str(problem)) from problem
     except Exception as problem:  # decoders of damaged bytes raise what they like
-        raise ClipFailedError(Stage.DECODE, Code.UNDECODABLE, _describe(problem)) from problem
+        message = f"a decoder does not know what to make of the audio ({type(problem).__name__})"
+        raise ClipFailedError(Stage.DECODE, Code.UNDECODABLE, message) from problem
 
 
 def _small_in_one_go(file: StorageFile) -> BinaryIO:
