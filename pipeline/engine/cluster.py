@@ -220,7 +220,8 @@ def share_to_ask_for(cpus: float, smallest: float) -> float:
     Args:
         smallest: CPUs of the smallest node.
     """
-    return min(1.0, max(0.25, (smallest - 2 * TASK_CPUS + 1e-6) / cpus))
+    room = smallest - 2 * TASK_CPUS
+    return 1.0 if cpus <= room + 1e-6 else max(0.25, room / cpus)
 
 
 def _thousandths(cpus: float) -> float:
