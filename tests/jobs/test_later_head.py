@@ -13,7 +13,7 @@ from jobs.embed import main as embed
 from jobs.transcribe import main as transcribe
 from tests.conftest import ROOT
 from tests.jobs.peers import build, save
-from tests.jobs.tables import rows_of
+from tests.jobs.tables import log_of, rows_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 CORPUS = ROOT / "demo" / "corpus" / "loose"
@@ -72,6 +72,8 @@ def test_the_next_night_finds_it_again(
 
 def test_overwrite_spares_the_elder_table(tables: tuple[Path, Path, Path], tmp_path: Path) -> None:
     text, beside, voices = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in tables)
+    for table in tables[:2]:
+        shutil.copytree(log_of(table), log_of(tmp_path / table.name))
     before = snapshot(text)
     arguments = ["--input", str(CORPUS), "--output", str(text), "--model", str(voices), "--overwrite"]
     assert embed(arguments) == 0

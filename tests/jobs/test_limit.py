@@ -53,7 +53,7 @@ def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
         sink, ray_remote_args={"num_cpus": 0.25}
     )
     written = [record for record in ledger.files() if record.run_id == work.run_id]
-    assert sorted(sink.written, key=lambda record: record.file) == written
+    assert sorted(sink.written.files, key=lambda record: record.file) == written
     files = ledger.data_files_of(work.run_id)
     return [row for uri in files for row in pq.ParquetFile(uri).read()["clip_id"].to_pylist()]
 
