@@ -57,6 +57,7 @@ def nights(job: Job) -> Iterator[None]:
     yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_starts_that_storage_fails_lose_and_double_nothing(moto_s3: Any, proxy: Proxy, seed: int) -> None:
     """Each request is tried once, so that every fault reaches the table, from some moment of a start on."""
@@ -80,6 +81,7 @@ def test_starts_that_storage_fails_lose_and_double_nothing(moto_s3: Any, proxy: 
     assert len(done) > 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "faults",
     [
@@ -100,6 +102,7 @@ def test_clients_that_try_again_hide_faults(moto_s3: Any, proxy: Proxy, faults: 
     job.assert_whole()
 
 
+@pytest.mark.slow
 def test_clients_that_wait_no_longer(moto_s3: Any, proxy: Proxy) -> None:
     """What they gave up has happened all the same, some of it later than the next request."""
     job = job_on(moto_s3, proxy, "late")

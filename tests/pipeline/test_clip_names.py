@@ -114,6 +114,7 @@ def table_of(folder: Path, clip_ids: list[str]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(IDS, st.integers(0, 5))
 @example(["a%20b#1", "a b#1"], 0)

@@ -267,6 +267,7 @@ def changed_at(content: Any, path: tuple[Any, ...], value: Any) -> Any:
 PLACES = [(file, path) for file, content in SETTINGS.items() for path in places(content)]
 
 
+@pytest.mark.slow
 @settings(max_examples=80, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=st.sampled_from(HOSTILE) | st.integers() | st.text())
 def test_any_value_at_any_place(model: Path, place: tuple[str, tuple[Any, ...]], value: Any) -> None:

@@ -264,6 +264,7 @@ for table in tables:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["tar", "tgz"])
 def test_a_large_member_is_in_memory_once(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"x.{ending}"

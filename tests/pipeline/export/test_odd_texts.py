@@ -43,6 +43,7 @@ def shown(text: str) -> str:
     return " ".join(kept.split())
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(CLIPS)
 @example([("a\u2028b\x85c\x00d", "x\n\n2\n00:00:01,000 --> 00:00:02,000\ny", "\x00", "a\r\nb")])
