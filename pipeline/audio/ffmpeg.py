@@ -139,7 +139,7 @@ class Ffmpeg:
         else:
             cut = self._cut or self._failed_s is not None
         if cut:
-            fail(Code.TRUNCATED, f"the {self._codec} data end in the middle of a frame, after {at:.3f} s")
+            fail(Code.TRUNCATED, f"a frame of the {self._codec} data is incomplete; {at:.3f} s were decoded")
         if self._samples is not None and self.position < self._samples:
             _ends_early(self._samples / self.rate, at)
         if self._container.format.name in _TIMED and self._container.duration:

@@ -79,6 +79,6 @@ def voc(stream: Stream, start: int, head: bytes) -> Layout | None:
 
 
 def _plain(stream: Stream, start: int, end: int) -> Layout:
-    lacks = missing(end - start, stream.size - start)
+    lacks = missing(end - start, stream.size - start, slack=0)
     end = min(end, stream.size)
     return Layout(stream.part(start, end), end, lambda: lacks)

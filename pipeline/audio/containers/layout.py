@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pipeline.audio.stream import Stream
 from pipeline.errors import Code
 
-_SLACK = 128  # bytes: some writers count their header as audio
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -36,9 +34,9 @@ class Layout:
     unopened: tuple[Code, str] | None = None
 
 
-def missing(claimed: int, there: int) -> str:
-    """Of a header that gives `claimed` bytes of audio."""
-    if claimed - there <= _SLACK:
+def missing(claimed: int, there: int, slack: int = 128) -> str:
+    """What to say of a header that gives `claimed` bytes of audio; some writers count the header itself."""
+    if claimed - there <= slack:
         return ""
     return f"the header gives {claimed} bytes of audio, {claimed - there} are missing"
 

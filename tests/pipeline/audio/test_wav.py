@@ -288,6 +288,11 @@ def test_reasons() -> None:
         assert failure(riff(fmt(), DATA)[:size])[0] in (Code.UNDECODABLE, Code.TRUNCATED, Code.EMPTY)
 
 
+def test_sphere_and_au_to_the_byte() -> None:
+    for format in ("NIST", "AU"):
+        assert failure(encode(A, format)[:-2])[0] is Code.TRUNCATED
+
+
 def test_two_voc_blocks() -> None:
     """libsndfile reads the first of them."""
     data = encode(A, "VOC")
