@@ -14,6 +14,17 @@ class TableInUseError(JobError):
     """Another job works on the table; the message says who, and since when."""
 
 
+class BrokenOffError(JobError):
+    """The job ended in the middle; what it wrote counts, and the same command goes on.
+
+    Args:
+        reason: why, without a full stop.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the job broke off: {reason}. Run the same command again: it goes on from here.")
+
+
 class Stage(StrEnum):
     """Where on its way a clip failed."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel
 
 from jobs.cli.flags import ENVIRONMENT_PREFIX, read_spec
-from pipeline.errors import JobError, TableInUseError
+from pipeline.errors import BrokenOffError, JobError, TableInUseError
 from pipeline.spec import JobSpec, annotate_spec, job_spec
 
 __all__ = ["ENVIRONMENT_PREFIX", "command", "read_spec", "run_job", "run_tool"]
@@ -33,8 +35,8 @@ def command(job: str) -> Callable[..., int]:
 def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, program: str) -> int:
     """A job from its command line (None: this process's) to its exit status.
 
-    0: complete, or planned; 2: bad configuration; 3: more error rows than --max-error-rate; 4: another job
-    works on the table; 5: storage did not deliver all of the input.
+    0: complete, or planned; 1: broken off, the same command goes on; 2: bad configuration; 3: more error rows
+    than --max-error-rate; 4: another job works on the table; 5: storage did not deliver all of the input.
     """
     try:
         spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
@@ -43,10 +45,11 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
         from pipeline.reports.plan import format_plan
         from pipeline.reports.summary import format_summary
 
-        if spec.table.plan:
-            print(format_plan(plan(spec)))
-            return 0
-        summary = run(spec)
+        with _stopped_by_signals():
+            if spec.table.plan:
+                print(format_plan(plan(spec)))
+                return 0
+            summary = run(spec)
     except JobError as problem:
         return _fail(program, problem)
     print(format_summary(summary))
@@ -85,4 +88,21 @@ def _fail(program: str, problem: JobError) -> int:
     """Prints what stopped the job; the exit status for it."""
     message = str(problem).replace("\n", "\n  ")
     print(f"{program}: {message}", file=sys.stderr)
-    return 4 if isinstance(problem, TableInUseError) else 2
+    return {BrokenOffError: 1, TableInUseError: 4}.get(type(problem), 2)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGINT end the block as errors do, so that the table's lock is released."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(number)
+
+    given = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        name = "SIGINT" if isinstance(stopped, KeyboardInterrupt) else "SIGTERM"
+        raise BrokenOffError(f"stopped by {name}") from stopped
+    finally:
+        signal.signal(signal.SIGTERM, given)

@@ -6,6 +6,8 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.data import ActorPoolStrategy
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.errors import JobError
+from pipeline.errors import BrokenOffError, JobError
+from pipeline.storage import StorageError
 
 if TYPE_CHECKING:
     from pipeline.spec.parts import ComputeSpec
@@ -68,19 +71,34 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Of a lost node Ray tries everything again; what becomes of its own statistics there fills the screen.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.addFilter(_is_told)
     join = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
     given = address or os.environ.get("RAY_ADDRESS")
-    try:
-        if given and given != "local":
-            join(address=given)
-            return
+    with _sigterm_kept():
         try:
-            with _token_of_its_own():
-                join(address=given, num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
-        except ValueError:  # there is a cluster, so the number of CPUs is not ours to say
-            join()
-    except Exception as problem:
-        raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
+            if given and given != "local":
+                join(address=given)
+                return
+            try:
+                with _token_of_its_own():
+                    join(address=given, num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
+            except ValueError:  # there is a cluster, so the number of CPUs is not ours to say
+                join()
+        except Exception as problem:
+            raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keeps the handler that the caller has: Ray's ends the cluster under a job that is still at work."""
+    given = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(given) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, given)
 
 
 @contextlib.contextmanager
@@ -107,15 +125,32 @@ def beside_the_driver() -> Any:
 
 
 @contextlib.contextmanager
-def start_errors() -> Iterator[None]:
-    """What an actor could not start for, as the error that it raised: Ray hands on its text alone."""
+def task_errors() -> Iterator[None]:
+    """What tasks and actors raise for a person, as they raised it: Ray hands on its text alone.
+
+    Raises:
+        JobError: an actor cannot start.
+        BrokenOffError: storage does not take what is written, the lock is lost, or the cluster is gone.
+    """
     try:
         yield
+    except RayTaskError as problem:
+        if isinstance(problem.cause, StorageError | JobError):
+            said, _, _ = str(problem.cause).partition("\nFailed to apply")  # which Ray adds
+            raise BrokenOffError(said.rstrip(".")) from problem
+        raise
     except RayActorError as problem:
         _, raised, reason = str(problem).rpartition(f"{JobError.__name__}: ")
         if raised:
             raise JobError(reason.strip()) from problem
         raise
+    except RayError as problem:
+        raise BrokenOffError(f"the Ray cluster failed ({str(problem).splitlines()[0]})") from problem
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Errors are raised here, and stand in Ray's log file with their traceback."""
+    return record.levelno < logging.ERROR
 
 
 def shortage(resources: Resources) -> str:

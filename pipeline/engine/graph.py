@@ -17,7 +17,7 @@ import ray
 from ray.data import Dataset, Datasink
 
 from pipeline.annotate.batches import as_batch, gather, rows_of
-from pipeline.engine.cluster import start_errors
+from pipeline.engine.cluster import task_errors
 from pipeline.engine.counter import Report, RunCounter, timed, watched
 from pipeline.engine.isolation import Hands, Isolation, Starting
 from pipeline.errors import Code, Stage
@@ -66,9 +66,9 @@ class Graph:
         """Runs the stages.
 
         Raises:
-            JobError: an actor cannot start.
+            JobError: an actor cannot start, or the job broke off.
         """
-        with watched(counter, resources), start_errors():
+        with watched(counter, resources), task_errors():
             rows = self.rows(resources, counter)
             rows.write_datasink(sink, ray_remote_args={"num_cpus": resources.task_cpus})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from pipeline.engine.cluster import TASK_CPUS
+from pipeline.engine.cluster import TASK_CPUS, task_errors
 from pipeline.metrics.base import Metric
 from pipeline.reports.summary import Tally, tally_file
 from pipeline.storage import Storage
@@ -21,7 +21,8 @@ def tally_files(uris: Sequence[str], storage: Storage, metrics: Mapping[str, Met
     total = Tally(deepcopy(dict(metrics)))
     pending = [task.remote(uri, storage, held) for uri in uris]
     while pending:
-        ready, pending = ray.wait(pending)
-        for tally in ray.get(ready):
-            total.add(tally)
+        with task_errors():
+            ready, pending = ray.wait(pending)
+            for tally in ray.get(ready):
+                total.add(tally)
     return total
