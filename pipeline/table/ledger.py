@@ -49,7 +49,7 @@ from pipeline.table.log.plans import (
     write_shard_counts,
 )
 from pipeline.table.log.records import FORMAT, FileRecord, Records, read_texts
-from pipeline.table.log.repair import adopt, earlier_files, mend
+from pipeline.table.log.repair import adopt, earlier_files, mend, remove_unfinished
 from pipeline.table.log.writer import NOTHING, TableWriter, Written
 from pipeline.table.overwrite import INTENDED, clear, intend_to_clear, is_cut_off
 from pipeline.table.reader import data_files, read_identity, read_ids, visible_files
@@ -118,20 +118,17 @@ class Ledger:
                 self.storage.remove(join(self.home, folder), recursive=True)
         mend(self.records)
         self.records.sweep(self.is_mine)
-        self._remove_unfinished()
-        for run_id in self.closed_runs() & self.records.unmerged_runs():
-            if self.is_mine(run_id):
-                self.records.merge(run_id)
+        remove_unfinished(self.home, self.storage, self.is_mine, shared=self.lane is not None)
+        closed = {run_id for run_id in self.closed_runs() if self.is_mine(run_id)}
+        for run_id in closed & self.records.unmerged_runs():
+            self.records.merge(run_id)
+        for run_id in closed & self.plans.counted_runs():
+            self.plans.remove_shard_counts(run_id)
         self._look_for_files()
 
     def is_mine(self, run_id: str) -> bool:
         """Whether nobody else may work on a run of this id while this ledger is locked."""
         return may_meet(self.lane, lane_named(run_id))
-
-    def _remove_unfinished(self) -> None:
-        for uri in self.storage.list_files(self.records.workshop):
-            if self.lane is None or self.is_mine(uri.rsplit("/", 1)[-1].split(".")[0]):
-                self.storage.remove(uri)
 
     def _look_for_files(self) -> None:
         """Raises JobError where files are gone that the records name: somebody deleted or moved them."""

@@ -105,7 +105,8 @@ class Job:
         names = [
             uri.removeprefix(f"{ledger.home}/") for uri in self.direct.list_files(ledger.home, recursive=True)
         ]
-        assert [name for name in names if not _OF_A_RUN.fullmatch(name)] == ["table.json"]
+        odd = [name for name in names if not _OF_A_RUN.fullmatch(name)]
+        assert odd == ["table.json"], odd
         assert set(ledger.plans.run_ids()) == ledger.closed_runs()
 
 

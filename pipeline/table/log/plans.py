@@ -163,6 +163,11 @@ class Plans:
     def shard_counts_uri(self, run_id: str) -> str:
         return join(self.home, "shard_counts", run_id)
 
+    def counted_runs(self) -> set[str]:
+        """The runs that have shard counts."""
+        listed = self.storage.list_files(join(self.home, "shard_counts"), recursive=True)
+        return {uri.split("/")[-2] for uri in listed}
+
     def remove_shard_counts(self, run_id: str) -> None:
         self.storage.remove(self.shard_counts_uri(run_id), recursive=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pipeline.storage import Storage, join
 from pipeline.table.log.records import FileRecord, Records, parse, read_texts, task_of
@@ -49,6 +49,21 @@ def mend(records: Records) -> None:
         text = "".join(f"{record.to_json()}\n" for record in [*lines, *found])
         storage.write_bytes(uri, text.encode())
         _LOG.warning("%s was damaged and is mended: %d files counted again", uri, len(found))
+
+
+def remove_unfinished(home: str, storage: Storage, mine: Callable[[str], bool], *, shared: bool) -> None:
+    """Removes files that were being written when a job died.
+
+    Args:
+        mine: whether nobody else may work on a run of this id.
+        shared: lanes are at work, which all write `table.json`; locks everybody writes at any time.
+    """
+    others = ("lock", "table") if shared else ("lock",)
+    for uri in storage.list_files(home, recursive=True):
+        path = uri.removeprefix(f"{home}/").removeprefix(".").replace("/.", "/")
+        runs = [part.split(".")[0] for part in path.split("/")]
+        if path.endswith(".tmp") and not path.startswith(others) and all(map(mine, runs)):
+            storage.remove(uri)
 
 
 def adopt(records: Records, version: int, runs: Iterable[str], closed: Iterable[str]) -> None:

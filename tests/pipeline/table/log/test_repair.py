@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -108,11 +107,26 @@ def test_a_damaged_plan_or_count_costs_a_second_look_and_no_clip(table: Output) 
 
 def test_what_a_kill_left_of_a_file_is_not_seen_and_goes(table: Output) -> None:
     table.finished("run1", A)
-    for folder in (table.ledger.records.workshop, table.ledger.home, f"{table.ledger.home}/files"):
-        Path(folder, ".run2.json.77-ab.tmp").write_text("{")
-    Path(table.ledger.records.workshop, "run2-0-000000-x.parquet.77-ab.tmp").write_bytes(b"PAR1")
+    home = Path(table.ledger.home)
+    kept = sorted(home.rglob("*"))
+    for name in (
+        *(".run2.json.77-ab.tmp", ".table.json.77-ab.tmp", "files/.run1.jsonl.77-ab.tmp"),
+        *("files/run2/.0-000000.jsonl.77-ab.tmp", "files/run2/.ab.pending.77-ab.tmp"),
+        *("shards/.run2.jsonl.77-ab.tmp", "shard_counts/run2/.ab.json.77-ab.tmp"),
+        "tmp/run2-0-000000-x.parquet.77-ab.tmp",
+    ):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("{")
+    (home / ".lock.json.77-ab.tmp").write_text("{")  # somebody may just be asking for the lock
     assert left(table.plan(A)) == []
-    assert os.listdir(table.ledger.records.workshop) == []
+    assert {file for file in home.rglob("*") if file.is_file()} - set(kept) == {home / ".lock.json.77-ab.tmp"}
+
+
+def test_killed_right_after_its_summary_a_run_leaves_no_counts(table: Output) -> None:
+    table.finished("run1", A)
+    table.count("run1", A, 2)
+    assert left(table.plan(A)) == []
+    assert [file for file in Path(table.ledger.home, "shard_counts").rglob("*") if file.is_file()] == []
 
 
 def test_records_of_the_format_before(table: Output) -> None:
