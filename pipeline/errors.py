@@ -25,6 +25,10 @@ class BrokenOffError(JobError):
         super().__init__(f"the job broke off: {reason}. Run the same command again: it goes on from here.")
 
 
+class DeviceLostError(Exception):
+    """The device answers no longer to this process; another may find it well."""
+
+
 class Stage(StrEnum):
     """Where on its way a clip failed."""
 

@@ -35,10 +35,6 @@ _LOST = re.compile(
 )
 
 
-class DeviceLostError(Exception):
-    """The device answers no longer to this process; another may find it well."""
-
-
 def open_device(kind: str) -> torch.device:
     """The device of this kind, "cpu" or "cuda", after a first operation on it.
 

@@ -17,7 +17,6 @@ import torch
 
 from pipeline.annotate.arrays import column_of
 from pipeline.annotate.devices import (
-    DeviceLostError,
     device_lost,
     load_errors,
     open_device,
@@ -25,7 +24,7 @@ from pipeline.annotate.devices import (
 )
 from pipeline.annotate.heads import AnnotatorSettings, Checkpoints, build_heads
 from pipeline.annotate.packs import WindowFeatures, packs
-from pipeline.errors import ClipError, Code, Stage
+from pipeline.errors import ClipError, Code, DeviceLostError, Stage
 from pipeline.features.windows import Window
 from pipeline.schema import annotations_of
 from pipeline.tasks.base import Accumulator, ClipFrames, PackedWindow, Values

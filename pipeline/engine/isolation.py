@@ -21,9 +21,8 @@ import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from pipeline.annotate.devices import DeviceLostError
 from pipeline.engine.cluster import beside_the_driver
-from pipeline.errors import ClipError, Code, Stage
+from pipeline.errors import ClipError, Code, DeviceLostError, Stage
 
 _PATIENCE_S = 30.0
 _UNSAID = "it crashed, or took more memory than there is"

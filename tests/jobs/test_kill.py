@@ -166,7 +166,9 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         start, struck = Start(corpus, output, tmp_path / "log"), list[str]()
         while whom := next((one for one in kills if one not in struck), None):
             moment = start.seconds + rng.uniform(0.0, 0.3 if struck else 0.9) * usual_s
-            if not (start.goes_on(lambda then=moment: start.seconds > then) and start.strike(whom)):
+            if not (
+                start.goes_on(lambda start=start, then=moment: start.seconds > then) and start.strike(whom)
+            ):
                 break
             print(f"{whom} after {start.seconds:.1f} s")
             kills.remove(whom)

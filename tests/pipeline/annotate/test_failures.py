@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.annotate.devices import DeviceLostError
+from pipeline.errors import DeviceLostError
 from pipeline.tasks import TASKS, register
 from pipeline.tasks.base import ClipFrames, HeadParts, PackedWindow, Task, Values
 from tests.conftest import ROOT
