@@ -67,7 +67,7 @@ MEANING: dict[Code, str] = {
     Code.UNREADABLE: "storage refused or failed to deliver the audio, or it is on a web server that "
     "`--allow-hosts` does not name; the next run tries again",
     Code.NOT_A_FILE: "what a manifest or a row names is not read: a folder, a device, a pipe, a socket, a "
-    "file of the kernel, an unknown protocol",
+    "file of the kernel, an unknown protocol, a URI with a secret of S3",
     Code.UNDELIVERED: "storage refused or failed to deliver the shard: no row of the table says so, the "
     "summary does, and the next run reads the shard again",
     Code.EMPTY: "no bytes, or audio without a single sample",

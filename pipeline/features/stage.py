@@ -321,7 +321,7 @@ def _read_errors(is_shard: bool) -> Iterator[None]:
         code = Code.NOT_A_FILE if problem.refused else Code.UNDELIVERED if is_shard else code
         raise ClipFailedError(Stage.READ, code, str(problem)) from problem
     except JobError as problem:  # no filesystem for the source
-        raise ClipFailedError(Stage.READ, Code.UNREADABLE, str(problem)) from problem
+        raise ClipFailedError(Stage.READ, Code.NOT_A_FILE, str(problem)) from problem
     except Exception as problem:  # decoders of damaged bytes raise what they like
         message = f"a decoder does not know what to make of the audio ({type(problem).__name__})"
         raise ClipFailedError(Stage.DECODE, Code.UNDECODABLE, message) from problem

@@ -381,7 +381,7 @@ class Storage:
 
     def _filesystem(self, uri: str) -> fsspec.AbstractFileSystem:
         if not can_be_opened(uri):
-            raise StorageError(refusal(uri))
+            raise StorageError(refusal(uri), refused=True)
         # s3fs takes a second to import, and `--help` needs no storage.
         from pipeline.storage.filesystems import filesystem_of
 

@@ -16,6 +16,7 @@ from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
 from tests.conftest import ROOT
+from tests.jobs.tables import log_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -38,8 +39,8 @@ def kill(output: Path) -> tuple[str, set[str]]:
     (run_id,) = ledger.closed_runs()
     lost = [record for record in files if {"3.wav#3", "nothing.wav#nothing"} & ids(output / record.file)]
     for record in lost:
-        ledger.records.remove(record)
-    (output / "_run" / f"{run_id}.json").unlink()
+        ledger.records.replace(record, lambda _: None)
+    (log_of(output) / f"{run_id}.json").unlink()
     return run_id, set().union(*(ids(output / record.file) for record in ledger.files()))
 
 
@@ -48,7 +49,7 @@ def ids(file: Path) -> set[str]:
 
 
 def summary_of(output: Path, run_id: str) -> dict[str, Any]:
-    text = (output / "_run" / f"{run_id}.json").read_text()
+    text = (log_of(output) / f"{run_id}.json").read_text()
     found: dict[str, Any] = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     return found
 
