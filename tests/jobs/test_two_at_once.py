@@ -51,11 +51,13 @@ def test_a_killed_holder_does_not_keep_the_table(tmp_path: Path) -> None:
         "import os, signal, sys\n"
         "from pipeline.storage import Storage, StorageOptions\n"
         "from pipeline.table.lock import Lock\n"
-        "Lock.take(sys.argv[1], Storage(StorageOptions()))\n"
+        "Lock.take(*sys.argv[1:], Storage(StorageOptions()))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code, str(output)], env=environment, check=False)
+    subprocess.run(
+        [sys.executable, "-c", code, str(output), str(log_of(output))], env=environment, check=False
+    )
     assert (log_of(output) / "lock.json").exists()
     clip = ROOT / "demo" / "corpus" / "loose" / "lossless.flac"
     summary = run(TranscribeSpec(input=[str(clip)], output=str(output), model=str(MODEL)))
