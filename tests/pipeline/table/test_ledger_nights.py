@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -125,7 +126,8 @@ def run(table: Output, corpus: Corpus, night: Night, number: int) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(nights, min_size=1, max_size=7))
 def test_every_clip_exactly_once_whatever_happens(sequence: list[Night]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    # In memory: thousands of records would wait for the disk, each by itself.
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
         table, corpus = Output(Path(folder) / "out"), Corpus()
         for number, night in enumerate(sequence):
             if night.grows:
