@@ -125,7 +125,7 @@ def test_setup_installs_the_synced_project(cluster: dict[str, Any]) -> None:
         assert (ROOT / local).exists()
     install = [command for command in cluster["setup_commands"] if "pip install" in command]
     assert len(install) == 1
-    assert '"$HOME/w2vbert[' in install[0]
+    assert 'pip install -q "$HOME/w2vbert"' in install[0]
     assert {".venv", ".git", "demo/out"} <= set(cluster["rsync_exclude"])
 
 

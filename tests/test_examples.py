@@ -29,7 +29,7 @@ def test_stages() -> None:
     lines = run("stages.py")
     assert len(lines) == 30
     assert "manifest/list.jsonl#1: six one nine three" in lines
-    assert sum("no known format" in line or "opens it" in line for line in lines) == 1
+    assert sum("neither libsndfile nor FFmpeg knows the format" in line for line in lines) == 1
 
 
 @pytest.mark.usefixtures("local_ray")
