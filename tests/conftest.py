@@ -30,8 +30,10 @@ _CLUSTERS = {"local_ray", "own_cluster"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what asks for a cluster, so that `-m "not ray"` is what needs none."""
+    """Marks what asks for a cluster, for `-m "not ray"`; skips what only a soak runs."""
     for item in items:
+        if item.get_closest_marker("soak") and not SOAK:
+            item.add_marker(pytest.mark.skip(reason="minutes long: `make soak` runs it"))
         if _CLUSTERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("ray")
 

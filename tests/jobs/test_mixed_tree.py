@@ -88,6 +88,7 @@ def check(rows: list[dict[str, Any]], ids: dict[str, Record], expected: dict[str
     return known
 
 
+@pytest.mark.soak
 def test_everything_in_one_tree(
     shared_data: Path, shared_models: Path, local_ray: None, tmp_path: Path
 ) -> None:

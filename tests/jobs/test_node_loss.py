@@ -34,6 +34,7 @@ def make_corpus(folder: Path) -> None:
                 tar.addfile(member, io.BytesIO(buffer.getvalue()))
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("own_cluster")
 def test_a_cluster_that_shrank_goes_on_with_what_is_left(tmp_path: Path) -> None:
     corpus, output, again = (tmp_path / name for name in ("in", "out", "again"))

@@ -50,6 +50,7 @@ def submission(head: HeadNode, corpus: str) -> list[str]:
     return [*command, sys.executable, "jobs/transcribe.py", "--input", corpus, "--model", "demo/checkpoint"]
 
 
+@pytest.mark.soak
 def test_a_submitted_checkout_writes_the_table(tmp_path: Path) -> None:
     with head_node(cpus=2) as head:
         wait_until_up(head)

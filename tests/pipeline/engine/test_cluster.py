@@ -117,6 +117,7 @@ print("statuses", first, main(sys.argv[1:] + ["second"]))
 """
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
 def test_a_gpu_that_cannot_be_used_is_told_before_any_work(tmp_path: Path) -> None:
     told = ["--input", ROOT / "demo/corpus/loose", "--model", ROOT / "demo/checkpoint", "--output"]
