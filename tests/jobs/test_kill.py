@@ -97,12 +97,18 @@ class Start:
         """Kills a process of the job; False if the job ends before there is one."""
         if whom in SIGNALS:
             # Before a job has read its options it has not begun, and Python ends it.
-            if not self.goes_on(lambda: whom == "KILL" or self._lock.exists()):
+            if not self.goes_on(lambda: whom == "KILL" or self._holds_the_lock()):
                 return False
             self._held = self._processes()
             self._driver.send_signal(SIGNALS[whom])
             return True
         return self.goes_on(lambda: self._kill_one(whom))
+
+    def _holds_the_lock(self) -> bool:
+        """The one before may have left its own."""
+        with suppress(FileNotFoundError):
+            return f'"pid": {self._driver.pid},' in self._lock.read_text()
+        return False
 
     def _kill_one(self, whom: str) -> bool:
         self._held = self._processes()
