@@ -40,7 +40,7 @@ TWENTY = [
     *("a task", "a task", "a task", "the featurizer", "the featurizer", "the model actor", "the model actor"),
     *("the raylet", "the raylet", "the GCS"),
 ]
-KILLS = TWENTY if SOAK else ["KILL", "a task", "the raylet"]
+KILLS = TWENTY if SOAK else ["KILL", "the model actor", "KILL"]
 LONGEST_S = 240.0  # of a start; one that takes longer hangs
 # How soon a driver notices that its cluster is gone.
 SOON = {
