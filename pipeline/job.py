@@ -27,10 +27,10 @@ from pipeline.corpus.clips import Shard
 from pipeline.corpus.parts import Selection
 from pipeline.corpus.readers import READERS
 from pipeline.engine.cluster import Resources, allocate, connect
-from pipeline.engine.counter import RunCounter
 from pipeline.engine.datasink import TableSink
 from pipeline.engine.datasource import AudioShards
 from pipeline.engine.graph import Graph, ModelStage
+from pipeline.engine.run_state import RunState
 from pipeline.engine.tally import tally_files
 from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
@@ -117,10 +117,10 @@ def run(spec: JobSpec, *, say: Say = print) -> RunSummary:
         if not changes.work.shards:
             say("nothing is new")
             return summarise(job, changes.work, job.empty_tally(), started)
-        with session(job) as (resources, counter):
-            written = write(job, changes, resources, counter)
+        with session(job) as (resources, state):
+            written = write(job, changes, resources, state)
             with output_errors(spec):
-                return finish(job, changes.work, written, counter, started)
+                return finish(job, changes.work, written, state, started)
 
 
 def plan(spec: JobSpec) -> JobPlan:
@@ -176,7 +176,7 @@ def close_interrupted(job: Job, work: Work) -> None:
 
 
 @contextmanager
-def session(job: Job) -> Iterator[tuple[Resources, RunCounter]]:
+def session(job: Job) -> Iterator[tuple[Resources, RunState]]:
     """The cluster, its resources shared out among the stages, and what counts their work."""
     compute = job.spec.compute
     connect(compute.ray_address)
@@ -187,12 +187,12 @@ def session(job: Job) -> Iterator[tuple[Resources, RunCounter]]:
     # A recording may take hours, and a cluster may be waited for: the run says so, and does not end.
     context.target_max_block_size, context.execution_no_progress_timeout_s = _BLOCK_BYTES, -1
     try:
-        yield resources, RunCounter()
+        yield resources, RunState()
     finally:
         context.target_max_block_size, context.execution_no_progress_timeout_s = given
 
 
-def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter) -> Written:
+def write(job: Job, changes: Changes, resources: Resources, state: RunState) -> Written:
     """Annotates the clips that are left, and writes their rows."""
     spec, storage, table, work = job.spec, job.storage, job.table, changes.work
     passthrough = changes.passthrough
@@ -210,7 +210,7 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
             passthrough,
             Selection(work.where, work.done),
             table.shard_counter(work.run_id),
-            counter.report("read"),
+            state,
         ),
         featurizer=_featurizer(job, passthrough.schema),
         models=_model_stages(job, passthrough.schema, schema, one_pool=resources.one_pool),
@@ -220,18 +220,18 @@ def write(job: Job, changes: Changes, resources: Resources, counter: RunCounter)
     sink = TableSink(
         table.writer(work.run_id, schema),
         spec.table.rows_per_file or _rows_per_file(work.shards),
-        counter.report("write"),
+        state.report("write"),
     )
-    graph.write(sink, resources, counter)
+    graph.write(sink, resources, state)
     return sink.written
 
 
-def finish(job: Job, work: Work, written: Written, counter: RunCounter, started: float) -> RunSummary:
+def finish(job: Job, work: Work, written: Written, state: RunState, started: float) -> RunSummary:
     """Sums up what the run wrote, and says in the table that the run is over."""
     own = {job.table.uri_of(record) for record in written.files}
     before = [uri for uri in job.table.data_files_of(work.run_id) if uri not in own]
     tally, tally_before = (tally_files(uris, job.storage, job.metrics) for uris in (sorted(own), before))
-    counts = counter.close()
+    counts = state.close()
     backbones = [list(held.checkpoints) for held in job.backbones]
     summary = replace(
         summarise(job, work, tally, started),

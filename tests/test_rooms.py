@@ -191,7 +191,7 @@ def test_the_stages_import_without_ray() -> None:
 
 
 def test_what_readers_report_to_need_not_wait_for_torch() -> None:
-    code = "import sys, pipeline.engine.counter; print(*sys.modules)"
+    code = "import sys, pipeline.engine.run_state; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True
     )

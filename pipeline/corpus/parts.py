@@ -14,7 +14,7 @@ from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.condition import Where
 from pipeline.corpus.readers import READERS
-from pipeline.corpus.readers.base import Reader
+from pipeline.corpus.readers.base import Reader, broken, shard_row
 from pipeline.storage import Storage
 
 _PARTS_IN_A_BUNDLE = 64
@@ -59,6 +59,8 @@ class Selection:
 
 
 Finished = Callable[[Part, int, int], None]
+Step = Callable[[], str | None]
+"""Called before each table is read: why not to read on in its shard."""
 
 
 def split(shard: Shard, storage: Storage) -> list[Part]:
@@ -111,6 +113,7 @@ def read_parts(
     passthrough: Passthrough,
     selection: Selection | None = None,
     finished: Finished | None = None,
+    step: Step = lambda: None,
 ) -> Iterator[pa.Table]:
     """The clips of the parts, as tables of `read_schema`. What cannot be read becomes an error row.
 
@@ -118,13 +121,14 @@ def read_parts(
         selection: of the clips; None: all.
         finished: called with each part that was read to its end, how many clips it holds that meet the
             condition, and how many of those have a row.
+        step: what it says is wrong with a shard becomes its error row.
     """
     selection = selection or Selection()
     condition = Where(selection.where, passthrough.schema) if selection.where else None
     for part in parts:
         clips = matched = 0
         known = selection.done.get(part.shard.uri)
-        for table in part.reader.tables(part.shard, storage, passthrough, part.slice):
+        for table in _tables(part, storage, passthrough, step):
             table = _with_own_id(table, part)
             if condition is not None:
                 table = condition.filter(table)
@@ -137,6 +141,18 @@ def read_parts(
                 yield table
         if finished is not None:
             finished(part, clips, matched)
+
+
+def _tables(part: Part, storage: Storage, passthrough: Passthrough, step: Step) -> Iterator[pa.Table]:
+    tables = part.reader.tables(part.shard, storage, passthrough, part.slice)
+    while (problem := step()) is None:
+        table = next(tables, None)
+        if table is None:
+            return
+        yield table
+        del table  # else its audio stays in memory beside that of the next
+    error = broken(f"{part.shard.name} cannot be read to its end: {problem}")
+    yield shard_row(part.shard, error, passthrough)
 
 
 def _with_own_id(table: pa.Table, part: Part) -> pa.Table:

@@ -10,7 +10,7 @@ from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 from ray.data.datasource import WriteResult
 
-from pipeline.engine.counter import Report
+from pipeline.engine.run_state import Report
 from pipeline.table.log.writer import TableWriter, Written
 
 

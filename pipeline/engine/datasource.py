@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -13,13 +13,15 @@ from ray.data.context import DataContext
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.parts import Finished, Part, Selection, bundles, read_parts, split_all
-from pipeline.engine.counter import Report, timed
+from pipeline.engine.isolation import Isolation, Step
+from pipeline.engine.run_state import Report, RunState, timed
+from pipeline.errors import Code, Stage
 from pipeline.schema import read_schema
 from pipeline.storage import Storage
 
 
 class AudioShards(Datasource):
-    """Audio shards as rows of `read_schema`; arguments are those of `read_parts`, and where to report."""
+    """Audio shards as rows of `read_schema`; arguments are those of `read_parts`, and the run's state."""
 
     def __init__(
         self,
@@ -28,13 +30,14 @@ class AudioShards(Datasource):
         passthrough: Passthrough,
         selection: Selection,
         finished: Finished,
-        report: Report,
+        state: RunState,
     ) -> None:
         super().__init__()
         self._parts = split_all(shards, storage)
         self._size = sum(shard.size for shard in shards)
         self._storage, self._passthrough, self._selection = storage, passthrough, selection
-        self._finished, self._report = finished, report
+        self._finished, self._report = finished, state.report("read")
+        self._isolation = state.isolation("read", Stage.READ, Code.BROKEN_SHARD)
 
     def get_name(self) -> str:
         return "AudioShards"
@@ -53,8 +56,9 @@ class AudioShards(Datasource):
     def _task(self, parts: list[Part], row_limit: int | None) -> ReadTask:
         selection = self._selection.of(parts)
         read = partial(read_parts, parts, self._storage, self._passthrough, selection, self._finished)
+        names = [f"{part.shard.uri} {part.number}" for part in parts]
         return ReadTask(
-            partial(_timed, read, self._report),
+            partial(_guarded, read, self._isolation, names, self._report),
             BlockMetadata(
                 num_rows=None,
                 size_bytes=sum(part.size for part in parts),
@@ -66,5 +70,8 @@ class AudioShards(Datasource):
         )
 
 
-def _timed(read: partial[Iterator[pa.Table]], report: Report) -> Iterator[pa.Table]:
-    return timed(read(), report)
+def _guarded(
+    read: Callable[[Step], Iterator[pa.Table]], isolation: Isolation, names: list[str], report: Report
+) -> Iterator[pa.Table]:
+    with isolation.steps(*names) as step:
+        yield from timed(read(step), report)

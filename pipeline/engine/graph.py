@@ -18,8 +18,8 @@ from ray.data import Dataset, Datasink
 
 from pipeline.annotate.batches import as_batch, gather, rows_of
 from pipeline.engine.cluster import task_errors
-from pipeline.engine.counter import Report, RunCounter, timed, watched
-from pipeline.engine.isolation import Hands, Isolation, Starting
+from pipeline.engine.isolation import Isolation, Starting
+from pipeline.engine.run_state import Report, RunState, timed, watched
 from pipeline.errors import Code, Stage
 
 if TYPE_CHECKING:  # actors import this file too, and what they do not use would cost each of them seconds
@@ -62,27 +62,26 @@ class Graph:
     settings: AnnotatorSettings
     limit: int | None = None
 
-    def write(self, sink: Datasink[Any], resources: Resources, counter: RunCounter) -> None:
+    def write(self, sink: Datasink[Any], resources: Resources, state: RunState) -> None:
         """Runs the stages.
 
         Raises:
             JobError: an actor cannot start, or the job broke off.
         """
-        with watched(counter, resources), task_errors():
-            rows = self.rows(resources, counter)
+        with watched(state, resources), task_errors():
+            rows = self.rows(resources, state)
             rows.write_datasink(sink, ray_remote_args={"num_cpus": resources.task_cpus})
 
-    def rows(self, resources: Resources, counter: RunCounter) -> Dataset:
+    def rows(self, resources: Resources, state: RunState) -> Dataset:
         """The rows of the table, when they are asked for."""
         readers = resources.readers and min(resources.readers, len(self.source.get_read_tasks(1)))
         clips = ray.data.read_datasource(self.source, num_cpus=resources.task_cpus, concurrency=readers)
         if self.limit is not None:
             clips = clips.limit(self.limit)
-        hands = Hands()
-        isolation = hands.of("featurize", Stage.DECODE, Code.UNDECODABLE)
+        isolation = state.isolation("featurize", Stage.DECODE, Code.UNDECODABLE)
         table: Dataset = clips.map_batches(
             FeaturizeActor,
-            fn_constructor_args=(self.featurizer, counter.report("featurize"), isolation),
+            fn_constructor_args=(self.featurizer, state.report("featurize"), isolation),
             batch_size=None,
             batch_format="pyarrow",
             compute=resources.featurize.strategy,
@@ -95,8 +94,8 @@ class Graph:
                 {task: ray.put(files) for task, files in held.checkpoints.items()} for held in stage.backbones
             ]
             name = "annotate" if number == 1 else f"annotate {number}"
-            isolation = hands.of(name, Stage.ANNOTATE, Code.MODEL_FAILED)
-            means = ActorMeans(settings, counter.report(name), isolation, number < len(self.models))
+            isolation = state.isolation(name, Stage.ANNOTATE, Code.MODEL_FAILED)
+            means = ActorMeans(settings, state.report(name), isolation, number < len(self.models))
             table = table.map_batches(
                 AnnotateActor,
                 fn_constructor_args=(checkpoints, stage.schema, means),

@@ -1,9 +1,9 @@
-"""Clips that take down the process that works on them: each is found, and becomes an error row.
+"""Clips and shards that take down the process that works on them: each is found, and becomes an error row.
 
-Ray starts a dead actor again and gives it its block again, for ever. So what an actor has in hand is written
-down outside of it. A block that was in hand when an actor died is taken clip by clip from then on. Where an
-actor dies again, it is the clip in hand that killed it, and that has killed the first: it has killed twice,
-and is not tried again.
+Ray starts a dead actor or task again and gives it its block again, for ever. So what a process has in hand is
+written down outside of it. A block that was in hand when a process died is taken step by step from then on:
+clip by clip, or where it is read table by table. Where a process dies again, it is the step in hand that
+killed it, and that has killed the first: it has killed twice, and is not tried again.
 """
 
 from __future__ import annotations
@@ -15,40 +15,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.exceptions import RayError
 
-from pipeline.engine.cluster import beside_the_driver
 from pipeline.errors import ClipError, Code, DeviceLostError, Stage
 
 _PATIENCE_S = 30.0
 _UNSAID = "it crashed, or took more memory than there is"
 
+Step = Callable[[], str | None]
+"""Called before each step of what is always done in the same steps: why not to take it."""
 Starting = Callable[[int], object]
 """Called with the number of a row before work on it begins, where rows are to be taken one by one."""
 
 
-class Hands:
-    """What the actors of a run have in hand, kept in an actor of its own.
-
-    A run does not depend on it: where it dies, it starts again and has forgotten all deaths until then.
-    """
-
-    def __init__(self) -> None:
-        actor: Any = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=beside_the_driver())(_Blocks)
-        self._actor: Any = actor.remote()
-
-    def of(self, name: str, stage: Stage, code: Code) -> Isolation:
-        """For the actors of one stage; the error of a clip that it gives up."""
-        return Isolation(self._actor, name, stage, code)
-
-
 @dataclass(frozen=True)
 class Isolation:
-    """Takes blocks in hand, in an actor of a stage."""
+    """Takes blocks in hand, in a process of a stage."""
 
     blocks: Any
     name: str
@@ -59,8 +46,8 @@ class Isolation:
     def block(self, clips: pa.Table) -> Iterator[tuple[pa.Table, Starting | None]]:
         """The block, with errors for clips that are not to be tried again; and whom to tell of each clip
         where they are to be taken one by one. Ends the process where its device is lost."""
-        key = self.key(clips)
-        again, killers = self._ask("take", key) or (False, {})
+        key = self.key(*clips["clip_id"].to_pylist())
+        again, killers = self._take(key)
         if killers:
             clips = self._set_aside(clips, killers)
         try:
@@ -70,9 +57,27 @@ class Isolation:
             os._exit(1)  # what Ray counts as a failure of the system: others end the job
         self.blocks.done.remote(key)
 
-    def key(self, clips: pa.Table) -> str:
+    @contextmanager
+    def steps(self, *names: str) -> Iterator[Step]:
+        """For work that goes by these names."""
+        key = self.key(*names)
+        again, killers = self._take(key)
+        numbers = count()
+
+        def step() -> str | None:
+            number = next(numbers)
+            if number in killers:
+                return f"the process that read it died twice at the same place: {killers[number]}"
+            if again:
+                self._ask("start", key, number)
+            return None
+
+        yield step
+        self.blocks.done.remote(key)
+
+    def key(self, *names: str) -> str:
         """Of a block: the same wherever and how often it is tried."""
-        return sha256("\n".join([self.name, *clips["clip_id"].to_pylist()]).encode()).hexdigest()
+        return sha256("\n".join([self.name, *names]).encode()).hexdigest()
 
     def _set_aside(self, clips: pa.Table, killers: dict[int, str]) -> pa.Table:
         errors = clips["error"].to_pylist()
@@ -82,6 +87,9 @@ class Isolation:
         index = clips.schema.get_field_index("error")
         field = clips.schema.field(index)
         return clips.set_column(index, field, pa.array(errors, field.type))
+
+    def _take(self, key: str) -> tuple[bool, dict[int, str]]:
+        return self._ask("take", key) or (False, {})
 
     def _ask(self, what: str, *given: Any) -> Any:
         try:
@@ -114,7 +122,9 @@ class _Block:
         self.taken, self.row, self.said = self.taken + 1, None, _UNSAID
 
 
-class _Blocks:
+class Blocks:
+    """Half of an actor: the blocks in hand, by key."""
+
     def __init__(self) -> None:
         self._held: dict[str, _Block] = {}
 

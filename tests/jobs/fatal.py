@@ -1,18 +1,22 @@
-"""What takes processes down with it: a voice-activity detector, and an annotation."""
+"""What takes processes down with it: a reader, a voice-activity detector, and an annotation."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import BaseModel
 
+from pipeline.corpus.clips import Clip, Shard
+from pipeline.corpus.readers.base import TABLE_ROWS, Reader
+from pipeline.errors import ClipError, Code, Stage
+from pipeline.storage import Storage, StorageFile
 from pipeline.tasks.base import ClipFrames, HeadParts, PackedWindow, Task, Values
 from w2vbert.model import Wav2Vec2BertModel
 
@@ -34,6 +38,22 @@ class Detector:
         if self.samples == round(16_000 * CRASHES_DETECTOR):
             os.kill(os.getpid(), signal.SIGSEGV)
         return [(0.0, self.samples / 16_000)]
+
+
+class FatalReader(Reader):
+    """Its shards crash the process that reads them, when the first table of clips is out."""
+
+    name: ClassVar[str] = "fatal"
+    endings: ClassVar[tuple[str, ...]] = (".fatal",)
+
+    def clips(self, file: StorageFile, shard: Shard, slice: Any) -> Iterator[Clip]:
+        error = ClipError(Stage.READ, Code.EMPTY, "nothing is here")
+        for number in range(TABLE_ROWS):
+            yield Clip(shard.clip_id(f"{number}"), shard.uri, error=error)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def columns(self, shard: Shard, storage: Storage) -> pa.Schema:
+        return pa.schema([])
 
 
 class FatalOptions(BaseModel):

@@ -1,5 +1,5 @@
-"""Clips that take processes down: each is one error row, and costs no other clip its row. Nor does a counter
-that is dead cost any."""
+"""Clips that take processes down: each is one error row, and costs no other clip its row. Nor does what
+counts and remembers, when it dies, cost any."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 import ray
 import soundfile
 
-from pipeline.engine.counter import RunCounter
+from pipeline.corpus import readers
+from pipeline.corpus.readers.base import TABLE_ROWS
+from pipeline.engine.run_state import RunState
 from pipeline.job import run
 from pipeline.reports.summary import EncoderUse
 from pipeline.spec import annotate_spec
@@ -28,8 +30,9 @@ DIED = "the process that worked on this clip died twice, at last with it alone i
 @pytest.fixture
 def registered() -> Iterator[None]:
     register(fatal.FATAL)
+    readers.register(fatal.FatalReader())
     yield
-    del TASKS["fatal"]
+    del TASKS["fatal"], readers.READERS["fatal"]
 
 
 def stem(seconds: float) -> str:
@@ -40,18 +43,19 @@ def clip_id(seconds: float) -> str:
     return f"{stem(seconds)}.wav#{stem(seconds)}"
 
 
-class DeadCounter(RunCounter):
-    """From the start, so that all that counts does so in vain."""
+class Killed(RunState):
+    """At the start, so that all that counts does so in vain."""
 
     def __init__(self) -> None:
         super().__init__()
-        ray.kill(self._actor)
+        ray.get(self._actor.sums.remote())
+        ray.kill(self._actor, no_restart=False)
 
 
 def test_each_killer_is_one_error_row(
     tmp_path: Path, registered: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.job.RunCounter", DeadCounter)
+    monkeypatch.setattr("pipeline.job.RunState", Killed)
     corpus, deaths = tmp_path / "in", tmp_path / "deaths"
     for folder in (corpus, deaths):
         folder.mkdir()
@@ -61,6 +65,7 @@ def test_each_killer_is_one_error_row(
         soundfile.write(
             corpus / f"{stem(seconds)}.wav", rng.standard_normal(round(16_000 * seconds)) * 0.1, 16_000
         )
+    (corpus / "x.fatal").write_bytes(b"x")
     spec = annotate_spec()(
         input=[str(corpus)],
         output=str(tmp_path / "out"),
@@ -72,10 +77,18 @@ def test_each_killer_is_one_error_row(
     assert summary.encoder == EncoderUse(None, None, [["fatal"]])
 
     rows = rows_of(tmp_path / "out")
-    assert len(rows) == len(FATAL) + len(harmless) == summary.tally.clips
+    assert len(rows) == TABLE_ROWS + 1 + len(FATAL) + len(harmless) == summary.tally.clips
     errors = {clip_id: row["error"] for clip_id, row in rows.items() if row["error"]}
+    read = [errors.pop(f"x.fatal#{number}") for number in range(TABLE_ROWS)]
+    assert {error["message"] for error in read} == {"nothing is here"}
     crashed = f"{DIED}it crashed, or took more memory than there is"
     assert errors == {
+        "x.fatal#": {
+            "stage": "read",
+            "code": "broken_shard",
+            "message": "x.fatal cannot be read to its end: the process that read it died twice at the same "
+            "place: it crashed, or took more memory than there is",
+        },
         clip_id(fatal.CRASHES_DETECTOR): {"stage": "decode", "code": "undecodable", "message": crashed},
         clip_id(fatal.EXITS): {"stage": "annotate", "code": "model_failed", "message": crashed},
         clip_id(fatal.POISONS_DEVICE): {

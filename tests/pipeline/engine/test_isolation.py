@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import ray
 
-from pipeline.engine.counter import Counts, RunCounter
-from pipeline.engine.isolation import Hands, _Blocks
+from pipeline.engine.isolation import Blocks
+from pipeline.engine.run_state import Counts, RunState
 from pipeline.errors import Code, Stage
 from pipeline.schema import read_schema
 
@@ -22,7 +23,7 @@ class Deaths:
     """Takes a block as an actor does that dies each time at the first of these rows, but those set aside."""
 
     def __init__(self, *killers: int) -> None:
-        self.blocks, self.killers, self.left = _Blocks(), killers, 20
+        self.blocks, self.killers, self.left = Blocks(), killers, 20
 
     def run(self) -> list[int]:
         """The rows set aside, once the block is through."""
@@ -52,7 +53,7 @@ def test_each_killer_kills_twice(killers: tuple[int, ...]) -> None:
 
 
 def test_one_death_beside_a_killer_is_forgiven() -> None:
-    blocks = _Blocks()
+    blocks = Blocks()
     blocks.take("b")  # died
     for row in (0, 0, 1):
         assert blocks.take("b")[0]
@@ -63,7 +64,7 @@ def test_one_death_beside_a_killer_is_forgiven() -> None:
 
 
 def test_what_a_process_said_of_its_end() -> None:
-    blocks = _Blocks()
+    blocks = Blocks()
     blocks.take("b")
     blocks.say("b", "the first death")
     blocks.take("b")
@@ -76,8 +77,10 @@ def test_what_a_process_said_of_its_end() -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_run_does_without_what_counts_and_remembers() -> None:
-    counter, hands = RunCounter(), Hands()
-    isolation = hands.of("featurize", Stage.DECODE, Code.UNDECODABLE)
+    state = RunState()
+    isolation = state.isolation("featurize", Stage.DECODE, Code.UNDECODABLE)
+
+    key = isolation.key(*CLIPS["clip_id"].to_pylist())
 
     def take() -> tuple[list[Any], bool]:
         with isolation.block(CLIPS) as (block, starting):
@@ -86,11 +89,11 @@ def test_a_run_does_without_what_counts_and_remembers() -> None:
             return block["error"].to_pylist(), starting is not None
 
     assert take() == ([None] * 3, False)
-    ray.get(isolation.blocks.take.remote(isolation.key(CLIPS)))  # and died
+    ray.get(isolation.blocks.take.remote(key))  # and died
     assert take() == ([None] * 3, True)
     for _ in range(2):
-        ray.get(isolation.blocks.take.remote(isolation.key(CLIPS)))
-        ray.get(isolation.blocks.start.remote(isolation.key(CLIPS), 1))
+        ray.get(isolation.blocks.take.remote(key))
+        ray.get(isolation.blocks.start.remote(key, 1))
     errors, again = take()
     assert again
     assert [error and (error["stage"], error["code"]) for error in errors] == [
@@ -99,11 +102,38 @@ def test_a_run_does_without_what_counts_and_remembers() -> None:
         None,
     ]
 
-    report = counter.report("annotate")
+    report = state.report("annotate")
     report("passes", 3)
-    assert counter.sums() == {("annotate", "passes"): 3}
-    for actor in (counter._actor, isolation.blocks):
-        ray.kill(actor)
+    assert state.sums() == {("annotate", "passes"): 3}
+    ray.kill(state._actor, no_restart=False)
+    while (found := take()) == ([None] * 3, True):  # the one that ends still answers
+        pass
+    assert found == ([None] * 3, False)
+    report("passes", 1)
+    assert state.sums() is None  # some are missing
+    ray.kill(state._actor)
     report("passes", 1)
     assert take() == ([None] * 3, False)
-    assert counter.close() == Counts({}, None, None)
+    assert state.close() == Counts({}, None, None)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_steps_are_told_after_a_death_and_the_one_that_killed_twice_is_not_taken() -> None:
+    isolation = RunState().isolation("read", Stage.READ, Code.BROKEN_SHARD)
+
+    def work(dies_at: int | None) -> list[str | None]:
+        said = []
+        with suppress(InterruptedError), isolation.steps("a", "b") as step:
+            for number in range(3):
+                said.append(step())
+                if number == dies_at:
+                    raise InterruptedError
+        return said
+
+    assert work(1) == [None, None]
+    assert work(1) == [None, None]
+    died = (
+        "the process that read it died twice at the same place: it crashed, or took more memory than there is"
+    )
+    assert work(None) == [None, died, None]
+    assert work(None) == [None, None, None]

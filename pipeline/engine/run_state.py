@@ -1,4 +1,4 @@
-"""What the stages of a run count: seconds of work, passes of the encoder, frames."""
+"""What the processes of a run share: counts of their work, and the blocks that they have in hand."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.engine.cluster import Resources, beside_the_driver, shortage
+from pipeline.engine.isolation import Blocks, Isolation
+from pipeline.errors import Code, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class Counts:
 
     Attributes:
         stage_s: seconds that all tasks of a stage worked, by stage.
-        passes, frames: of the encoder; None where the counter died.
+        passes, frames: of the encoder; None where the actor died that counts.
     """
 
     stage_s: dict[str, float] = field(default_factory=dict)
@@ -42,24 +44,29 @@ class Counts:
     frames: int | None = None
 
 
-class RunCounter:
-    """A counter for all actors and tasks of a run, in an actor of its own.
+class RunState:
+    """Kept in an actor of its own.
 
-    A run does not depend on it: where it dies, counts are missing and nothing else.
+    A run does not depend on it: where it dies, it starts again and has forgotten all deaths until then, and
+    counts are missing from the summary.
     """
 
     def __init__(self) -> None:
-        actor: Any = ray.remote(num_cpus=0, scheduling_strategy=beside_the_driver())(_Sums)
+        actor: Any = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=beside_the_driver())(_Shared)
         self._actor: Any = actor.remote()
 
     def report(self, stage: str) -> Report:
         """How a stage reports, from any process: its "seconds", or "passes" and "frames" of the encoder."""
         return partial(_report, self._actor, stage)
 
+    def isolation(self, name: str, stage: Stage, code: Code) -> Isolation:
+        """For the processes of one stage; the error of a clip that it gives up."""
+        return Isolation(self._actor, name, stage, code)
+
     def sums(self) -> Sums | None:
-        """By (stage, what), so far; None where the counter is dead."""
+        """By (stage, what), so far; None where the actor has died."""
         try:
-            found: Sums = ray.get(self._actor.sums.remote(), timeout=_PATIENCE_S)
+            found: Sums | None = ray.get(self._actor.sums.remote(), timeout=_PATIENCE_S)
             return found
         except RayError:
             return None
@@ -80,10 +87,10 @@ class RunCounter:
 
 
 @contextmanager
-def watched(counter: RunCounter, resources: Resources, after_s: float = STALL_S) -> Iterator[None]:
+def watched(state: RunState, resources: Resources, after_s: float = STALL_S) -> Iterator[None]:
     """Says, while the block runs, why nothing was counted for so long: once, and again if it stops again."""
     over = Event()
-    watcher = Thread(target=_watch, args=(counter, resources, after_s, over), daemon=True)
+    watcher = Thread(target=_watch, args=(state, resources, after_s, over), daemon=True)
     watcher.start()
     try:
         yield
@@ -92,10 +99,10 @@ def watched(counter: RunCounter, resources: Resources, after_s: float = STALL_S)
         watcher.join()
 
 
-def _watch(counter: RunCounter, resources: Resources, after_s: float, over: Event) -> None:
-    seen, since, told = counter.sums(), time.monotonic(), False
-    while seen is not None and not over.wait(after_s / 10):  # without a counter nothing is known
-        if (sums := counter.sums()) != seen:
+def _watch(state: RunState, resources: Resources, after_s: float, over: Event) -> None:
+    seen, since, told = state.sums(), time.monotonic(), False
+    while seen is not None and not over.wait(after_s / 10):  # without counts nothing is known
+        if (sums := state.sums()) != seen:
             seen, since, told = sums, time.monotonic(), False
         elif not told and time.monotonic() - since >= after_s:
             logger.warning("no progress for %g minutes: %s", after_s / 60, shortage(resources))
@@ -107,15 +114,17 @@ def _place(stage: str) -> tuple[int, str]:
     return _STAGES.index(stage.split()[0]), stage
 
 
-class _Sums:
+class _Shared(Blocks):
     def __init__(self) -> None:
+        super().__init__()
         self._sums: defaultdict[tuple[str, str], float] = defaultdict(float)
 
     def add(self, stage: str, what: str, amount: float) -> None:
         self._sums[stage, what] += amount
 
-    def sums(self) -> Sums:
-        return dict(self._sums)
+    def sums(self) -> Sums | None:
+        died = ray.get_runtime_context().was_current_actor_reconstructed
+        return None if died else dict(self._sums)
 
 
 def _report(actor: Any, stage: str, what: str, amount: float) -> None:

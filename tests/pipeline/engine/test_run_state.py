@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from pipeline.engine.cluster import Resources, allocate, shortage
-from pipeline.engine.counter import RunCounter, timed, watched
+from pipeline.engine.run_state import RunState, timed, watched
 from pipeline.spec.parts import ComputeSpec
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -30,12 +30,12 @@ def resources() -> Resources:
 
 
 def test_a_run_without_progress_says_so_once(resources: Resources, caplog: pytest.LogCaptureFixture) -> None:
-    counter = RunCounter()
-    with caplog.at_level(logging.WARNING, "pipeline"), watched(counter, resources, after_s=0.3):
+    state = RunState()
+    with caplog.at_level(logging.WARNING, "pipeline"), watched(state, resources, after_s=0.3):
         wait_for(lambda: len(caplog.messages) == 1)
-        counter.report("read")("seconds", 1.0)
+        state.report("read")("seconds", 1.0)
         wait_for(lambda: len(caplog.messages) == 2)
-    counter.close()
+    state.close()
     for message in caplog.messages:
         assert message.startswith("no progress for 0.005 minutes: the cluster has 2 CPUs (")
 
