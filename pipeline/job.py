@@ -32,6 +32,7 @@ from pipeline.engine.datasource import AudioShards
 from pipeline.engine.graph import Graph, ModelStage
 from pipeline.engine.run_state import RunState
 from pipeline.engine.tally import tally_files
+from pipeline.errors import JobError
 from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.metrics.base import Metric
@@ -40,6 +41,7 @@ from pipeline.reports.plan import JobPlan, plan_work
 from pipeline.reports.summary import EncoderUse, RunSummary, Tally, interrupted_json, tally_file
 from pipeline.schema import output_schema, partial_schema
 from pipeline.spec import JobSpec
+from pipeline.spec.parts import ComputeSpec
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.plans import Work
@@ -62,6 +64,7 @@ class Job:
         base_table: of other annotations, finished, that it stands beside.
         settings: of the model actors.
         identity: what all runs of the table share: digests of models and files, settings.
+        windows: of long recordings.
         metrics: of the summary, without rows.
     """
 
@@ -72,6 +75,7 @@ class Job:
     backbones: Sequence[Backbone]
     settings: AnnotatorSettings
     identity: Mapping[str, Any]
+    windows: WindowPlan
     metrics: Mapping[str, Metric]
 
     @property
@@ -163,7 +167,8 @@ def prepare(spec: JobSpec, say: Say) -> Job:
             f"{base_table.output} holds {', '.join(base_table.tasks())}: these annotations go to "
             f"{table.output}, to be joined by clip_id"
         )
-    return Job(spec, storage, table, base_table, backbones, settings, identity, metrics)
+    windows = _windows(spec.compute, settings.frame_s, backbones)
+    return Job(spec, storage, table, base_table, backbones, settings, identity, windows, metrics)
 
 
 def close_interrupted(job: Job, work: Work) -> None:
@@ -259,18 +264,27 @@ def summarise(job: Job, work: Work, tally: Tally, started: float) -> RunSummary:
     )
 
 
-def _featurizer(job: Job, passthrough: pa.Schema) -> Callable[[], Featurizer]:
-    corpus, compute, frame_s = job.spec.corpus, job.spec.compute, job.settings.frame_s
+def _windows(compute: ComputeSpec, frame_s: float, backbones: Sequence[Backbone]) -> WindowPlan:
     # Windows start where frames after an adapter start too.
-    align = max(config.total_stride for config in configs_of(job.backbones).values())
+    align = max(config.total_stride for config in configs_of(backbones).values())
     windows = WindowPlan(round(compute.window_s / frame_s), round(compute.overlap_s / frame_s), align)
+    if windows.advance <= 0:
+        raise JobError(
+            f"--window-s {compute.window_s:g} with --overlap-s {compute.overlap_s:g} leaves nothing between "
+            f"overlaps: the models' adapters make one frame of {align * frame_s:g} s. Use longer windows."
+        )
+    return windows
+
+
+def _featurizer(job: Job, passthrough: pa.Schema) -> Callable[[], Featurizer]:
+    corpus, compute = job.spec.corpus, job.spec.compute
     options = FeatureOptions(
         channel=corpus.channel,
         max_duration_s=corpus.max_duration_s,
         half=compute.dtype != "float32",
         vad=corpus.vad,
     )
-    return partial(Featurizer, extractor_of(job.backbones), job.storage, passthrough, windows, options)
+    return partial(Featurizer, extractor_of(job.backbones), job.storage, passthrough, job.windows, options)
 
 
 def _model_stages(job: Job, passthrough: pa.Schema, schema: pa.Schema, *, one_pool: bool) -> list[ModelStage]:

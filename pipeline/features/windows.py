@@ -39,6 +39,15 @@ class WindowPlan:
     overlap: int
     align: int = 1
 
+    @property
+    def advance(self) -> int:
+        """Most frames from the start of a window to that of the next; none are cut unless it is positive."""
+        return self.frames // self.align * self.align - self._overlap
+
+    @property
+    def _overlap(self) -> int:
+        return -(-self.overlap // self.align) * self.align
+
     def cut(self, start: int, stop: int) -> list[tuple[int, int]]:
         """(start, stop) of the windows over the frames [start, stop): as few as it takes, nearly equal.
 
@@ -49,9 +58,8 @@ class WindowPlan:
             return [(start, stop)]
         from w2vbert.arrays import round_up  # late: `--help` reads this file, and w2vbert brings torch
 
-        overlap = round_up(self.overlap, self.align)
-        longest = self.frames // self.align * self.align
-        count = -(-(length - overlap) // (longest - overlap))
+        overlap = self._overlap
+        count = -(-(length - overlap) // self.advance)
         steps = [round_up(-(-(length - overlap) * n // count), self.align) for n in range(1, count)]
         firsts = [start, *(start + step for step in steps)]
         stops = [*(first + overlap for first in firsts[1:]), stop]

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.storage import Storage, StorageOptions
+
 Row = dict[str, Any]
 
 
@@ -18,10 +20,24 @@ def log_of(output: Path) -> Path:
     return output.with_name(f"_{output.name}.runs")
 
 
+def rows_at(output: str) -> dict[str, Row]:
+    """In a bucket."""
+    storage = Storage(StorageOptions().with_environment())
+    rows = []
+    for uri in storage.list_files(output):
+        if uri.endswith(".parquet"):
+            with storage.open(uri) as file:
+                rows += pq.read_table(file).to_pylist()
+    return _by_id(rows)
+
+
 def rows_of(output: Path) -> dict[str, Row]:
     # Read by Python: pyarrow takes no path that is not UTF-8.
     files = [pa.BufferReader(file.read_bytes()) for file in sorted(output.glob("*.parquet"))]
-    rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+    return _by_id([row for file in files for row in pq.ParquetFile(file).read().to_pylist()])
+
+
+def _by_id(rows: list[Row]) -> dict[str, Row]:
     by_id = {row["clip_id"]: row for row in rows}
     assert len(by_id) == len(rows)
     return by_id

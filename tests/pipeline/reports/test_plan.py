@@ -18,11 +18,12 @@ from pipeline.corpus.clips import Shard
 from pipeline.errors import JobError
 from pipeline.job import plan, prepare
 from pipeline.reports.plan import format_plan
-from pipeline.spec import AnnotateSpec, TranscribeSpec
+from pipeline.spec import AnnotateSpec, EmbedSpec, TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.plans import Work
 from tests.conftest import ROOT
+from tests.jobs.peers import build, save
 
 MODEL = str(ROOT / "demo/checkpoint")
 CORPUS = ROOT / "demo/corpus"
@@ -185,4 +186,12 @@ def test_a_table_of_other_annotations_stops_the_plan_too(tmp_path: Path) -> None
     with ledger.locked():
         ledger.declare(held)
     with pytest.raises(JobError, match="holds embed, transcribe; this job would write transcribe, "):
+        plan(job)
+
+
+def test_windows_that_do_not_get_on_stop_the_plan_too(tmp_path: Path) -> None:
+    fields = {"add_adapter": True, "num_adapter_layers": 5, "output_hidden_size": 48}  # a stride of 32 frames
+    model = str(save(build("embed", **fields), tmp_path / "model"))
+    job = EmbedSpec(input=[str(CORPUS)], output=str(tmp_path / "out"), model=model, window_s=1, overlap_s=0.5)
+    with pytest.raises(JobError, match=r"--window-s 1 with --overlap-s 0.5 leaves .* one frame of 0.64 s"):
         plan(job)
