@@ -18,6 +18,7 @@ def run(name: str, *arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_model() -> None:
     text, *words = run("model.py")
     assert text == "six one nine three"
@@ -25,6 +26,7 @@ def test_model() -> None:
     assert [line.split()[2] for line in words] == text.split()
 
 
+@pytest.mark.slow
 def test_stages() -> None:
     lines = run("stages.py")
     assert len(lines) == 30

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 FILES_IN_A_FOLDER = 8
@@ -184,12 +186,7 @@ def test_uris_are_known_in_one_file() -> None:
                 assert node.value.strip() not in ("://", "s3://", "file://"), f"{file}:{node.lineno}"
 
 
-def test_the_stages_import_without_ray() -> None:
-    stages = "pipeline.annotate.stage, pipeline.features.stage, pipeline.corpus.parts"
-    code = f"import sys; sys.modules['ray'] = None; import {stages}"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
+@pytest.mark.slow
 def test_what_readers_report_to_need_not_wait_for_torch() -> None:
     code = "import sys, pipeline.engine.run_state; print(*sys.modules)"
     loaded = subprocess.run(

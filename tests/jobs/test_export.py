@@ -131,6 +131,7 @@ def test_from_bucket_to_bucket(bucket: Any) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_large_file_goes_up_in_parts_and_whole(bucket: Any, tmp_path: Path) -> None:
     long = "word" * 12_000
     words = [{"word": long, "start_s": n * 1.0, "end_s": n + 0.5, "confidence": 0.5} for n in range(1200)]

@@ -165,6 +165,7 @@ def look(uris: list[str], storage: Storage, folder: Path) -> Changes:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.slow
 def test_a_shard_cut_short_on_its_way_is_not_a_damaged_one(
     moto_s3: Any, proxy: Proxy, demo: str, seed: int, tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def trials(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_speakers_and_trials_in_one_command(voices: Path, trials: Path, tmp_path: Path) -> None:
     command = ["jobs/speakers.py", "--table", voices, "--output", tmp_path / "out", "--trials", trials]
     command += ["--scores", tmp_path / "scores.txt"]

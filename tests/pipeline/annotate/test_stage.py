@@ -30,6 +30,7 @@ WITHOUT_RAY = """
 import sys
 sys.modules["ray"] = None
 from pathlib import Path
+import pipeline.corpus.parts
 from tests.pipeline.annotate.features import SeamlessM4TFeatureExtractor, annotator, feature_table, noise
 
 demo = Path("demo")
@@ -40,6 +41,7 @@ assert table["text"].null_count == table["embedding"].null_count == 0
 """
 
 
+@pytest.mark.slow
 def test_without_ray() -> None:
     ran = subprocess.run([sys.executable, "-c", WITHOUT_RAY], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

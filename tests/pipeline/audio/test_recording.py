@@ -257,6 +257,7 @@ def streamed(data: bytes, **options) -> Recording:
 
 @pytest.mark.parametrize("format", ["WAV", "FLAC", "MP3", "OGG"])
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16000, 1), (44100, 1), (44100, 2)])
+@pytest.mark.slow
 def test_streamed_as_whole(format: str, rate: int, channels: int) -> None:
     data = encode(noise(70.3, rate, channels), rate, format)
     recording = streamed(data)

@@ -21,6 +21,7 @@ def shards(count: int, format: str = "tar", size: int = 10_000) -> list[Shard]:
     return [Shard(f"/{format}/{n}", f"{n}", format, size, "v1") for n in range(count)]
 
 
+@pytest.mark.slow
 def test_ten_thousand_small_shards_are_read_by_few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(*_: Any, **__: Any) -> None:
         raise AssertionError("opened")

@@ -162,6 +162,7 @@ def test_a_model_that_knows_no_word_is_refused(
     assert "knows none of" in refusal(options, tokenizer)
 
 
+@pytest.mark.slow
 def test_a_process_that_kenlm_ends_is_survived(
     options: TranscriptOptions, tokenizer: Wav2Vec2CTCTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_tokenizer_that_cannot_be_searched(
     assert "needs a pad_token (the blank) and a word_delimiter_token" in message
 
 
+@pytest.mark.slow
 def test_absent_package_is_named(tmp_path: Path) -> None:
     """In a process that lacks flashlight-text."""
     vocabulary(tmp_path)

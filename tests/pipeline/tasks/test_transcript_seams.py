@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +49,8 @@ def path_of(places: list[tuple[int, int]], start: int, stop: int, shifts: list[i
     return path
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=100)
 @given(spoken(), st.integers(100, 300), st.data())
 def test_tokens_of_the_recording_come_out_once(
     said: tuple[list[tuple[int, int]], int], window: int, data: st.DataObject
