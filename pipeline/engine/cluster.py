@@ -71,6 +71,8 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Of a lost node Ray tries everything again; what becomes of its own statistics there fills the screen.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    # Else a cluster that starts waits for its first workers: for ever where one of them dies (ray#40131).
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.addFilter(_is_told)
