@@ -103,7 +103,7 @@ def test_credentials_that_expire_midway(moto_s3: Any, proxy: Proxy, corpus: str,
     assert 0 < len(rows) < len(sound.rows)
     assert_same(rows, {clip_id: sound.rows[clip_id] for clip_id in rows})
 
-    proxy.faults = Faults(spares=20, expires=True, within="/corpora/_expired.runs")
+    proxy.faults = Faults(spares=1, expires=True, within="/corpora/expired/")
     with pytest.raises(JobError, match="is forbidden"):
         start()
 
