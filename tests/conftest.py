@@ -53,6 +53,18 @@ def local_ray() -> Iterator[None]:
         ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def demo_table(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's corpus, transcribed: for tests that leave the table as it is."""
+    from jobs.transcribe import main
+
+    output = tmp_path_factory.mktemp("demo") / "out"
+    demo = ROOT / "demo"
+    paths = ["--input", demo / "corpus", "--model", demo / "checkpoint", "--output", output]
+    assert main(list(map(str, paths))) == 0
+    return output
+
+
 @pytest.fixture
 def own_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that start clusters of their own, in processes of their own."""

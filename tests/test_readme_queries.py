@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,8 @@ QUERIES = re.findall(
 
 
 @pytest.fixture(scope="module")
-def output(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("demo") / "out"
-    job = [sys.executable, "jobs/transcribe.py", "--input", "demo/corpus", "--model", "demo/checkpoint"]
-    job += ["--output", str(output)]
-    finished = subprocess.run(job, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
-    assert finished.returncode == 0, finished.stderr[-4000:]
-    return output
+def output(demo_table: Path) -> Path:
+    return demo_table
 
 
 @pytest.fixture(scope="module")

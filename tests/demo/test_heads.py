@@ -73,6 +73,7 @@ def test_all_share_one_encoder() -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_corpus_voices_are_labelled_as_one_hears_them(measure: ModuleType) -> None:
     classify = measure.Head(Wav2Vec2BertForSequenceClassification, DEMO / "classify")
     clips = list(measure.corpus())

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+
+from tests.conftest import ROOT
+from tests.jobs.faults import Proxy, proxy_before
 
 SECRET = "wJalrXUtnFEMI-not-to-be-seen-bPxRfiCY"
 TOKEN = "FwoGZXIvYXdzE-not-to-be-seen-either"
@@ -19,7 +23,7 @@ class S3:
 
     endpoint: str
     bucket: str
-    client: object
+    client: Any
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
@@ -45,3 +49,20 @@ def moto_s3() -> Iterator[S3]:
         client.create_bucket(Bucket="corpora")
         yield S3(endpoint, "corpora", client)
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def proxy(moto_s3: S3) -> Iterator[Proxy]:
+    """Before the server; a test says which requests fail."""
+    with proxy_before(moto_s3.endpoint) as held:
+        yield held
+
+
+@pytest.fixture(scope="module")
+def demo_in_bucket(moto_s3: S3) -> str:
+    """The demo's corpus."""
+    folder = ROOT / "demo" / "corpus"
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        key = f"demo/{file.relative_to(folder).as_posix()}"
+        moto_s3.client.upload_file(str(file), moto_s3.bucket, key)
+    return moto_s3.uri("demo")

@@ -6,16 +6,20 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.storage import Storage
+from pipeline.spec import TranscribeSpec
+from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
 from pipeline.table.lock import Holder
 from pipeline.table.reader import data_files, visible_files
 from pipeline.table.retry import drop_rows, failed_clips
+from pipeline.table.scan import Changes, scan
 from tests.pipeline.table.outputs import SCHEMA, UNDECODABLE, UNREADABLE, Part, shard
 
 Clips = dict[str, dict[str, str] | None]  # by id, the error
@@ -30,6 +34,17 @@ def corpus(*names: str, undelivered: bool = False) -> Shards:
     return {
         name: {f"{name}#sound": None, f"{name}#damaged": UNDECODABLE, f"{name}#far": third} for name in names
     }
+
+
+def storage_at(server: Any) -> Storage:
+    """Through a server, or a proxy before it."""
+    return Storage(StorageOptions(endpoint_url=server.endpoint).with_environment())
+
+
+def look(uris: list[str], storage: Storage, folder: Path) -> Changes:
+    """What a job finds to do before it starts."""
+    spec = TranscribeSpec(input=uris, output=str(folder / "out"), model="m")
+    return scan(spec, Ledger(spec.table.output, storage), spec.output_settings(), dry=True)
 
 
 @dataclass

@@ -66,6 +66,7 @@ def keys(s3: Any, prefix: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_command(table: Path, tmp_path: Path) -> None:
     command = [sys.executable, "jobs/export.py", "--table", str(table), "--format", "ctm"]
     done = subprocess.run(
@@ -115,6 +116,7 @@ def test_an_unknown_format_names_those_there_are(table: Path, capsys: pytest.Cap
     assert "rttm" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["lake/t", "lake/t/", "lake/t/*.parquet", "lake/**"])
 def test_a_table_in_a_bucket(bucket: Any, tmp_path: Path, given: str) -> None:
     assert main(["--table", bucket.uri(given), "--format", "ctm", "--output", str(tmp_path / "out")]) == 0

@@ -13,33 +13,10 @@ import pytest
 
 from pipeline.corpus.parts import read_parts, split
 from pipeline.errors import JobError
-from pipeline.spec import TranscribeSpec
-from pipeline.storage import Storage, StorageError, StorageOptions
-from pipeline.table.ledger import Ledger
-from pipeline.table.scan import Changes, scan
-from tests.conftest import ROOT
-from tests.jobs.faults import Fault, Faults, Proxy, clients, proxy_before
-from tests.jobs.starts import Job, corpus, starts_stand_for_processes
-
-
-@pytest.fixture(scope="module")
-def proxy(moto_s3: Any) -> Iterator[Proxy]:
-    with proxy_before(moto_s3.endpoint) as held:
-        yield held
-
-
-@pytest.fixture(scope="module")
-def demo(moto_s3: Any) -> str:
-    """The demo's corpus in the bucket."""
-    folder = ROOT / "demo" / "corpus"
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        key = f"demo/{file.relative_to(folder).as_posix()}"
-        moto_s3.client.upload_file(str(file), moto_s3.bucket, key)
-    return moto_s3.uri("demo")
-
-
-def storage_at(server: Any) -> Storage:
-    return Storage(StorageOptions(endpoint_url=server.endpoint).with_environment())
+from pipeline.storage import Storage, StorageError
+from pipeline.table.scan import Changes
+from tests.jobs.faults import Fault, Faults, Proxy, clients
+from tests.jobs.starts import Job, corpus, look, starts_stand_for_processes, storage_at
 
 
 def job_on(moto_s3: Any, proxy: Proxy, name: str) -> Job:
@@ -124,6 +101,7 @@ def test_what_storage_does_not_say_is_not_nothing(moto_s3: Any, proxy: Proxy) ->
                     ask(place)
 
 
+@pytest.mark.slow
 def test_a_file_that_another_created_is_not_ours(moto_s3: Any, proxy: Proxy) -> None:
     storage, place = storage_at(proxy), moto_s3.uri("place/lock")
     proxy.faults = Faults(1.0, once=True, kinds=(Fault.LOST,))
@@ -159,18 +137,13 @@ def clips_of(changes: Changes, storage: Storage) -> dict[str, dict[str, Any]]:
     return found
 
 
-def look(uris: list[str], storage: Storage, folder: Path) -> Changes:
-    spec = TranscribeSpec(input=uris, output=str(folder / "out"), model="m")
-    return scan(spec, Ledger(spec.table.output, storage), spec.output_settings(), dry=True)
-
-
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.slow
 def test_a_shard_cut_short_on_its_way_is_not_a_damaged_one(
-    moto_s3: Any, proxy: Proxy, demo: str, seed: int, tmp_path: Path
+    moto_s3: Any, proxy: Proxy, demo_in_bucket: str, seed: int, tmp_path: Path
 ) -> None:
     direct, proxied = storage_at(moto_s3), storage_at(proxy)
-    changes = look([demo], direct, tmp_path)
+    changes = look([demo_in_bucket], direct, tmp_path)
     expected = clips_of(changes, direct)
     assert len(expected) == 30
     proxy.faults = Faults(0.2, seed)
@@ -184,11 +157,12 @@ def test_a_shard_cut_short_on_its_way_is_not_a_damaged_one(
     assert set(failed) <= {"unreadable", "undelivered"}
 
 
+@pytest.mark.slow
 def test_columns_are_not_those_of_half_an_input(
-    moto_s3: Any, proxy: Proxy, demo: str, tmp_path: Path
+    moto_s3: Any, proxy: Proxy, demo_in_bucket: str, tmp_path: Path
 ) -> None:
     """The first job on a table fixes them: what cannot be looked at stops it."""
-    shards = [f"{demo}/{folder}" for folder in ("webdataset", "parquet", "manifest")]
+    shards = [f"{demo_in_bucket}/{folder}" for folder in ("webdataset", "parquet", "manifest")]
     proxy.faults = Faults(within="/corpora/demo")
     with clients(attempts=1):
         expected = look(shards, storage_at(proxy), tmp_path)

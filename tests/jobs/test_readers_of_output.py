@@ -39,10 +39,8 @@ def snapshot(output: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:
-    output = tmp_path_factory.mktemp("readers") / "out"
-    assert transcribe(output) == 0
-    return output
+def output(demo_table: Path) -> Path:
+    return demo_table
 
 
 @pytest.fixture(scope="module")

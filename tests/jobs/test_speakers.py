@@ -151,6 +151,7 @@ def test_above_the_limit_the_speakers_are_the_same(voices: Path, tmp_path: Path)
         assert whole["similarity"] == pytest.approx(condensed["similarity"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_from_s3_to_s3(moto_s3: S3, tmp_path: Path) -> None:
     pq.write_table(corpus(), tmp_path / "t.parquet")
     moto_s3.client.upload_file(str(tmp_path / "t.parquet"), moto_s3.bucket, "voices/t.parquet")  # type: ignore

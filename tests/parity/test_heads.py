@@ -178,6 +178,7 @@ def test_padding_of_frame_logits_is_zero() -> None:
     assert not ours(features, mask).logits[mask == 0].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_state_dict_has_the_published_names_at_full_size(task: type[TaskModel], weighted: bool) -> None:

@@ -21,6 +21,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("length", "mask_prob", "mask_length", "min_masks"), CASES)
 def test_same_distribution_as_the_peer(
     length: int, mask_prob: float, mask_length: int, min_masks: int

@@ -194,6 +194,7 @@ def test_a_training_step_after_inference() -> None:
     assert gradient.abs().max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["relative_key", "relative", "rotary", None])
 @torch.no_grad()
 def test_export(positions: str | None) -> None:

@@ -119,6 +119,7 @@ def codes(table: pa.Table) -> list[str | None]:
     return [error and error["code"] for error in table["error"].to_pylist()]
 
 
+@pytest.mark.slow
 def test_a_pass_too_large_is_freed_and_not_tried_again(trouble: Trouble) -> None:
     stage = annotator({"trouble": DEMO / "checkpoint"}, token_budget=1000)
     trouble.when = lambda frames: frames > 300
@@ -132,6 +133,7 @@ def test_a_pass_too_large_is_freed_and_not_tried_again(trouble: Trouble) -> None
     assert max(trouble.passes) <= 300
 
 
+@pytest.mark.slow
 def test_a_clip_too_large_alone(trouble: Trouble) -> None:
     stage = annotator({"trouble": DEMO / "checkpoint"})
     trouble.when = lambda frames: frames > 300
@@ -147,6 +149,7 @@ def test_a_clip_too_large_alone(trouble: Trouble) -> None:
         assert found["error"][1].as_py()["message"] == f"RuntimeError: {text}"
 
 
+@pytest.mark.slow
 def test_another_failure_leaves_the_budget(trouble: Trouble) -> None:
     stage = annotator({"trouble": DEMO / "checkpoint"})
     trouble.when, trouble.problem = (

@@ -106,6 +106,7 @@ def test_whole_and_in_part(build) -> None:
     )
 
 
+@pytest.mark.slow
 @ways(
     m4a=lambda: m4a(LONG),
     alac=lambda: mux(LONG, format="mov", codec="alac"),

@@ -164,6 +164,7 @@ def test_in_blocks_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
                 np.testing.assert_array_equal(np.concatenate(list(recording.blocks())), one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["MP3", "OGG", "OPUS"])
 @pytest.mark.parametrize("start_s", [0.0, 0.1, 2.013, 7.0, 9.7])
 def test_parts_are_those_of_the_whole(format: str, start_s: float) -> None:

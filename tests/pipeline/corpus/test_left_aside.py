@@ -297,6 +297,7 @@ def test_an_output_inside_the_input_is_none_in_any_spelling(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.slow
 def test_buckets(bucket: str) -> None:
     """The rules are the same; a store has marks of folders and `s3a://` besides."""
     storage = Storage(StorageOptions().with_environment())

@@ -115,6 +115,7 @@ def test_a_large_file_that_cannot_be_entered_in_the_middle_has_few_slices(tmp_pa
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", COMPRESS)
 def test_of_a_damaged_file_all_is_read_that_can_be(tmp_path: Path, ending: str) -> None:
     lines = [b'{"audio": "/%d.wav", "pad": "%s"}\n' % (n, random_text(n)) for n in range(8_000)]

@@ -227,6 +227,7 @@ def test_empty_joined_and_with_garbage_behind(tmp_path: Path) -> None:
         assert (found[0]["audio"], found[0]["ref_text"]) == (CLIPS[0], "0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
 def test_a_compressed_tar_cut_short(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"x.tar.{kind}"

@@ -43,6 +43,7 @@ def test_flops_of_the_full_size() -> None:
     assert (Encoders([config], 0.02).flops_per_second(10.0) - scores) / 1e9 == pytest.approx(58, abs=0.5)
 
 
+@pytest.mark.slow
 def test_speed_says_what_it_rests_on() -> None:
     config = Wav2Vec2BertConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128

@@ -51,6 +51,7 @@ def test_the_demo_corpus(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_seconds_of_each_layout(tmp_path: Path) -> None:
     home = tmp_path / "in"
     home.mkdir()
@@ -119,6 +120,7 @@ def test_the_speed_of_earlier_runs_is_the_best_guide(tmp_path: Path) -> None:
     assert found.device_hours_basis.startswith("earlier runs here: the encoder took 400.0 s for 240.0 min")
 
 
+@pytest.mark.slow
 def test_only_what_is_left_counts_and_nothing_changes(tmp_path: Path) -> None:
     home, output = tmp_path / "in", tmp_path / "out"
     home.mkdir()

@@ -168,6 +168,7 @@ def throttled(bucket: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[s
     return f"{bucket}/throttled", asked
 
 
+@pytest.mark.slow
 def test_throttling_passes(throttled: tuple[str, list[str]]) -> None:
     home, asked = throttled
     storage = Storage(StorageOptions().with_environment())

@@ -114,6 +114,7 @@ def test_lexicon_that_cannot_be_used(
 MODEL = arpa(SENTENCES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "said"),
     [

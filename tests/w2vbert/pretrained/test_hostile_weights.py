@@ -140,6 +140,7 @@ def test_a_header_of_gigabytes_is_not_read(whole: Path) -> None:
         load(whole)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_byte_of_a_header(whole: Path, data: st.DataObject) -> None:
@@ -214,6 +215,7 @@ def test_what_is_hardly_a_pickle(whole: Path, content: bytes) -> None:
         load(whole)
 
 
+@pytest.mark.slow
 def test_a_compressed_archive_is_not_unpacked(whole: Path) -> None:
     path = whole / "pytorch_model.bin"
     torch.save(weights(load(whole)), path)
