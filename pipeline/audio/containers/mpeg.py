@@ -104,6 +104,18 @@ def following(stream: Stream, at: int) -> tuple[int | None, bool]:
     return None, begins(stream, at)
 
 
+def interrupted(stream: Stream) -> int | None:
+    """Where neither a frame nor a tag nor padding stands, with more frames behind; it begins with a frame."""
+    at = 0
+    while at < stream.size:
+        found = frame(stream.head(4, at))
+        behind = at + found.size if found else after_tags(stream, at, padding=True)
+        if behind == at:
+            return at if at and search(stream, at) is not None else None
+        at = behind
+    return None
+
+
 def is_cut(packet: bytes) -> bool:
     """Whether a frame begins here, of MPEG audio or ADTS, that is longer than these bytes."""
     if packet[:1] == b"\xff" and packet[1:2] > b"\xef" and not packet[1] & 6 and len(packet) > 5:
