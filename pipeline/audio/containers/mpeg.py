@@ -99,7 +99,7 @@ def following(stream: Stream, at: int) -> tuple[int | None, bool]:
             return at, False
         padding = frame(stream.head(4, at))
         if padding is None or not begins(stream, at):
-            return None, False
+            return None, search(stream, at) is not None
         at = after_tags(stream, at + padding.size, padding=True)
     return None, begins(stream, at)
 

@@ -153,6 +153,9 @@ def test_damage() -> None:
             code, message = failure(data[:middle] + b"\x55" * size + data[middle + size :])
             assert code is Code.UNDECODABLE, message
             assert "data are damaged" in message
+    for data in (counted(), bare()):
+        code, message = failure(data + b"\x12\x34" * 500 + data)  # not as if the first were all
+        assert (code, "data are damaged after 1.0" in message) == (Code.UNDECODABLE, True), message
     data = counted(loud)
     code, message = failure(data[:-1500] + np.random.default_rng(0).bytes(1500))
     assert code in (Code.UNDECODABLE, Code.TRUNCATED), message
