@@ -103,6 +103,12 @@ def shared_models() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Folder of generators of inputs that went wrong once; the test is skipped where it is absent."""
+    return _shared("cases")
+
+
+@pytest.fixture(scope="session")
 def digit_strings(shared_models: Path, shared_data: Path) -> list[tuple[dict[str, Any], Tensor]]:
     """Strings of spoken digits: each as `expected.jsonl` tells of it, and its logits (frames, vocab)."""
     import soundfile

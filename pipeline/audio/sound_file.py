@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import soundfile
 
+from pipeline.audio.containers import mpeg
 from pipeline.audio.stream import BLOCK_VALUES, Samples, Stream, fail
 from pipeline.errors import Code
 
@@ -112,6 +113,9 @@ class SoundFile:
 
     def check(self) -> None:
         """Refuses a file that was read to its end and has less than its header says."""
+        is_short = self.position < self.length
+        if is_short and self.format == "MP3" and (at := mpeg.interrupted(self._stream)) is not None:
+            fail(Code.UNDECODABLE, f"the MP3 data are damaged: at byte {at} of them no frame begins")
         # Some encoders of MP3 count a frame too many, or two.
         slack = 0 if self.format != "MP3" else 2 * 1152 if self.rate >= 32_000 else 2 * 576
         if self.position < self.length - slack:

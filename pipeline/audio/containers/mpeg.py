@@ -99,9 +99,21 @@ def following(stream: Stream, at: int) -> tuple[int | None, bool]:
             return at, False
         padding = frame(stream.head(4, at))
         if padding is None or not begins(stream, at):
-            return None, False
+            return None, search(stream, at) is not None
         at = after_tags(stream, at + padding.size, padding=True)
     return None, begins(stream, at)
+
+
+def interrupted(stream: Stream) -> int | None:
+    """Where neither a frame nor a tag nor padding stands, with more frames behind; it begins with a frame."""
+    at = 0
+    while at < stream.size:
+        found = frame(stream.head(4, at))
+        behind = at + found.size if found else after_tags(stream, at, padding=True)
+        if behind == at:
+            return at if at and search(stream, at) is not None else None
+        at = behind
+    return None
 
 
 def is_cut(packet: bytes) -> bool:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 import soundfile
 
 from pipeline.audio.recording import decode
+from pipeline.corpus.listing import discover
 from pipeline.corpus.readers import recognise
+from pipeline.storage import Storage, StorageOptions
 
+STORAGE = Storage(StorageOptions())
 RATE = 16_000
 TONE = (0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
 
@@ -80,3 +85,17 @@ def test_libsndfile_reads_it(tmp_path: Path, ending: str, format: str) -> None:
     path = tmp_path / "x"
     soundfile.write(path, TONE, RATE, format=format, subtype="PCM_16")
     check(f"X.{ending.upper()}", path.read_bytes())
+
+
+@pytest.mark.parametrize("format", ["MAT4", "MAT5"])
+def test_matlab_files_are_clips_where_they_are_sound(tmp_path: Path, format: str) -> None:
+    soundfile.write(tmp_path / "sound", TONE, RATE, format=format, subtype="PCM_16")
+    check("x.mat", (tmp_path / "sound").read_bytes())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "sound").rename(tmp_path / "in" / "sound.MAT")
+    scipy.io.savemat(tmp_path / "in" / "other.mat", {"labels": TONE}, format=format[-1])
+    (tmp_path / "in" / "empty.mat").touch()
+    aside: Counter[str] = Counter()
+    shards = discover([str(tmp_path / "in")], STORAGE, outputs=[], left_aside=aside)
+    assert [shard.name for shard in shards] == ["sound.MAT"]
+    assert aside == {".mat": 2}
