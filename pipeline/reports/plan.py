@@ -148,7 +148,8 @@ def format_plan(plan: JobPlan) -> str:
         lines.append(f"… and {more:,} more")
     clips = f"{plan.clips:,}"
     if plan.uncounted_shards:
-        clips += f", and those of the shards marked ?, {plan.uncounted_shards:,} in all"
+        which = "the shard" if plan.uncounted_shards == 1 else f"the {plan.uncounted_shards:,} shards"
+        clips += f", and those of {which} marked ?"
     totals = [("to read", f"{len(plan.shards):,} shards, {_size(plan.bytes)}"), ("clips", clips)]
     if plan.where:
         totals.append(("", "all of these shards, before --where, which is applied while reading"))
