@@ -31,6 +31,8 @@ import pyarrow as pa
 import soundfile
 
 from pipeline.corpus.clips import Shard
+from pipeline.corpus.parts import Part
+from pipeline.corpus.readers import READERS
 from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
@@ -44,13 +46,6 @@ UNDECODABLE = {"stage": "decode", "code": "undecodable", "message": "no decoder 
 FILES, CLIPS_IN_A_SHARD, FAILING = 200, 100, 1000  # one clip of so many is an error row
 ROOT = Path(__file__).resolve().parent.parent
 STORAGE = Storage(StorageOptions())
-
-
-@dataclass(frozen=True)
-class Part:
-    shard: Shard
-    number: int = 0
-    of_parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ def write_run(output: str, run_id: str, of: list[Shard], *, upto: float = 1.0) -
             writer.write(rows(done[start : start + size]), index)
         folder = ledger.plans.shard_counts_uri(run_id)
         for shard in done:
-            write_shard_counts(STORAGE, folder, Part(shard), CLIPS_IN_A_SHARD, 0)
+            write_shard_counts(STORAGE, folder, Part(shard, READERS["tar"]), CLIPS_IN_A_SHARD, 0)
         if upto == 1.0:
             ledger.finish(run_id, {"run_id": run_id})
 

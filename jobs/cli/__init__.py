@@ -14,14 +14,14 @@ from jobs.cli.flags import ENVIRONMENT_PREFIX, read_spec
 from pipeline.errors import BrokenOffError, JobError, TableInUseError
 from pipeline.spec import JobSpec, annotate_spec, job_spec
 
-__all__ = ["ENVIRONMENT_PREFIX", "command", "read_spec", "run_job", "run_tool"]
+__all__ = ["ENVIRONMENT_PREFIX", "command", "read_spec", "run_job", "tool"]
 
 Spec = TypeVar("Spec", bound=BaseModel)
 Done = TypeVar("Done")
 
 
 def command(job: str) -> Callable[..., int]:
-    """The `main` of jobs/<job>.py: of a task's name the job that makes this annotation, of "annotate" any."""
+    """The `main` of jobs/<job>.py; `job` is the name of a task, or "annotate" for any tasks."""
 
     def main(arguments: Sequence[str] | None = None) -> int:
         """The exit status; see `run_job`."""
@@ -39,7 +39,7 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
     than --max-error-rate; 4: another job works on the table; 5: storage did not deliver all of the input.
     """
     try:
-        spec = read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program)
+        spec = read_spec(declaration, arguments, program=program)
         # After the flags are read: --help and mistakes should not wait for torch.
         from pipeline.job import plan, run
         from pipeline.reports.plan import format_plan
@@ -67,21 +67,21 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
     return 0
 
 
-def run_tool(
-    declaration: type[Spec],
-    work: Callable[[Spec], Done],
-    show: Callable[[Done], str],
-    arguments: Sequence[str] | None,
-    *,
-    program: str,
-) -> int:
-    """A tool on a finished table, from its command line to its exit status: 0 done, 2 bad configuration."""
-    try:
-        done = work(read_spec(declaration, sys.argv[1:] if arguments is None else arguments, program=program))
-    except JobError as problem:
-        return _fail(program, problem)
-    print(show(done))
-    return 0
+def tool(
+    declaration: type[Spec], work: Callable[[Spec], Done], show: Callable[[Done], str], *, program: str
+) -> Callable[..., int]:
+    """The `main` of a tool on a finished table."""
+
+    def main(arguments: Sequence[str] | None = None) -> int:
+        """From a command line to its exit status: 0 done, 2 bad configuration."""
+        try:
+            done = work(read_spec(declaration, arguments, program=program))
+        except JobError as problem:
+            return _fail(program, problem)
+        print(show(done))
+        return 0
+
+    return main
 
 
 def _fail(program: str, problem: JobError) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import sys
 import types
 import typing
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -55,18 +56,22 @@ class _Option:
 
 def read_spec(
     declaration: type[Spec],
-    arguments: Sequence[str],
+    arguments: Sequence[str] | None,
     *,
     program: str,
     environment: Mapping[str, str] = os.environ,
 ) -> Spec:
     """Flags win over the YAML file (`--config`), the file over the environment (`W2VBERT_OUTPUT=…`).
 
+    Args:
+        arguments: None: this process's.
+
     Raises:
         JobError: an unknown field (with the nearest name), a value that does not fit, an unreadable file.
         SystemExit: `--help`, or flags that argparse refuses.
     """
     parser = _parser(declaration, program)
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         parser.print_help()
         raise SystemExit(2)

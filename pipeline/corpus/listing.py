@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,9 @@ from pipeline.storage import (
     Places,
     Storage,
     StorageError,
+    glob_root,
     name_in_utf8,
+    name_of,
     path_of,
     uri_of,
 )
@@ -109,8 +110,7 @@ def _look(given: str, storage: Storage) -> tuple[str, list[FileInfo]]:
     uri = storage.normalise(given)
     path = path_of(uri)
     if storage.is_glob(uri):
-        root = re.split(r"[*?\[]", path, maxsplit=1)[0].rsplit("/", 1)[0]
-        return uri_of(uri, root or "/"), storage.glob(uri, below=True)
+        return uri_of(uri, glob_root(path) or "/"), storage.glob(uri, below=True)
     if storage.is_dir(uri):
         return uri, storage.find(uri, aside.is_visible)
     if not storage.exists(uri):
@@ -136,12 +136,11 @@ def _shards(
     for file in files:
         path = path_of(file.uri)
         name = path[len(root) :].lstrip("/") if path.startswith(root) else path
-        base = path.rpartition("/")[-1]
         reader = recognise(path)
         if (part := aside.hidden_part(name)) is not None:
             hidden.add(part)
         elif aside.is_of_log(name) or (
-            tables and base.endswith(".parquet") and places.of(file.uri.rpartition("/")[0]) in tables
+            tables and path.endswith(".parquet") and places.of(file.uri.rpartition("/")[0]) in tables
         ):
             other[aside.TABLE_FILE] += 1
         elif file.kind != FILE:
@@ -151,7 +150,7 @@ def _shards(
             shards.append(
                 (Shard(file.uri, written, reader.name, file.size, file.version, file.modified), name)
             )
-        elif base:  # else the mark of a folder in an object store
+        elif base := name_of(path):  # else the mark of a folder in an object store
             other[aside.kind_of(base)] += 1
     if hidden:
         other[aside.HIDDEN_NAME] += len(hidden)

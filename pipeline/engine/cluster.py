@@ -232,8 +232,7 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     asked = compute.featurize_actors or room
     featurizers = max(1, asked if may_grow else min(room, asked))
     used = annotate_cpus * most * pools + featurize_cpus * featurizers
-    smallest = min((float(node["Resources"]["CPU"]) for node in _nodes()), default=1.0)
-    share = 1.0 if may_grow else share_to_ask_for(used, smallest)
+    share = 1.0 if may_grow else share_to_ask_for(used, _least("CPU"))
     return Resources(
         task_cpus=TASK_CPUS,
         readers=None if share == 1.0 else 2 * featurizers,  # else they would take what the actors leave
@@ -271,8 +270,7 @@ def _annotate_cpus(cpus: float, gpus_per_actor: float, actors: int) -> tuple[flo
     small = cpus < 4
     if gpus_per_actor:
         return (0.5 if small else 1.0), 2
-    node_cpus = min((node["Resources"]["CPU"] for node in _nodes()), default=1.0)
-    threads = max(1, int(node_cpus) // (actors if len(_nodes()) == 1 else 1))
+    threads = max(1, int(_least("CPU")) // (actors if len(_nodes()) == 1 else 1))
     return (0.5 if small else max(1.0, threads / 2)), threads
 
 
@@ -297,8 +295,7 @@ def _room_for_weights(gpus: float, actors: int) -> float:
         total: int = ray.get(ray.remote(num_gpus=gpus)(_gpu_memory).remote())
         return total * min(1.0, gpus) / 2
     on_a_node = -(-actors // max(1, len(_nodes())))
-    memory = min((float(node["Resources"].get("memory", 0.0)) for node in _nodes()), default=0.0)
-    return memory / on_a_node / 2
+    return _least("memory") / on_a_node / 2
 
 
 def _check_gpus() -> None:
@@ -327,6 +324,11 @@ def _gpu_memory() -> int:
     import torch
 
     return int(torch.cuda.mem_get_info()[1])
+
+
+def _least(resource: str) -> float:
+    """What the node has of it that has least; of a cluster without nodes yet nothing is known."""
+    return min((float(node["Resources"].get(resource, 0.0)) for node in _nodes()), default=1.0)
 
 
 def _nodes() -> list[dict[str, Any]]:

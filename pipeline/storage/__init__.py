@@ -37,10 +37,12 @@ from pipeline.storage.places import (
     as_places,
     as_utf8,
     collapsed,
+    glob_root,
     in_utf8,
     is_remote,
     join,
     name_in_utf8,
+    name_of,
     one_scheme,
     path_of,
     resolve,
@@ -61,9 +63,11 @@ __all__ = [
     "as_hosts",
     "as_places",
     "as_utf8",
+    "glob_root",
     "is_remote",
     "join",
     "name_in_utf8",
+    "name_of",
     "path_of",
     "place_errors",
     "redact",
@@ -144,13 +148,12 @@ class Storage:
         Args:
             sync: a loss of power must not cost it.
         """
-        filesystem = self._filesystem(uri)
-        if isinstance(filesystem, LocalFileSystem):
-            with self._explained(uri):
-                local.write(Path(path_of(uri)), data, sync=sync)
-            return
+        filesystem, path = self._filesystem(uri), path_of(uri)
         with self._explained(uri):
-            filesystem.pipe_file(path_of(uri), data)
+            if isinstance(filesystem, LocalFileSystem):
+                local.write(Path(path), data, sync=sync)
+            else:
+                filesystem.pipe_file(path, data)
 
     def create(self, uri: str, data: bytes) -> bool:
         """Writes a small file whole where there is none; False, and nothing done, where there is another.
@@ -170,17 +173,16 @@ class Storage:
                 self.write_bytes(uri, data)
             return self.read_bytes_or_none(uri) == data
         with self._explained(uri):
-            for attempt in range(_CREATE_ATTEMPTS):
+            for attempts_left in reversed(range(_CREATE_ATTEMPTS)):
                 try:
                     filesystem.pipe_file(path, data, mode="create")
                     return True
                 except Exception as problem:
                     if isinstance(problem, FileExistsError) or s3_code(problem) == "PreconditionFailed":
-                        return self.read_bytes_or_none(uri) == data
-                    last = attempt + 1 == _CREATE_ATTEMPTS
-                    if last or s3_code(problem) != "ConditionalRequestConflict":
+                        break
+                    if not attempts_left or s3_code(problem) != "ConditionalRequestConflict":
                         raise
-        return False
+        return self.read_bytes_or_none(uri) == data
 
     @contextlib.contextmanager
     def writing(self, uri: str, *, by_way_of: str | None = None) -> Iterator[StorageFile]:

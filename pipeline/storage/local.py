@@ -16,7 +16,7 @@ from fsspec.utils import glob_translate
 
 from pipeline.storage.failures import StorageError
 from pipeline.storage.files import FILE, FileInfo, file_info
-from pipeline.storage.places import in_utf8, path_of
+from pipeline.storage.places import glob_root, in_utf8, path_of
 
 FOLDER, KERNEL_FOLDER, UNWANTED = "folder", "kernel folder", "name of no interest"
 DANGLING, LOOP, CLOSED = "dangling link", "looping link", "link without access"
@@ -80,7 +80,7 @@ def walk(root: str, keep: Keep | None = None, depth: int | None = None) -> Itera
 
 def glob(pattern: str, *, below: bool = False) -> Iterable[Entry]:
     """The names that match, as fsspec understands a pattern; `below`: also all below folders that match."""
-    root = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rsplit("/", 1)[0] or "/"
+    root = glob_root(pattern) or "/"
     matches = re.compile(glob_translate(pattern)).match
     depth = None if "**" in pattern else pattern.count("/") - root.rstrip("/").count("/")
     found = {entry.path: entry for entry in walk(root, depth=depth) if matches(entry.path)}

@@ -129,6 +129,16 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *parts])
 
 
+def name_of(uri: str) -> str:
+    """The last part of a path or URI."""
+    return uri.rsplit("/", 1)[-1]
+
+
+def glob_root(pattern: str) -> str:
+    """The folder below which all that matches a pattern lies; empty for the root."""
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0].rsplit("/", 1)[0]
+
+
 def resolve(base: str, path: str) -> str:
     """Where `path`, as written in the file `base`, leads: relative paths start at the file's directory.
 

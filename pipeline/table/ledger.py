@@ -21,7 +21,7 @@ import json
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -33,13 +33,13 @@ import pyarrow.compute as pc
 from pipeline import strict_json
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.lanes import Lane, lane_named, may_meet
+from pipeline.corpus.parts import Finished
 from pipeline.errors import JobError
-from pipeline.storage import Storage, StorageError, join
+from pipeline.storage import Storage, StorageError, join, name_of
 from pipeline.table.identity import require_same
 from pipeline.table.lock import Lock, check_lock
 from pipeline.table.log.place import log_home
 from pipeline.table.log.plans import (
-    PartOfShard,
     Plan,
     PlannedShard,
     Plans,
@@ -52,7 +52,7 @@ from pipeline.table.log.records import FORMAT, FileRecord, Records, read_texts
 from pipeline.table.log.repair import adopt, earlier_files, mend, remove_unfinished
 from pipeline.table.log.writer import NOTHING, TableWriter, Written
 from pipeline.table.overwrite import INTENDED, clear, intend_to_clear, is_cut_off
-from pipeline.table.reader import data_files, read_identity, read_ids, visible_files
+from pipeline.table.reader import data_files, read_identity, read_ids, visible_names
 
 _LOG = logging.getLogger(__name__)
 _TABLE = "table.json"
@@ -133,11 +133,11 @@ class Ledger:
     def _look_for_files(self) -> None:
         """Raises JobError where files are gone that the records name: somebody deleted or moved them."""
         named = {record.file for record in self.files()}
-        gone = sorted(named - {uri.rsplit("/", 1)[-1] for uri in visible_files(self.output, self.storage)})
+        gone = named.difference(visible_names(self.output, self.storage))
         if gone:
             raise JobError(
                 f"--output {self.output}: {len(gone)} of the table's {len(named)} files are gone "
-                f"({gone[0]}), which its log {self.home} names. Put them back, or give --overwrite."
+                f"({min(gone)}), which its log {self.home} names. Put them back, or give --overwrite."
             )
 
     # What every run of this output shares
@@ -307,9 +307,9 @@ class Ledger:
         """What writes the files of this start of the run, for as long as it holds the lock."""
         assert self._lock is not None
         check = partial(check_lock, self._lock.uri, self._lock.token, self.storage)
-        return TableWriter(self.output, self.home, self.storage, schema, run_id, uuid.uuid4().hex[:6], check)
+        return TableWriter(self.records, schema, run_id, uuid.uuid4().hex[:6], check)
 
-    def shard_counter(self, run_id: str) -> Callable[[PartOfShard, int, int], None]:
+    def shard_counter(self, run_id: str) -> Finished:
         """What read tasks call with a part that they read to its end, its clips, and those that had rows."""
         return partial(write_shard_counts, self.storage, self.plans.shard_counts_uri(run_id))
 
@@ -330,7 +330,7 @@ class Ledger:
         self.check_lock()
         files = self.records.committed()
         counted = {record.file for record in files}
-        seen = {uri.rsplit("/", 1)[-1] for uri in visible_files(self.output, self.storage)}
+        seen = set(visible_names(self.output, self.storage))
         if lost := sorted({record.file for record in written.files} - (counted & seen)):
             raise JobError(
                 f"{self.output}: {len(lost)} files that this run wrote are not there or have no record "
@@ -362,7 +362,7 @@ class Ledger:
 
     def _summary_uris(self) -> dict[str, str]:
         """By run."""
-        named = {uri.rsplit("/", 1)[-1]: uri for uri in self.storage.list_files(self.home)}
+        named = {name_of(uri): uri for uri in self.storage.list_files(self.home)}
         return {
             name.removesuffix(".json"): uri
             for name, uri in named.items()

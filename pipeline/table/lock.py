@@ -27,7 +27,7 @@ from pathlib import Path
 
 from pipeline.corpus.lanes import Lane, lane_named, lane_suffix, may_meet
 from pipeline.errors import JobError, TableInUseError
-from pipeline.storage import Storage, StorageError, join
+from pipeline.storage import Storage, StorageError, join, name_of
 
 BEAT_S = 15.0
 STALE_S = 120.0
@@ -130,16 +130,15 @@ class Lock:
         for uri in self.storage.list_files(self.home):
             if uri.startswith(_heir(self.uri, "")) and self.token not in uri:
                 self.storage.remove(uri)
-            name = uri.rsplit("/", 1)[-1].removesuffix(".json")
+            name = name_of(uri).removesuffix(".json")
             if uri == self.uri or not re.fullmatch(r"lock(-\d+of\d+)?", name):
                 continue
-            if not may_meet(self.lane, lane_named(name)):
+            held = read_holder(uri, self.storage) if may_meet(self.lane, lane_named(name)) else None
+            if held is None:
                 continue
-            held = read_holder(uri, self.storage)
-            if held is not None and not _is_stale(held, uri, self.storage):
+            if not _is_stale(held, uri, self.storage):
                 raise TableInUseError(_refusal(self.output, held))
-            if held is not None:
-                self._end(uri, held)
+            self._end(uri, held)
 
     def check(self) -> None:
         """Raises JobError where the lock is not ours any more."""

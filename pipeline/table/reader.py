@@ -7,7 +7,6 @@ A table with a log has the files that are recorded there (see `pipeline.table.lo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import JobError
-from pipeline.storage import Storage, StorageError, join
+from pipeline.storage import Storage, StorageError, glob_root, join, name_of
 from pipeline.table.log.place import is_log, log_home
 from pipeline.table.log.records import FORMAT, FileRecord, Records
 
@@ -43,8 +42,7 @@ def table_files(uri: str, storage: Storage) -> list[str]:
         StorageError: nothing is there (`missing`), or storage does not answer.
     """
     if storage.is_glob(uri):
-        base = re.split(r"[*?[]", uri, maxsplit=1)[0].rsplit("/", 1)[0]
-        return [file.uri for file in storage.glob(uri) if _is_data(file.uri, base)]
+        return [file.uri for file in storage.glob(uri) if _is_data(file.uri, glob_root(uri))]
     if not storage.is_dir(uri):
         if not storage.exists(uri):
             raise StorageError(storage.explain(uri, FileNotFoundError(uri)), missing=True)
@@ -63,6 +61,11 @@ def data_files(output: str, storage: Storage) -> list[str]:
 def visible_files(output: str, storage: Storage) -> list[str]:
     """The Parquet files that readers of the directory see."""
     return [file for file in storage.list_files(output) if _is_data(file, output)]
+
+
+def visible_names(output: str, storage: Storage) -> list[str]:
+    """The names of these files."""
+    return [name_of(file) for file in visible_files(output, storage)]
 
 
 def read_identity(home: str, storage: Storage) -> dict[str, Any] | None:
@@ -156,6 +159,6 @@ def open_parquet(uri: str, storage: Storage, *, block: int = _BLOCK_BYTES) -> It
 
 
 def _is_data(uri: str, output: str) -> bool:
-    name = uri.rsplit("/", 1)[-1]
+    name = name_of(uri)
     visible = name.endswith(".parquet") and not name.startswith((".", "_"))
     return visible and not is_log(uri[len(output.rstrip("/")) :])

@@ -75,11 +75,9 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     with output_errors(spec):
         ledger = Ledger(output, storage, lane)
         held = ledger.tasks()
-    tasks = [str(task) for task in spec.models]
-    if not held or set(held) & set(tasks):
-        return ledger, None
-    with output_errors(spec):
-        return Ledger(f"{output}-{'-'.join(tasks)}", storage, lane), ledger
+        if not held or not spec.models.keys().isdisjoint(held):
+            return ledger, None
+        return Ledger(f"{output}-{'-'.join(spec.models)}", storage, lane), ledger
 
 
 @contextmanager

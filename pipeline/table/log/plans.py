@@ -12,13 +12,14 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.corpus.clips import Shard
+from pipeline.corpus.parts import Part
 from pipeline.corpus.readers import READERS
-from pipeline.storage import Storage, join
+from pipeline.storage import Storage, join, name_of
 from pipeline.table.log.records import read_texts
 
 _LOG = logging.getLogger(__name__)
@@ -73,12 +74,8 @@ class PlannedShard:
     @classmethod
     def from_json(cls, line: str) -> PlannedShard:
         record: dict[str, Any] = json.loads(line)
-        own = {each.name for each in fields(Shard)}
-        shard = {name: value for name, value in record.items() if name in own}
-        return cls(
-            Shard(**shard),
-            **{name: value for name, value in record.items() if name not in own},
-        )
+        shard = {each.name: record.pop(each.name) for each in fields(Shard) if each.name in record}
+        return cls(Shard(**shard), **record)
 
     def to_json(self) -> str:
         settings = asdict(self)
@@ -99,18 +96,7 @@ class Complete:
         return self.version == version and not self.conditions.isdisjoint({None, where})
 
 
-class PartOfShard(Protocol):
-    """What one read task reads of a shard (`pipeline.corpus`)."""
-
-    @property
-    def shard(self) -> Shard: ...
-    @property
-    def number(self) -> int: ...
-    @property
-    def of_parts(self) -> int: ...
-
-
-def write_shard_counts(storage: Storage, folder: str, part: PartOfShard, clips: int, matched: int) -> None:
+def write_shard_counts(storage: Storage, folder: str, part: Part, clips: int, matched: int) -> None:
     """Says how much a part of a shard holds, once it was read to its end; read again, it counts once.
 
     Args:
@@ -154,11 +140,16 @@ class Plans:
         return [uri for uri in listed if uri.endswith(".jsonl")]
 
     def of(self, run_id: str) -> list[PlannedShard]:
-        return next((planned for name, planned in self.all() if name == run_id), [])
+        """What one run set out to read; nothing where it has no plan yet."""
+        texts = read_texts([self._uri(run_id)], self.storage)
+        return [line for uri, text in texts.items() for line in _parsed(uri, text)]
 
     def write(self, run_id: str, planned: Iterable[PlannedShard]) -> None:
         text = "".join(f"{line.to_json()}\n" for line in planned)
-        self.storage.write_bytes(join(self.home, "shards", f"{run_id}.jsonl"), text.encode())
+        self.storage.write_bytes(self._uri(run_id), text.encode())
+
+    def _uri(self, run_id: str) -> str:
+        return join(self.home, "shards", f"{run_id}.jsonl")
 
     def shard_counts_uri(self, run_id: str) -> str:
         return join(self.home, "shard_counts", run_id)
@@ -223,7 +214,7 @@ def _parsed(uri: str, text: str) -> Iterator[PlannedShard]:
 
 def _run_id(uri: str) -> str:
     """The run whose plan lies there."""
-    return uri.rsplit("/", 1)[-1].removesuffix(".jsonl")
+    return name_of(uri).removesuffix(".jsonl")
 
 
 def complete_shards(plans: Sequence[Plan], finished: Mapping[str, set[str]]) -> dict[str, Complete]:

@@ -75,12 +75,17 @@ def task_of(run_id: str, file: str) -> str:
 
 
 class Records:
-    """The records of one table. Only tasks commit; all else needs the table's lock."""
+    """The records of one table. Only tasks commit; all else needs the table's lock.
+
+    Attributes:
+        home: of the log.
+        folder: of the records.
+        workshop: where local files lie until they are whole.
+    """
 
     def __init__(self, output: str, home: str, storage: Storage) -> None:
-        self.output, self.storage = output, storage
-        self.home = join(home, "files")
-        self.workshop = join(home, "tmp")  # where files lie until they are whole
+        self.output, self.home, self.storage = output, home, storage
+        self.folder, self.workshop = join(home, "files"), join(home, "tmp")
 
     # What counts
 
@@ -90,13 +95,21 @@ class Records:
         Merged records are listed and read last: what `merge` takes away meanwhile, before it is listed or
         before it is read, is found among them.
         """
-        below = [uri for uri in self.storage.list_files(self.home, recursive=True) if uri.endswith(".jsonl")]
-        merged = {uri for uri in below if uri.rsplit("/", 1)[0] == self.home}
+        below = self.listed()
+        merged = {uri for uri in below if self.is_merged(uri)}
         texts = read_texts([uri for uri in below if uri not in merged], self.storage)
-        merged |= {uri for uri in self.storage.list_files(self.home) if uri.endswith(".jsonl")}
+        merged |= {uri for uri in self.storage.list_files(self.folder) if uri.endswith(".jsonl")}
         texts |= read_texts(sorted(merged), self.storage)
         found = {record.file: record for uri, text in texts.items() for record in parse(uri, text)}
         return sorted(found.values(), key=lambda record: record.file)
+
+    def listed(self, ending: str = ".jsonl") -> list[str]:
+        """All files of records, or those of another ending."""
+        return [uri for uri in self.storage.list_files(self.folder, recursive=True) if uri.endswith(ending)]
+
+    def is_merged(self, uri: str) -> bool:
+        """Whether a file has the records of a run that is over, not those of a task."""
+        return uri.rsplit("/", 1)[0] == self.folder
 
     def of_task(self, run_id: str, task: str) -> list[FileRecord] | None:
         """What a task committed, none if it was withdrawn; None where it did neither yet."""
@@ -109,7 +122,7 @@ class Records:
 
     def intend(self, run_id: str, files: Sequence[str]) -> str:
         """Notes files that are about to be written or removed; the note, to be removed afterwards."""
-        note = join(self.home, run_id, f"{uuid.uuid4().hex}.pending")
+        note = join(self.folder, run_id, f"{uuid.uuid4().hex}.pending")
         self.storage.write_bytes(note, json.dumps(files).encode())
         return note
 
@@ -125,7 +138,7 @@ class Records:
         Raises:
             JobError: another job took over the table and withdrew the task.
         """
-        self.storage.create(self._task_uri(run_id, task), _lines(written).encode())
+        self.storage.create(self._task_uri(run_id, task), _lines(written))
         held = self.of_task(run_id, task) or []
         counting = {record.file for record in held}
         for record in written:
@@ -147,14 +160,11 @@ class Records:
             run_id = note.split("/")[-2]
             if mine(run_id):
                 self.forget(note, [file for file in files if not self._counts(run_id, file)])
-                self.storage.remove_empty_folder(join(self.home, run_id))
+                self.storage.remove_empty_folder(join(self.folder, run_id))
 
     def notes(self) -> Iterator[tuple[str, list[str]]]:
         """Each pending note with the files that it names; one that cannot be read names none."""
-        listed = [
-            uri for uri in self.storage.list_files(self.home, recursive=True) if uri.endswith(".pending")
-        ]
-        for note, text in read_texts(listed, self.storage).items():
+        for note, text in read_texts(self.listed(".pending"), self.storage).items():
             try:
                 yield note, [str(file) for file in json.loads(text)]
             except (ValueError, TypeError):
@@ -173,27 +183,29 @@ class Records:
         held = self._read(own)
         uri = own if held else self._merged_uri(old.run_id)
         left = [record for record in held or self._read(uri) if record.file != old.file]
-        self.storage.write_bytes(uri, _lines([*left, *([new] if new else [])]).encode())
+        self.write(uri, [*left, *([new] if new else [])])
         self.forget(note, [old.file])
-        self.storage.remove_empty_folder(join(self.home, old.run_id))
+        self.storage.remove_empty_folder(join(self.folder, old.run_id))
 
     def merge(self, run_id: str, adopted: Iterable[FileRecord] = ()) -> None:
         """Puts what counts of a run that is over into one file; `adopted`: files that had no record."""
-        own = [uri for uri in self.storage.list_files(join(self.home, run_id)) if uri.endswith(".jsonl")]
+        own = [uri for uri in self.storage.list_files(join(self.folder, run_id)) if uri.endswith(".jsonl")]
         found = [record for uri, text in read_texts(own, self.storage).items() for record in parse(uri, text)]
         # What was merged before is read by its name: no listing that comes late may cost a line.
         merged = {record.file: record for record in [*self._read(self._merged_uri(run_id)), *found, *adopted]}
         if merged:
-            self.storage.write_bytes(self._merged_uri(run_id), _lines(list(merged.values())).encode())
+            self.write(self._merged_uri(run_id), merged.values())
         for uri in own:
             self.storage.remove(uri)
-        self.storage.remove_empty_folder(join(self.home, run_id))
+        self.storage.remove_empty_folder(join(self.folder, run_id))
 
     def unmerged_runs(self) -> set[str]:
         """Runs with records that are not merged."""
-        uris = self.storage.list_files(self.home, recursive=True)
-        folders = {uri.rsplit("/", 1)[0] for uri in uris if uri.endswith(".jsonl")}
-        return {folder.rsplit("/", 1)[-1] for folder in folders - {self.home}}
+        return {uri.split("/")[-2] for uri in self.listed() if not self.is_merged(uri)}
+
+    def write(self, uri: str, found: Iterable[FileRecord]) -> None:
+        """Puts these records in the place of those of a file."""
+        self.storage.write_bytes(uri, _lines(found))
 
     def _counts(self, run_id: str, file: str) -> bool:
         """Whether a record names the file. It is asked by name, not by a listing, and withdraws the task if
@@ -210,10 +222,10 @@ class Records:
         return [] if data is None else parse(uri, data.decode(errors="replace"))
 
     def _merged_uri(self, run_id: str) -> str:
-        return join(self.home, f"{run_id}.jsonl")
+        return join(self.folder, f"{run_id}.jsonl")
 
     def _task_uri(self, run_id: str, task: str) -> str:
-        return join(self.home, run_id, f"{task}.jsonl")
+        return join(self.folder, run_id, f"{task}.jsonl")
 
 
 def parse(uri: str, text: str) -> list[FileRecord]:
@@ -236,5 +248,5 @@ def read_texts(uris: Sequence[str], storage: Storage) -> dict[str, str]:
         return {uri: data.decode(errors="replace") for uri, data in found if data is not None}
 
 
-def _lines(records: Iterable[FileRecord]) -> str:
-    return "".join(f"{record.to_json()}\n" for record in records)
+def _lines(records: Iterable[FileRecord]) -> bytes:
+    return "".join(f"{record.to_json()}\n" for record in records).encode()

@@ -10,10 +10,10 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 
-from pipeline.storage import Storage, join
-from pipeline.table.log.records import FileRecord, Records, parse, read_texts, task_of
+from pipeline.storage import Storage, join, name_of
+from pipeline.table.log.records import FileRecord, Records, parse, read_texts
 from pipeline.table.log.writer import count_file
-from pipeline.table.reader import read_batches, visible_files
+from pipeline.table.reader import read_batches, visible_names
 
 _COUNTED = ["shard", "clip_id", "error"]
 _OTHERS = "others"  # the run of files that no run's id names
@@ -22,32 +22,22 @@ _LOG = logging.getLogger(__name__)
 
 def mend(records: Records) -> None:
     """Sets damaged records aside, and counts the files again that they may have named."""
-    storage, home = records.storage, records.home
-    texts = read_texts(
-        [uri for uri in storage.list_files(home, recursive=True) if uri.endswith(".jsonl")], storage
-    )
-    for uri, text in texts.items():
+    storage = records.storage
+    for uri, text in read_texts(records.listed(), storage).items():
         lines = parse(uri, text)
         if len(lines) == len(text.splitlines()):
             continue
-        name = uri.rsplit("/", 1)[-1].removesuffix(".jsonl")
-        merged = uri.rsplit("/", 1)[0] == home
-        run_id = name if merged else uri.split("/")[-2]
-        task = None if merged else name
+        name = name_of(uri).removesuffix(".jsonl")
+        run_id, prefix = name, f"{name}-"
+        if not records.is_merged(uri):  # of a task
+            run_id = uri.split("/")[-2]
+            prefix = f"{run_id}-{name}-"
         named = {record.file for record in records.committed()}
         noted = {file for _, files in records.notes() for file in files}
-        lost = [
-            file
-            for file in _data_files(records.output, storage)
-            if file.startswith(f"{run_id}-")
-            and file not in named | noted
-            and task in (None, task_of(run_id, file))
-        ]
-        aside = join(home.rsplit("/", 1)[0], "damaged", f"{run_id}-{name}.jsonl")
-        storage.write_bytes(aside, text.encode())
-        found = [_counted(run_id, file, records) for file in lost]
-        text = "".join(f"{record.to_json()}\n" for record in [*lines, *found])
-        storage.write_bytes(uri, text.encode())
+        seen = [file for file in visible_names(records.output, storage) if file.startswith(prefix)]
+        storage.write_bytes(join(records.home, "damaged", f"{run_id}-{name}.jsonl"), text.encode())
+        found = [_counted(run_id, file, records) for file in seen if file not in named | noted]
+        records.write(uri, [*lines, *found])
         _LOG.warning("%s was damaged and is mended: %d files counted again", uri, len(found))
 
 
@@ -79,9 +69,8 @@ def adopt(records: Records, version: int, runs: Iterable[str], closed: Iterable[
         records.intend(run_id, files)
     for run_id, found in by_run.items():
         records.merge(run_id, found)
-    for uri in records.storage.list_files(records.home, recursive=True):
-        if uri.endswith(".json"):
-            records.storage.remove(uri)
+    for uri in records.listed(".json"):
+        records.storage.remove(uri)
 
 
 def earlier_files(
@@ -93,16 +82,14 @@ def earlier_files(
 
 def _recorded(records: Records) -> list[tuple[FileRecord, bool]]:
     """Format 1. A file with a line and a record of its own has the latter: it is the younger one."""
-    uris = records.storage.list_files(records.home, recursive=True)
-    singles = [
-        json.loads(text)
-        for text in read_texts([u for u in uris if u.endswith(".json")], records.storage).values()
-    ]
-    merged = read_texts([uri for uri in uris if uri.endswith(".jsonl")], records.storage).values()
+    merged, singles = (
+        read_texts(records.listed(ending), records.storage).values() for ending in (".jsonl", ".json")
+    )
     found = {}
-    for line in [*(json.loads(line) for text in merged for line in text.splitlines()), *singles]:
-        state = line.pop("state", "committed")
-        found[line["file"]] = FileRecord(**line), state == "committed"
+    for line in [*(line for text in merged for line in text.splitlines()), *singles]:
+        record = json.loads(line)
+        state = record.pop("state", "committed")
+        found[record["file"]] = FileRecord(**record), state == "committed"
     return list(found.values())
 
 
@@ -111,14 +98,11 @@ def _unrecorded(
 ) -> list[tuple[FileRecord, bool]]:
     """Format 0. Runs that are over have all files of their name. Of killed ones count those that Ray's commit
     files name, and its pending ones name those to remove; others are left alone."""
-    commits = join(records.home.rsplit("/", 1)[0], "commit")
-    marks = {
-        uri.rsplit("/", 1)[-1].removesuffix(".parquet")
-        for uri in records.storage.list_files(commits, recursive=True)
-    }
+    commits = records.storage.list_files(join(records.home, "commit"), recursive=True)
+    marks = {name_of(uri).removesuffix(".parquet") for uri in commits}
     names, over = list(runs), {*closed, _OTHERS}
     found = []
-    for file in _data_files(records.output, records.storage):
+    for file in visible_names(records.output, records.storage):
         run_id = next((run_id for run_id in names if file.startswith(f"{run_id}_")), _OTHERS)
         task = file.rsplit("-", 1)[0]  # Ray: <task>-<part>.parquet, after the mark <task>.parquet
         if run_id in over or task in marks:
@@ -126,10 +110,6 @@ def _unrecorded(
         elif f"{task}.pending" in marks:
             found.append((FileRecord(run_id, file), False))
     return found
-
-
-def _data_files(output: str, storage: Storage) -> list[str]:
-    return [uri.rsplit("/", 1)[-1] for uri in visible_files(output, storage)]
 
 
 def _counted(run_id: str, file: str, records: Records) -> FileRecord:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import Code
-from pipeline.storage import Storage, StorageError, join
+from pipeline.storage import StorageError, join
 from pipeline.table.log.records import FileRecord, Records, file_name
 
 _GROUP_ROWS = 10_000
@@ -37,14 +37,11 @@ class TableWriter:
     """Writes the files of one start of a run; picklable, the write tasks have it.
 
     Attributes:
-        home: of the log.
         attempt: new at each start of a driver, so that a run that goes on uses no name twice.
         check: raises where the run may not write any more; asked before a file is begun and committed.
     """
 
-    output: str
-    home: str
-    storage: Storage
+    records: Records
     schema: pa.Schema
     run_id: str
     attempt: str
@@ -56,7 +53,7 @@ class TableWriter:
         Args:
             index: of the task among those of this start; a task that comes again finds its files written.
         """
-        records = Records(self.output, self.home, self.storage)
+        records = self.records
         task = f"{self.attempt}-{index:06}"
         held = records.of_task(self.run_id, task)
         if held:

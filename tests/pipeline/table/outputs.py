@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import pyarrow.parquet as pq
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.condition import Where
 from pipeline.corpus.lanes import Lane
+from pipeline.corpus.parts import Part
+from pipeline.corpus.readers import READERS
 from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
@@ -37,13 +38,6 @@ def shard(name: str, kind: str = "tar", version: str = "1") -> Shard:
 
 
 A, B, C = shard("a.tar"), shard("b.tar"), shard("c.tar")
-
-
-@dataclass(frozen=True)
-class Part:
-    shard: Shard
-    number: int = 0
-    of_parts: int = 1
 
 
 class Output:
@@ -98,7 +92,8 @@ class Output:
     def count(
         self, run_id: str, shard: Shard, clips: int, *, part: int = 0, of_parts: int = 1, matched: int = 0
     ) -> None:
-        self.ledger.shard_counter(run_id)(Part(shard, part, of_parts), clips, matched)
+        counted = Part(shard, READERS[shard.format], number=part, of_parts=of_parts)
+        self.ledger.shard_counter(run_id)(counted, clips, matched)
 
     def finished(self, run_id: str, *shards: Shard, clips: int = 2, where: str | None = None) -> None:
         """A run that read these shards to their end and wrote so many clips of each."""
