@@ -157,8 +157,9 @@ def temporary(target: Path, by_way_of: str | None = None) -> Iterator[Path]:
     """A name to write to, beside `target` or in another directory; no such file afterwards."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unique = f"{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
-    # Beside the target without its name, which may be as long as a name can be.
-    path = target.with_name(f".{unique}")
+    # Beside the target it has the start of its name, by which `remove_unfinished` tells whose it is. The
+    # whole name may be as long as a name can be.
+    path = target.with_name(f".{target.name[:50]}.{unique}")
     if by_way_of is not None:
         path = Path(path_of(by_way_of), f"{target.name}.{unique}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.lanes import Lane, lane_named, lane_suffix, may_meet
 from pipeline.errors import JobError
+from pipeline.storage import Storage, local
+from pipeline.table.reader import visible_names
+from pipeline.table.retry import drop_rows
 from tests.pipeline.table.outputs import STORAGE, UNDECODABLE, UNREADABLE, Output, ids_done, shard
 
 SHARDS = [shard(f"{number:03}.tar") for number in range(24)]
@@ -99,6 +103,36 @@ def test_what_another_lane_is_writing_is_left_alone_and_what_a_dead_one_left_is_
     other.ledger.open()
     assert not pending.exists()
     other.release()
+
+
+@pytest.mark.parametrize("name", ["lock{}.json", "run1{}.json", "shards/run1{}.jsonl", "files/run1{}.jsonl"])
+def test_small_files_that_another_lane_is_writing_are_left_alone(tmp_path: Path, name: str) -> None:
+    with ExitStack() as stack:
+        first, second = lanes(tmp_path / "out", 2, stack)
+        file = Path(first.ledger.home, name.format(lane_suffix(first.ledger.lane)))
+        with local.temporary(file) as half:
+            half.touch()
+            second.ledger.open()
+            assert half.exists()
+
+
+def test_a_file_that_another_lane_rewrites_meanwhile_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        first, second = lanes(tmp_path / "out", 2, stack)
+        one, other = mine(first)[:2]
+        first.begin(run_id(first, "run1"), one, other)
+        first.write(run_id(first, "run1"), [(one, 0), (other, 1)], errors={0: UNREADABLE, 1: UNREADABLE})
+        first.ledger.finish(run_id(first, "run1"), {})
+
+        def listed_late(output: str, storage: Storage) -> list[str]:
+            drop_rows(first.ledger, {one.uri: pa.array([f"{one.name}#0"])})
+            return visible_names(output, storage)
+
+        monkeypatch.setattr("pipeline.table.ledger.visible_names", listed_late)
+        second.ledger.open()
+        assert list(first.rows()) == [f"{other.name}#1"]
 
 
 def test_a_killed_lane_goes_on_alone_and_nobody_closes_its_run(tmp_path: Path) -> None:
