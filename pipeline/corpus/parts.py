@@ -60,7 +60,7 @@ class Selection:
 
 Finished = Callable[[Part, int, int], None]
 Step = Callable[[], str | None]
-"""Called before each table is read: why not to read on in its shard."""
+"""Called before each table of a shard is read; returns why not to read on, or None."""
 
 
 def split(shard: Shard, storage: Storage) -> list[Part]:
@@ -121,7 +121,7 @@ def read_parts(
         selection: of the clips; None: all.
         finished: called with each part that was read to its end, how many clips it holds that meet the
             condition, and how many of those have a row.
-        step: what it says is wrong with a shard becomes its error row.
+        step: its answer becomes an error row of the shard.
     """
     selection = selection or Selection()
     condition = Where(selection.where, passthrough.schema) if selection.where else None

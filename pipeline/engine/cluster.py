@@ -69,13 +69,13 @@ def connect(address: str | None) -> None:
         return
     # Idle OpenMP threads that spin take the core from the stage beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Of a lost node Ray tries everything again; what becomes of its own statistics there fills the screen.
+    # Ray runs again what a lost node did; the errors of its own statistics actor would fill the screen.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # Else a cluster that starts waits for its first workers: for ever where one of them dies (ray#40131).
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.addFilter(_is_told)
+            handler.addFilter(_is_below_error)
     join = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
     given = address or os.environ.get("RAY_ADDRESS")
     with _sigterm_kept():
@@ -150,8 +150,8 @@ def task_errors() -> Iterator[None]:
         raise BrokenOffError(f"the Ray cluster failed ({str(problem).splitlines()[0]})") from problem
 
 
-def _is_told(record: logging.LogRecord) -> bool:
-    """Errors are raised here, and stand in Ray's log file with their traceback."""
+def _is_below_error(record: logging.LogRecord) -> bool:
+    """Errors are raised as exceptions, and Ray's own log file has their traceback."""
     return record.levelno < logging.ERROR
 
 
@@ -172,7 +172,7 @@ def shortage(resources: Resources) -> str:
         for who, amounts in takes.items()
         if any(free.get(name, 0) < much for name, much in amounts.items())
     ]
-    reason = "there is room for each, so long work or slow storage is waited for"
+    reason = "there is room for each, so the run is waiting for long work or slow storage"
     if waiting:
         reason = f"there is no room now for {' or '.join(waiting)} until a node comes or another job ends"
     return f"the cluster has {has} on {_amount(len(_nodes()), 'node')}; {', '.join(parts)}: {reason}"
@@ -185,8 +185,8 @@ def _amount(much: float, what: str) -> str:
 def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     """Decides pool sizes from what the cluster has.
 
-    A range of model actors means a cluster that grows: the GPUs of the fewest, and featurizers that are asked
-    for by number, need not be there yet. How far an autoscaler goes no public interface of Ray tells.
+    A range of model actors (`2:8`) means a cluster that grows: GPUs for the smaller number, and featurizers
+    whose number is given, need not be there yet. No public interface of Ray tells how far an autoscaler goes.
 
     Args:
         weights: bytes of each backbone with its heads.
@@ -246,14 +246,15 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
 
 
 def share_to_ask_for(cpus: float, smallest: float) -> float:
-    """The part that actors ask for of the CPUs that they are to use together, where a node may be lost.
+    """The part of the CPUs they use that actors ask Ray for, so that they find room where a node is lost.
 
-    Ray starts the actors of a lost node again on those that are left, and never takes a CPU from another for
-    them: some stage would wait for ever. So all of them ask for so little that they fit the smallest node,
-    with the tasks that read and write; but not for less than a quarter, so that many small nodes or unequal
-    ones are still filled by their size. How many there are does not change.
+    Ray starts the actors of a lost node again on the nodes that are left, and takes no CPU from other actors
+    for them: a stage without room would wait for ever. So all actors together ask for no more than the
+    smallest node has, less what tasks that read and write take; but for no less than a quarter of what they
+    use, so that Ray still fills many small or unequal nodes by their size. The number of actors stays.
 
     Args:
+        cpus: that all actors use together.
         smallest: CPUs of the smallest node.
     """
     room = smallest - 2 * TASK_CPUS
@@ -311,8 +312,8 @@ def _check_gpus() -> None:
         with contextlib.suppress(RayError):  # too busy to say, or gone by now
             if problem := ray.get(answer, timeout=0):
                 raise JobError(
-                    f"model actors are to run on GPUs, and node {node['NodeManagerAddress']} cannot use its "
-                    f"own: {problem}. Mend that, or run on CPUs with --num-gpus-per-actor 0."
+                    f"model actors are to run on GPUs, but node {node['NodeManagerAddress']} cannot use "
+                    f"its GPUs: {problem}. Fix that, or run on CPUs with --num-gpus-per-actor 0."
                 )
 
 

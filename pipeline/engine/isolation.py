@@ -28,9 +28,9 @@ _PATIENCE_S = 30.0
 _UNSAID = "it crashed, or took more memory than there is"
 
 Step = Callable[[], str | None]
-"""Called before each step of what is always done in the same steps: why not to take it."""
+"""Called before each step of work that always has the same steps; returns why to stop, or None."""
 Starting = Callable[[int], object]
-"""Called with the number of a row before work on it begins, where rows are to be taken one by one."""
+"""Called with the number of a row before work on it begins."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Isolation:
 
     @contextmanager
     def block(self, clips: pa.Table) -> Iterator[tuple[pa.Table, Starting | None]]:
-        """The block, with errors for clips that are not to be tried again; and whom to tell of each clip
-        where they are to be taken one by one. Ends the process where its device is lost."""
+        """The block, with errors for clips that are not tried again; and, where clips are to be taken one by
+        one, what to call before each. Ends the process if its device is lost."""
         key = self.key(*clips["clip_id"].to_pylist())
         again, killers = self._take(key)
         if killers:
@@ -59,7 +59,7 @@ class Isolation:
 
     @contextmanager
     def steps(self, *names: str) -> Iterator[Step]:
-        """For work that goes by these names."""
+        """What to call before each step of the work that has these names."""
         key = self.key(*names)
         again, killers = self._take(key)
         numbers = count()
@@ -82,7 +82,7 @@ class Isolation:
     def _set_aside(self, clips: pa.Table, killers: dict[int, str]) -> pa.Table:
         errors = clips["error"].to_pylist()
         for row, said in killers.items():
-            reason = f"the process that worked on this clip died twice, at last with it alone in hand: {said}"
+            reason = f"the process died twice on this clip, the second time with this clip alone: {said}"
             errors[row] = ClipError(self.stage, self.code, reason).as_row()
         index = clips.schema.get_field_index("error")
         field = clips.schema.field(index)

@@ -159,8 +159,8 @@ class Storage:
         """Writes a small file whole where there is none; False, and nothing done, where there is another.
 
         Of several that try at once, each with data of its own, one gets True. Where the answer to a request
-        is lost, its repetition finds the file: whose it is, what it holds tells. Where a filesystem knows no
-        such request, one looks, writes and looks again, and the log says so.
+        was lost, the next attempt finds the file: what it holds tells who wrote it. Where a filesystem has
+        no such request, this looks, writes and looks again, and logs a warning.
         """
         filesystem, path = self._filesystem(uri), path_of(uri)
         if isinstance(filesystem, LocalFileSystem):
@@ -168,7 +168,7 @@ class Storage:
                 return local.create(Path(path), data) or self.read_bytes_or_none(uri) == data
         put = getattr(filesystem, "_pipe_file", filesystem.pipe_file)
         if "mode" not in inspect.signature(put).parameters:
-            _LOG.warning("%s: such storage creates files by best effort", without_credentials(uri))
+            _LOG.warning("%s: this storage cannot tell who created a file first", without_credentials(uri))
             if not self.exists(uri):
                 self.write_bytes(uri, data)
             return self.read_bytes_or_none(uri) == data

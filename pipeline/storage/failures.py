@@ -32,7 +32,7 @@ class StorageError(OSError):
 
     Attributes:
         missing: there is nothing at that place.
-        refused: what is there, or the way to it, is none that is read: a device, a host nobody allowed.
+        refused: what is there is never read: a device, a file on a host that is not allowed.
     """
 
     def __init__(self, message: str, *, missing: bool = False, refused: bool = False) -> None:
@@ -51,7 +51,7 @@ def place_errors(flag: str, place: str) -> Iterator[None]:
 
     Args:
         flag: that names the place.
-        place: as the user gave it. Where nothing is there it is named, not a file of ours inside it.
+        place: as the user gave it; named where nothing is there, instead of a file of ours inside it.
     """
     try:
         yield
@@ -95,7 +95,7 @@ def may_pass(problem: Exception) -> bool:
 
 
 def is_missing(problem: Exception) -> bool:
-    """Whether nothing is there. fsspec says so of whatever a web server does: the causes know better."""
+    """Whether nothing is there. fsspec calls every failure of a web server that; its causes know better."""
     if not isinstance(problem, FileNotFoundError):
         return "NoSuchBucket" in str(problem)
     statuses = [status for each in _causes(problem) if (status := _status(each)) is not None]
@@ -103,7 +103,7 @@ def is_missing(problem: Exception) -> bool:
 
 
 def first_cause(problem: Exception) -> Exception:
-    """What is to be told: our own word, or what is behind a missing file that is none."""
+    """The exception to report: our own if there is one, else the cause that a FileNotFoundError hides."""
     causes = [each for each in _causes(problem) if isinstance(each, Exception)]
     own = next((each for each in causes if isinstance(each, StorageError)), None)
     hides = isinstance(problem, FileNotFoundError) and not is_missing(problem)

@@ -95,20 +95,20 @@ class StrictS3FileSystem(s3fs.S3FileSystem):
 
 
 class AllowedHttpFileSystem(HTTPFileSystem):
-    """Web servers of which somebody said that they may be asked; also where one sends on to another."""
+    """The web servers that `--allow-hosts` names; redirects lead to no others."""
 
     def __init__(self, hosts: tuple[str, ...], **kwargs: Any) -> None:
         self._hosts = frozenset(hosts)
         super().__init__(client_kwargs={"middlewares": (self._ask,)}, **kwargs)
 
     def check(self, url: str) -> None:
-        """Raises StorageError where nobody allowed the host."""
+        """Raises StorageError where the host is not allowed."""
         asked = self.encode_url(url)
         if self._hosts.isdisjoint({asked.host, f"{asked.host}:{asked.port}"}):
             where = f"{asked.host}:{asked.port}" if asked.explicit_port else asked.host
             raise StorageError(
-                f"{without_credentials(url)} lies on a web server that nobody allowed to be asked: "
-                f"--allow-hosts {where} does"
+                f"{without_credentials(url)} is on a web server that is not allowed; "
+                f"allow it with --allow-hosts {where}"
             )
 
     async def _ask(self, request: Any, handler: Any) -> Any:

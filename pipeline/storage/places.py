@@ -71,7 +71,7 @@ def in_utf8(path: str) -> str:
     """An absolute local path; as a file:// URI where it is not UTF-8.
 
     Raises:
-        UnicodeEncodeError: it stands for no bytes at all.
+        UnicodeEncodeError: it has characters that no file system can hold.
     """
     return path if _is_utf8(path) else f"file://{quote(os.fsencode(path))}"
 
@@ -174,7 +174,7 @@ class Places:
         self._real = cache(os.path.realpath)
 
     def of(self, folder: str, name: str = "") -> str:
-        """The place of a folder, or of `name` below it, whose own links are names like any other."""
+        """The place of a folder, or of `name` below it, in which links are not followed."""
         if scheme_of(folder) in (None, "file"):
             return posixpath.join(self._real(path_of(folder)), name).rstrip("/")
         return f"{one_scheme(folder).rstrip('/')}/{name}".rstrip("/")

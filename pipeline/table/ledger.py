@@ -1,4 +1,4 @@
-"""What an output already holds. The output is the ledger: its rows say which clips are done.
+"""What an output already holds: its log says which files, and so which clips, are done.
 
 The Parquet files lie in the output, all else in its log (see `pipeline.table.log.place`):
 
@@ -181,12 +181,16 @@ class Ledger:
             require_same(self.output, held, identity, tasks)
         elif strangers := data_files(self.output, self.storage):
             raise JobError(
-                f"--output {self.output} holds Parquet files of another origin ({strangers[0]}); if they are "
-                f"a table's, its log {self.home} is missing. Choose another output, or --overwrite."
+                f"--output {self.output} holds Parquet files of another origin ({strangers[0]}), or its log "
+                f"{self.home} is missing. Choose another output, or delete this one with --overwrite."
             )
 
     def clear(self) -> None:
-        """Deletes the output, if it is one of ours or a table at all; killed in between, `open` goes on."""
+        """Deletes the table; killed in between, the next `open` goes on.
+
+        Raises:
+            JobError: the output is not a table of ours, and holds other files than Parquet.
+        """
         self.check_lock()
         files = self.storage.list_files(self.output, recursive=True)
         strange = [
@@ -194,7 +198,7 @@ class Ledger:
         ]
         if strange and self.identity() is None:
             raise JobError(
-                f"--overwrite would delete {self.output}, which holds files that no run of this wrote "
+                f"--overwrite would delete {self.output}, which holds files that no job wrote "
                 f"({strange[0]}); delete it by hand or choose another output."
             )
         self.records.sweep()
@@ -336,7 +340,7 @@ class Ledger:
         if lost := sorted({record.file for record in written.files} - (counted & seen)):
             raise JobError(
                 f"{self.output}: {len(lost)} files that this run wrote are not there or have no record "
-                f"({lost[0]}); run it again."
+                f"({lost[0]}). Run the job again."
             )
         self.records.sweep(lambda noted: noted == run_id)
         if not to_the_end or written.undelivered:

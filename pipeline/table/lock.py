@@ -227,7 +227,7 @@ def read_holder(uri: str, storage: Storage) -> Holder | None:
         return None if data is None else Holder.from_json(data)
     except (ValueError, TypeError) as problem:
         raise JobError(
-            f"{uri} is no lock of this version; if no job runs on it, delete the file."
+            f"{uri} is not a lock that this version can read; if no job works on the table, delete the file."
         ) from problem
 
 

@@ -136,7 +136,7 @@ def read_ids(
 
 
 def _batches_of(uri: str, storage: Storage, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Where a file of a table is gone, it is that file which is missing, not the table."""
+    """Like `read_batches`, but a file that is gone is not told as a table that is missing."""
     try:
         yield from read_batches(uri, storage, columns, block=_IDS_BYTES)
     except StorageError as problem:

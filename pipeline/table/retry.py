@@ -1,6 +1,6 @@
-"""Clips that are annotated again: their error rows leave the table, and they are missing ones like any other.
+"""Clips to annotate again: their error rows are removed from the table, so that they count as not done.
 
-These are, with `--retry-errors`, all that failed, else those whose audio storage did not deliver.
+With `--retry-errors` these are all clips that failed, without it those whose audio storage did not deliver.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from tests.jobs.tables import rows_of
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 FATAL = (fatal.CRASHES_DETECTOR, fatal.POISONS_DEVICE, fatal.EXITS, fatal.KILLED_ONCE)
-DIED = "the process that worked on this clip died twice, at last with it alone in hand: "
+DIED = "the process died twice on this clip, the second time with this clip alone: "
 
 
 @pytest.fixture

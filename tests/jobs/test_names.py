@@ -122,7 +122,10 @@ def test_an_input_and_an_output_that_are_not_utf8(
         (["--input", "in", "--output", ""], "output: "),
         (["--input", "in", "--output", "out", "--allow-hosts", "http://h/"], "must be a server's name"),
         (["--input", "/dev/zero", "--output", "out"], "--input /dev/zero: /dev/zero is a device"),
-        (["--input", "http://127.0.0.1:1/x.wav", "--output", "out"], "--allow-hosts 127.0.0.1:1 does"),
+        (
+            ["--input", "http://127.0.0.1:1/x.wav", "--output", "out"],
+            "allow it with --allow-hosts 127.0.0.1:1",
+        ),
         (["--input", "file://host/x.wav", "--output", "out"], "of the host 'host'"),
         (["--input", "in", "--output", "in"], "--input in is, or lies in, the output"),
         (["--input", "in", "--output", "zip://x::http://h/y"], "no filesystem for 'zip://'"),

@@ -5,19 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.errors import MEANING, ClipError, ClipFailedError, Code, Stage
+from pipeline.errors import ClipError, ClipFailedError, Code, Stage
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 
 
-def test_every_code_has_a_meaning() -> None:
-    assert set(MEANING) == set(Code)
-
-
-def test_documented_as_declared() -> None:
+def test_every_code_is_documented() -> None:
     table = DOCUMENT.split("| code | meaning |", 1)[1].split("\n\n", 1)[0]
-    documented = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
-    assert documented == {code.value: meaning for code, meaning in MEANING.items()}
+    assert re.findall(r"^\| `(\w+)` \| .+ \|$", table, re.MULTILINE) == [code.value for code in Code]
 
 
 def test_every_stage_is_documented() -> None:

@@ -46,7 +46,7 @@ def remove_unfinished(home: str, storage: Storage, mine: Callable[[str], bool], 
 
     Args:
         mine: whether nobody else may work on a run of this id.
-        shared: lanes are at work, which all write `table.json`; locks everybody writes at any time.
+        shared: other lanes may be writing `table.json`. Locks may be written at any time by anybody.
     """
     others = ("lock", "table") if shared else ("lock",)
     for uri in storage.list_files(home, recursive=True):

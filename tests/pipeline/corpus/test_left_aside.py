@@ -188,7 +188,7 @@ def test_what_clashes_to_the_end_is_called_by_its_uri(tmp_path: Path) -> None:
         ("{}/pipe.wav", "pipe.wav is a pipe, not a file"),
         ("{}/socket.wav", "socket.wav is a socket, not a file"),
         ("{}/link.wav", "link.wav is a device, not a file \\(it leads to /dev/zero\\)"),
-        ("http://127.0.0.1:1/x.wav", "--allow-hosts 127.0.0.1:1 does"),
+        ("http://127.0.0.1:1/x.wav", "allow it with --allow-hosts 127.0.0.1:1"),
         ("file://host/x.wav", "of the host 'host'"),
         ("", "an empty path names no place"),
         ("zip://x.wav::http://127.0.0.1:1/x.zip", "no filesystem for 'zip://'"),

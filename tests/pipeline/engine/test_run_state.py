@@ -45,7 +45,7 @@ def test_what_finds_no_room(resources: Resources) -> None:
     assert shortage(resources) == (
         "the cluster has 2 CPUs (2 free) on 1 node; a task that reads or writes takes 0.25 CPUs, "
         "a featurizer takes 0.5 CPUs, a model actor takes 0.5 CPUs: "
-        "there is room for each, so long work or slow storage is waited for"
+        "there is room for each, so the run is waiting for long work or slow storage"
     )
     on_gpus = replace(resources, annotate=replace(resources.annotate, cpus=1, gpus=1))
     assert shortage(on_gpus) == (

@@ -232,7 +232,7 @@ def test_storage_that_cannot_promise_to_create_does_its_best_and_says_so(
     assert STORAGE.create("memory://x/lock", b"mine")
     assert not STORAGE.create("memory://x/lock", b"theirs")
     assert STORAGE.read_bytes("memory://x/lock") == b"mine"
-    assert "memory://x/lock: such storage creates files by best effort" in caplog.text
+    assert "memory://x/lock: this storage cannot tell who created a file first" in caplog.text
     STORAGE.remove("memory://x/lock")
 
 

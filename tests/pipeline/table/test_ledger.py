@@ -200,7 +200,7 @@ def test_clear_refuses_a_folder_with_foreign_files(table: Output) -> None:
     files = [table.folder / "thesis.docx", table.folder / "part.parquet"]
     for file in files:
         file.write_bytes(b"precious")
-    with pytest.raises(JobError, match=r"holds files that no run of this wrote .*thesis\.docx"):
+    with pytest.raises(JobError, match=r"holds files that no job wrote .*thesis\.docx"):
         table.ledger.clear()
     assert all(file.read_bytes() == b"precious" for file in files)
 

@@ -329,5 +329,5 @@ HELD = asdict(Holder.this_process())
 )
 def test_what_is_no_lock_is_named(output: str, held: bytes) -> None:
     STORAGE.write_bytes(lock_uri(output), held)
-    with pytest.raises(JobError, match=r"lock\.json is no lock of this version"):
+    with pytest.raises(JobError, match=r"lock\.json is not a lock that this version can read"):
         take(output)
