@@ -53,7 +53,6 @@ class Resources:
         one_pool: each model actor holds all backbones of the job; else each backbone has a pool of its own.
     """
 
-    task_cpus: float
     readers: int | None
     featurize: Pool
     annotate: Pool
@@ -159,7 +158,7 @@ def shortage(resources: Resources) -> str:
     """What the cluster has, what actors and tasks take, and which of them find no room now."""
     total, free = ray.cluster_resources(), ray.available_resources()
     pools = {"a featurizer": resources.featurize, "a model actor": resources.annotate}
-    takes = {"a task that reads or writes": {"CPU": resources.task_cpus}}
+    takes = {"a task that reads or writes": {"CPU": TASK_CPUS}}
     takes |= {who: {"CPU": pool.cpus, "GPU": pool.gpus} for who, pool in pools.items()}
     known = [name for name in ("CPU", "GPU") if name in total or any(one.get(name) for one in takes.values())]
     has = " and ".join(f"{_amount(total.get(name, 0), name)} ({free.get(name, 0):g} free)" for name in known)
@@ -234,13 +233,16 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     used = annotate_cpus * most * pools + featurize_cpus * featurizers
     share = 1.0 if may_grow else share_to_ask_for(used, _least("CPU"))
     return Resources(
-        task_cpus=TASK_CPUS,
         readers=None if share == 1.0 else 2 * featurizers,  # else they would take what the actors leave
         featurize=Pool(
-            ActorPoolStrategy(min_size=1, max_size=featurizers, initial_size=1),
-            _thousandths(featurize_cpus * share),
+            ActorPoolStrategy(min_size=1, max_size=featurizers), _thousandths(featurize_cpus * share)
         ),
-        annotate=Pool(_strategy(fewest, most), _thousandths(annotate_cpus * share), per_actor, threads),
+        annotate=Pool(
+            ActorPoolStrategy(min_size=fewest, max_size=most),
+            _thousandths(annotate_cpus * share),
+            per_actor,
+            threads,
+        ),
         one_pool=pools == 1,
     )
 
@@ -273,12 +275,6 @@ def _annotate_cpus(cpus: float, gpus_per_actor: float, actors: int) -> tuple[flo
         return (0.5 if small else 1.0), 2
     threads = max(1, int(_least("CPU")) // (actors if len(_nodes()) == 1 else 1))
     return (0.5 if small else max(1.0, threads / 2)), threads
-
-
-def _strategy(fewest: int, most: int) -> ActorPoolStrategy:
-    if fewest == most:
-        return ActorPoolStrategy(size=fewest)
-    return ActorPoolStrategy(min_size=fewest, max_size=most, initial_size=fewest)
 
 
 def _pool_size(asked: str, gpus: float, per_actor: float) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import ray
 from ray.data import Dataset, Datasink
 
 from pipeline.annotate.batches import as_batch, gather, rows_of
-from pipeline.engine.cluster import task_errors
+from pipeline.engine.cluster import TASK_CPUS, task_errors
 from pipeline.engine.isolation import Isolation, Starting
 from pipeline.engine.run_state import Report, RunState, timed, watched
 from pipeline.errors import Code, Stage
@@ -70,12 +70,12 @@ class Graph:
         """
         with watched(state, resources), task_errors():
             rows = self.rows(resources, state)
-            rows.write_datasink(sink, ray_remote_args={"num_cpus": resources.task_cpus})
+            rows.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
 
     def rows(self, resources: Resources, state: RunState) -> Dataset:
         """The rows of the table, when they are asked for."""
         readers = resources.readers and min(resources.readers, len(self.source.get_read_tasks(1)))
-        clips = ray.data.read_datasource(self.source, num_cpus=resources.task_cpus, concurrency=readers)
+        clips = ray.data.read_datasource(self.source, num_cpus=TASK_CPUS, concurrency=readers)
         if self.limit is not None:
             clips = clips.limit(self.limit)
         isolation = state.isolation("featurize", Stage.DECODE, Code.UNDECODABLE)

@@ -146,7 +146,7 @@ class RunSummary:
         return total
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in `_run/` beside the output."""
+        """As it stands in the table's log."""
         facts: dict[str, Any] = {
             "run_id": self.run_id,
             "output": self.output,

@@ -51,16 +51,8 @@ class Holder:
     @classmethod
     def this_process(cls) -> Holder:
         now, pid = _now(), os.getpid()
-        return cls(
-            _user(),
-            socket.gethostname(),
-            _machine(),
-            pid,
-            _process_start(pid) or "",
-            now,
-            now,
-            uuid.uuid4().hex,
-        )
+        process = _user(), socket.gethostname(), _machine(), pid, _process_start(pid) or ""
+        return cls(*process, started=now, heartbeat=now, token=uuid.uuid4().hex)
 
     @classmethod
     def from_json(cls, data: bytes) -> Holder:

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.corpus.aside import is_of_log
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, glob_root, join, name_of
-from pipeline.table.log.place import is_log, log_home
+from pipeline.table.log.place import log_home
 from pipeline.table.log.records import FORMAT, FileRecord, Records
 
 BATCH_ROWS = 4096
@@ -161,4 +162,4 @@ def open_parquet(uri: str, storage: Storage, *, block: int = _BLOCK_BYTES) -> It
 def _is_data(uri: str, output: str) -> bool:
     name = name_of(uri)
     visible = name.endswith(".parquet") and not name.startswith((".", "_"))
-    return visible and not is_log(uri[len(output.rstrip("/")) :])
+    return visible and not is_of_log(uri[len(output.rstrip("/")) :])

@@ -19,9 +19,3 @@ def log_home(output: str, storage: Storage) -> str:
     if not storage.exists(beside) and storage.stands_alone(output):
         return inside
     return beside
-
-
-def is_log(uri: str) -> bool:
-    """Whether a path leads through the log of some table."""
-    parts = uri.split("/")[:-1]
-    return any(part == INSIDE or (part.startswith("_") and part.endswith(".runs")) for part in parts)
