@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from pipeline.errors import JobError
 from pipeline.storage import Storage, join
 from pipeline.table.reader import data_files
 
@@ -21,14 +22,25 @@ def is_cut_off(home: str, storage: Storage) -> bool:
 
 
 def clear(home: str, storage: Storage) -> None:
-    """Removes the files that were intended to go, and the log but for the lock."""
-    intended = storage.read_bytes_or_none(join(home, INTENDED))
-    if intended is None:
+    """Removes the files that were intended to go, and the log but for the lock.
+
+    Raises:
+        JobError: what says which files those are is damaged.
+    """
+    intended = join(home, INTENDED)
+    data = storage.read_bytes_or_none(intended)
+    if data is None:
         return
-    for uri in json.loads(intended.decode("utf-8", "surrogateescape"))["files"]:
+    try:
+        files = json.loads(data.decode("utf-8", "surrogateescape"))["files"]
+    except ValueError as problem:
+        raise JobError(
+            f"{intended}, which says what an --overwrite was deleting, is damaged; delete the table's "
+            f"Parquet files and {home} by hand."
+        ) from problem
+    for uri in files:
         storage.remove(uri)
-    kept = {join(home, "lock.json"), join(home, INTENDED)}
     for uri in storage.list_files(home, recursive=True):
-        if uri not in kept:
+        if uri not in (join(home, "lock.json"), intended):
             storage.remove(uri)
-    storage.remove(join(home, INTENDED))
+    storage.remove(intended)

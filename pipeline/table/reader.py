@@ -84,6 +84,8 @@ def read_identity(home: str, storage: Storage) -> dict[str, Any] | None:
             f"{uri}, which says how the table was made, is damaged; restore it from a backup, or start again "
             "with another output."
         ) from problem
+    if found and "carried" in found:  # its name in earlier versions
+        found["passthrough"] = found.pop("carried")
     return found
 
 

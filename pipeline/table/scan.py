@@ -174,8 +174,7 @@ def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storag
     Raises:
         JobError: storage does not deliver a shard that was to be looked at: the table would lack its columns.
     """
-    packed = (held or {}).get("passthrough", (held or {}).get("carried"))  # its name in earlier versions
-    if packed is not None:
+    if (packed := (held or {}).get("passthrough")) is not None:
         return Passthrough(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(packed))))
     schemas = []
     for reader in READERS.values():

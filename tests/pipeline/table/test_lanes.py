@@ -135,6 +135,17 @@ def test_a_file_that_another_lane_rewrites_meanwhile_is_not_gone(
         assert list(first.rows()) == [f"{other.name}#1"]
 
 
+def test_lanes_go_on_with_a_table_of_an_earlier_version(tmp_path: Path) -> None:
+    whole = Output(tmp_path / "out")
+    STORAGE.write_bytes(f"{whole.ledger.home}/table.json", b'{"models": {}, "format": 1, "carried": "x"}')
+    whole.ledger.open()
+    whole.release()
+    with ExitStack() as stack:
+        for table in lanes(tmp_path / "out", 2, stack):
+            table.ledger.open()
+            table.ledger.declare({"models": {}, "passthrough": "x"})
+
+
 def test_a_killed_lane_goes_on_alone_and_nobody_closes_its_run(tmp_path: Path) -> None:
     with ExitStack() as stack:
         first, second = lanes(tmp_path / "out", 2, stack)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import JobError
-from tests.pipeline.table.outputs import A, B, C, Output, ids_done, shard
+from tests.pipeline.table.outputs import STORAGE, A, B, C, Output, ids_done, shard
 
 IDENTITY = {"models": {"transcribe": "sha256:aa"}, "dtype": "float32", "channel": "mean"}
 TASKS = ["transcribe"]
@@ -169,6 +169,12 @@ def test_require_names_what_differs_and_only_that(table: Output, field: str, val
     message = str(caught.value)
     assert said in message.splitlines()
     assert message.count("it was") == 1
+
+
+def test_an_overwrite_cut_off_whose_list_is_damaged_is_told(table: Output) -> None:
+    STORAGE.write_bytes(f"{table.ledger.home}/overwrite.json", b"{")
+    with pytest.raises(JobError, match=r"overwrite\.json, which says .* is damaged; delete"):
+        table.ledger.open()
 
 
 def test_require_refuses_other_annotations_before_any_digest_is_known(table: Output) -> None:
