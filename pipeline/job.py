@@ -172,7 +172,7 @@ def prepare(spec: JobSpec, say: Say) -> Job:
 
 
 def close_interrupted(job: Job, work: Work) -> None:
-    """Gives runs that were killed, and of which nothing is left to do, their summary."""
+    """Writes the summaries of killed runs that have nothing left to do."""
     for run_id in work.interrupted:
         tally = job.empty_tally()
         for uri in job.table.data_files_of(run_id):

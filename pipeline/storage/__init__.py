@@ -243,7 +243,7 @@ class Storage:
         return os.stat(path).st_dev != os.stat(parent).st_dev or not os.access(parent, os.W_OK)
 
     def is_replaceable(self, uri: str) -> bool:
-        """False where what lies there is neither nothing nor an ordinary file: a device, a pipe, a link."""
+        """False where something other than an ordinary file is there: a device, a pipe, a link."""
         with self._explained(uri):
             is_local = isinstance(self._filesystem(uri), LocalFileSystem) and os.path.lexists(path_of(uri))
             return not is_local or stat.S_ISREG(os.lstat(path_of(uri)).st_mode)

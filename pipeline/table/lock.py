@@ -117,8 +117,8 @@ class Lock:
         return lock
 
     def _meet_others(self) -> None:
-        """Looks for jobs on other lanes, or on the whole table, with which this one may share shards. What
-        dead heirs left of the lock that is ours now goes."""
+        """Looks for jobs on other lanes, or on the whole table, with which this one may share shards. Removes
+        what dead heirs left of the lock that is ours now."""
         for uri in self.storage.list_files(self.home):
             if uri.startswith(_heir(self.uri, "")) and self.token not in uri:
                 self.storage.remove(uri)

@@ -48,7 +48,7 @@ def failed_clips(
 
 
 def drop_rows(ledger: Ledger, failed: Mapping[str, pa.Array]) -> None:
-    """Rewrites the data files that hold these clips without their error rows, each file at once.
+    """Rewrites the data files that hold error rows of these clips, without those rows.
 
     The plan of the run must be written before: killed in between, the clips are missing and the run says so.
     """

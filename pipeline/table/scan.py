@@ -35,7 +35,8 @@ _SAMPLED_SHARDS = 32  # of each layout, to learn the columns that the input brin
 class Changes:
     """The shards in question, what is left to do of them, and the input's own columns.
 
-    `older` shards are skipped for `--since`, `filtered` loose files for `--where`; `left_aside` is no input.
+    `older` shards are skipped for `--since`, `filtered` loose files for `--where`; `left_aside` counts
+    what is not input.
     """
 
     shards: list[Shard]

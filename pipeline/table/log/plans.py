@@ -173,7 +173,7 @@ class Plans:
         """
         loose = {line.shard.uri for line in planned if is_one_clip(line.shard)}
         needed = self._rows_needed(run_id, planned) | dict.fromkeys(loose, 1)
-        # The row of a file that changed is another run's.
+        # A loose file that changed keeps the row of an earlier run, and gets none from this one.
         needed |= dict.fromkeys((loose - rows.keys()) & set(everywhere), 0)
         return {uri for uri, count in needed.items() if rows[uri] >= count}
 

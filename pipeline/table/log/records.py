@@ -188,7 +188,7 @@ class Records:
         self.storage.remove_empty_folder(join(self.folder, old.run_id))
 
     def merge(self, run_id: str, adopted: Iterable[FileRecord] = ()) -> None:
-        """Puts what counts of a run that is over into one file; `adopted`: files that had no record."""
+        """Puts all records of a run that is over into one file; `adopted`: of files that had none."""
         own = [uri for uri in self.storage.list_files(join(self.folder, run_id)) if uri.endswith(".jsonl")]
         found = [record for uri, text in read_texts(own, self.storage).items() for record in parse(uri, text)]
         # What was merged before is read by its name: no listing that comes late may cost a line.

@@ -137,7 +137,7 @@ def test_a_gpu_that_cannot_be_used_is_told_before_any_work(tmp_path: Path) -> No
         line for line in ran.stderr.splitlines() if f"PyTorch {torch.__version__}, built for CUDA" in line
     ]
     told_by = (
-        "model actors are to run on GPUs, and node ",
+        "model actors are to run on GPUs, but node ",
         "a model actor cannot use the GPU that it was given",
     )
     lines = [line for line in said if any(one in line for one in told_by) and "Error" not in line]
