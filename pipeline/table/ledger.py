@@ -162,7 +162,8 @@ class Ledger:
         self.check_lock()
         declared = {**identity, "format": FORMAT}
         if self.lane and not self.storage.create(join(self.home, _TABLE), _json(declared)):
-            if self.identity() != json.loads(_json(declared)):
+            held = self.identity() or {}
+            if {**held, **json.loads(_json(declared))} != held:
                 raise JobError(
                     f"--output {self.output} was just begun with other settings or input; try again."
                 )

@@ -33,7 +33,7 @@ def clear(home: str, storage: Storage) -> None:
         return
     try:
         files = json.loads(data.decode("utf-8", "surrogateescape"))["files"]
-    except ValueError as problem:
+    except (ValueError, KeyError, TypeError) as problem:
         raise JobError(
             f"{intended}, which says what an --overwrite was deleting, is damaged; delete the table's "
             f"Parquet files and {home} by hand."

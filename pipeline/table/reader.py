@@ -77,14 +77,16 @@ def read_identity(home: str, storage: Storage) -> dict[str, Any] | None:
     """
     uri = join(home, "table.json")
     data = storage.read_bytes_or_none(uri)
+    if data is None:
+        return None
     try:
-        found: dict[str, Any] | None = None if data is None else json.loads(data)
-    except ValueError as problem:
+        found: dict[str, Any] = dict(json.loads(data).items())
+    except (ValueError, AttributeError) as problem:
         raise JobError(
             f"{uri}, which says how the table was made, is damaged; restore it from a backup, or start again "
             "with another output."
         ) from problem
-    if found and "carried" in found:  # its name in earlier versions
+    if "carried" in found:  # its name in earlier versions
         found["passthrough"] = found.pop("carried")
     return found
 

@@ -166,8 +166,12 @@ class Records:
         """Each pending note with the files that it names; one that cannot be read names none."""
         for note, text in read_texts(self.listed(".pending"), self.storage).items():
             try:
-                yield note, [str(file) for file in json.loads(text)]
-            except (ValueError, TypeError):
+                files = json.loads(text)
+            except ValueError:
+                files = None
+            if isinstance(files, list):
+                yield note, list(map(str, files))
+            else:
                 _LOG.warning("%s is damaged: what it names is left alone", note)
 
     def replace(self, old: FileRecord, write: Callable[[str], FileRecord | None]) -> None:

@@ -92,3 +92,12 @@ def test_what_is_no_parquet_is_a_storage_error_that_names_it(table: Output, dama
     file.write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
     with pytest.raises(StorageError, match=file.name):
         read_footer(str(file), STORAGE)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'"models"', b"{", b"\xff"])
+def test_a_damaged_identity_is_said(table: Output, content: bytes) -> None:
+    """Else the table would look as if nothing was ever written."""
+    table.ledger.declare({})
+    STORAGE.write_bytes(f"{table.ledger.home}/table.json", content)
+    with pytest.raises(JobError, match=r"table\.json, which says how the table was made, is damaged"):
+        table.ledger.identity()
