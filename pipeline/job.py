@@ -135,7 +135,7 @@ def plan(spec: JobSpec) -> JobPlan:
     """
     lines: list[str] = []
     job = prepare(spec, lines.append)
-    changes = scan(spec, job.table, job.identity, job.base_table, dry=True)
+    changes = scan(spec, job.table, job.identity, job.base_table)
     first_configs = [next(iter(configs_of([held]).values())) for held in job.backbones]
     encoders = Encoders(first_configs, job.settings.frame_s)
     return plan_work(spec, changes.work, job.table, encoders, [*lines, *changes.log_lines()])
@@ -202,6 +202,8 @@ def write(job: Job, changes: Changes, resources: Resources, state: RunState) -> 
     spec, storage, table, work = job.spec, job.storage, job.table, changes.work
     passthrough = changes.passthrough
     with output_errors(spec):
+        if spec.table.overwrite:
+            table.clear()
         table.declare({**job.identity, "passthrough": packed_schema(passthrough.schema)})
         table.begin(work)
         drop_rows(table, work.failed)

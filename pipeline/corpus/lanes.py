@@ -1,4 +1,4 @@
-"""Lanes: several jobs on one table and one corpus, each with the shards whose names hash to it."""
+"""Lanes: several jobs on one table and one corpus, each with the shards whose URIs hash to it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Lane:
             raise ValueError(f"lane: {text!r} is none; give its number and that of all lanes, such as 3/16")
         return lane
 
-    def takes(self, name: str) -> bool:
-        """Whether a shard of this name is one of the lane's."""
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    def takes(self, uri: str) -> bool:
+        """Whether the shard there is one of the lane's. Names depend on what is known when a lane starts."""
+        digest = hashlib.sha256(uri.encode("utf-8", "surrogateescape")).digest()
         return int.from_bytes(digest[:8], "big") % self.of == self.number - 1
 
     def __str__(self) -> str:

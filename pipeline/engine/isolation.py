@@ -3,7 +3,8 @@
 Ray starts a dead actor or task again and gives it its block again, for ever. So what a process has in hand is
 written down outside of it. A block that was in hand when a process died is taken step by step from then on:
 clip by clip, or where it is read table by table. Where a process dies again, it is the step in hand that
-killed it, and that has killed the first: it has killed twice, and is not tried again.
+killed it, and that has killed the first: it has killed twice, and is not tried again. What is read is tried
+once more.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ray.exceptions import RayError
 from pipeline.errors import ClipError, Code, DeviceLostError, Stage
 
 _PATIENCE_S = 30.0
+_DEATHS_OF_A_READER = 3  # its error row stands for all clips that follow: two lost nodes cost none
 _UNSAID = "it crashed, or took more memory than there is"
 
 Step = Callable[[], str | None]
@@ -61,13 +63,13 @@ class Isolation:
     def steps(self, *names: str) -> Iterator[Step]:
         """What to call before each step of the work that has these names."""
         key = self.key(*names)
-        again, killers = self._take(key)
+        again, killers = self._take(key, _DEATHS_OF_A_READER)
         numbers = count()
 
         def step() -> str | None:
             number = next(numbers)
             if number in killers:
-                return f"the process that read it died twice at the same place: {killers[number]}"
+                return f"the process that read it died three times at the same place: {killers[number]}"
             if again:
                 self._ask("start", key, number)
             return None
@@ -88,8 +90,8 @@ class Isolation:
         field = clips.schema.field(index)
         return clips.set_column(index, field, pa.array(errors, field.type))
 
-    def _take(self, key: str) -> tuple[bool, dict[int, str]]:
-        return self._ask("take", key) or (False, {})
+    def _take(self, key: str, enough: int = 2) -> tuple[bool, dict[int, str]]:
+        return self._ask("take", key, enough) or (False, {})
 
     def _ask(self, what: str, *given: Any) -> Any:
         try:
@@ -109,13 +111,13 @@ class _Block:
     deaths: Counter[int] = field(default_factory=Counter)  # by row
     killers: dict[int, str] = field(default_factory=dict)
 
-    def take(self) -> None:
+    def take(self, enough: int) -> None:
         if self.row is not None:
             self.deaths[self.row] += 1
             if self.deaths[self.row] == 1 and self.unexplained:
                 self.unexplained -= 1
                 self.deaths[self.row] += 1
-            if self.deaths[self.row] > 1:
+            if self.deaths[self.row] >= enough:
                 self.killers[self.row] = self.said
         elif self.taken:
             self.unexplained += 1
@@ -128,10 +130,10 @@ class Blocks:
     def __init__(self) -> None:
         self._held: dict[str, _Block] = {}
 
-    def take(self, key: str) -> tuple[bool, dict[int, str]]:
-        """Whether the block was in hand when a process died, and the clips that killed."""
+    def take(self, key: str, enough: int = 2) -> tuple[bool, dict[int, str]]:
+        """Whether the block was in hand when a process died, and the rows that killed `enough` times."""
         block = self._held.setdefault(key, _Block())
-        block.take()
+        block.take(enough)
         return block.taken > 1, block.killers
 
     def start(self, key: str, row: int) -> None:

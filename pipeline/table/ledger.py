@@ -28,7 +28,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import strict_json
 from pipeline.corpus.clips import Shard
@@ -52,7 +51,7 @@ from pipeline.table.log.records import FORMAT, FileRecord, Records, read_texts
 from pipeline.table.log.repair import adopt, earlier_files, mend, remove_unfinished
 from pipeline.table.log.writer import NOTHING, TableWriter, Written
 from pipeline.table.overwrite import INTENDED, clear, intend_to_clear, is_cut_off
-from pipeline.table.reader import data_files, read_identity, read_ids, visible_names
+from pipeline.table.reader import data_files, read_identity, read_ids, visible_names, without
 
 _LOG = logging.getLogger(__name__)
 _TABLE = "table.json"
@@ -108,7 +107,7 @@ class Ledger:
         if self.lane and (cut_off or earlier):
             why = "an --overwrite of it was cut off" if cut_off else "it was made by an earlier version"
             raise JobError(f"--output {self.output}: {why}; run one job without --lane first.")
-        clear(self.home, self.storage)
+        clear(self.home, self.storage, self.check_lock)
         if fresh:
             return
         if earlier:
@@ -121,7 +120,7 @@ class Ledger:
         remove_unfinished(self.home, self.storage, self.is_mine, shared=self.lane is not None)
         closed = {run_id for run_id in self.closed_runs() if self.is_mine(run_id)}
         for run_id in closed & self.records.unmerged_runs():
-            self.records.merge(run_id)
+            self.records.remove(run_id, self.records.merge(run_id))
         for run_id in closed & self.plans.counted_runs():
             self.plans.remove_shard_counts(run_id)
         self._look_for_files()
@@ -204,7 +203,7 @@ class Ledger:
             )
         self.records.sweep()
         intend_to_clear(self.output, self.home, self.storage)
-        clear(self.home, self.storage)
+        clear(self.home, self.storage, self.check_lock)
 
     # What is done
 
@@ -268,7 +267,7 @@ class Ledger:
             run_id=continued or new_run_id,
             continued=continued is not None,
             shards=todo,
-            done=_without(read_ids(self.output, self.storage, files, wanted), failed),
+            done=without(read_ids(self.output, self.storage, files, wanted), failed),
             skipped=len(shards) - len(todo),
             interrupted=[run_id for run_id, lines in missing.items() if not lines and self.is_mine(run_id)],
             rows_before_kill=_rows_by_shard(files, continued) if continued else {},
@@ -351,8 +350,10 @@ class Ledger:
                 finished = self.plans.read_to_their_end(run_id, planned, rows, _rows_by_shard(files))
             finished -= written.undelivered.keys()
             self.plans.write(run_id, (replace(line, finished=line.shard.uri in finished) for line in planned))
-        self.records.merge(run_id)
+        self.check_lock()
+        merged = self.records.merge(run_id)
         self._write_json(f"{run_id}.json", summary)
+        self.records.remove(run_id, merged)
         self.plans.remove_shard_counts(run_id)
 
     def closed_runs(self) -> set[str]:
@@ -391,10 +392,3 @@ def _rows_by_shard(files: Iterable[FileRecord], run_id: str | None = None) -> Co
         if run_id in (None, record.run_id):
             counts.update(record.shards)
     return counts
-
-
-def _without(ids: dict[str, pa.Array], others: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
-    return {
-        shard: array.filter(pc.invert(pc.is_in(array, value_set=others[shard]))) if shard in others else array
-        for shard, array in ids.items()
-    }

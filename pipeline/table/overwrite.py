@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from pipeline.errors import JobError
 from pipeline.storage import Storage, join
@@ -21,8 +22,11 @@ def is_cut_off(home: str, storage: Storage) -> bool:
     return storage.exists(join(home, INTENDED))
 
 
-def clear(home: str, storage: Storage) -> None:
+def clear(home: str, storage: Storage, check: Callable[[], None]) -> None:
     """Removes the files that were intended to go, and the log but for the lock.
+
+    Args:
+        check: raises where the lock was lost meanwhile.
 
     Raises:
         JobError: what says which files those are is damaged.
@@ -40,6 +44,7 @@ def clear(home: str, storage: Storage) -> None:
         ) from problem
     for uri in files:
         storage.remove(uri)
+    check()  # many files take long
     for uri in storage.list_files(home, recursive=True):
         if uri not in (join(home, "lock.json"), intended):
             storage.remove(uri)

@@ -7,7 +7,7 @@ A table with a log has the files that are recorded there (see `pipeline.table.lo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -161,6 +161,14 @@ def open_parquet(uri: str, storage: Storage, *, block: int = _BLOCK_BYTES) -> It
     except (OSError, pa.ArrowException) as problem:
         missing = isinstance(problem, FileNotFoundError)
         raise StorageError(storage.explain(uri, problem), missing=missing) from problem
+
+
+def without(ids: dict[str, pa.Array], others: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    """The ids of each shard but for these others."""
+    return {
+        shard: array.filter(pc.invert(pc.is_in(array, value_set=others[shard]))) if shard in others else array
+        for shard, array in ids.items()
+    }
 
 
 def _is_data(uri: str, output: str) -> bool:

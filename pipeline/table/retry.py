@@ -54,10 +54,10 @@ def drop_rows(ledger: Ledger, failed: Mapping[str, pa.Array]) -> None:
     """
     if not failed:
         return
-    ledger.check_lock()
     ids = pa.concat_arrays(list(failed.values()))
     for record in ledger.files():
         if record.errors and not failed.keys().isdisjoint(record.shards):
+            ledger.check_lock()
             _rewrite(ledger, record, ids)
 
 

@@ -100,20 +100,18 @@ def scan(
     ledger: Ledger,
     identity: Mapping[str, Any],
     base_table: Ledger | None = None,
-    *,
-    dry: bool = False,
 ) -> Changes:
-    """Compares the input with the output, after `--overwrite` deleted what it held.
+    """Compares the input with the output; with `--overwrite`, as if that held nothing. Changes nothing.
 
-    Without `dry` the table must be opened (see `opened`).
+    Before a job works, the table must be opened (see `opened`).
 
     Args:
         identity: the settings and models that all runs of the output share.
         base_table: the one that this one stands beside.
-        dry: only look; with `--overwrite`, as if the output held nothing.
 
     Raises:
-        JobError: no input, an output of other settings or models, an invalid --where expression.
+        JobError: no input, an output of other settings or models, an invalid --where expression, an
+            --overwrite without anything to write.
     """
     if spec.table.retry_errors and spec.corpus.limit is not None:
         raise JobError(
@@ -128,21 +126,20 @@ def scan(
             known = {**base_table.known_names(), **known}  # the same clips have the same ids
     tables = [ledger, *([base_table] if base_table else [])]
     outputs = [place for table in tables for place in (table.output, table.home)]
-    # The input is looked at first: --overwrite must delete nothing for a job that cannot run.
     aside: Counter[str] = Counter()
     found = discover(corpus.input, storage, outputs=outputs, known_names=known, left_aside=aside)
     found = drop_listed_files(found, storage)
     # All lanes look at the whole input, so that they agree on names and columns.
     passthrough = _passthrough(held, found, storage)
     where = Where(corpus.where, passthrough.schema) if corpus.where else None
-    mine = [shard for shard in found if ledger.lane is None or ledger.lane.takes(shard.name)]
+    mine = [shard for shard in found if ledger.lane is None or ledger.lane.takes(shard.uri)]
     recent = changed_since(mine, corpus.since)
     shards = filter_files(recent, where, passthrough) if where else recent
+    if fresh and not shards:
+        raise JobError("--overwrite: of the input nothing is left to read, so nothing is overwritten.")
     with output_errors(spec):
         run_id = _new_run_id([] if fresh else ledger.plans.run_ids()) + lane_suffix(ledger.lane)
         if fresh:
-            if not dry:
-                ledger.clear()
             work = Work(run_id, False, shards, {}, 0, where=corpus.where)
         else:
             ledger.require(identity, spec.models)

@@ -44,7 +44,7 @@ def storage_at(server: Any) -> Storage:
 def look(uris: list[str], storage: Storage, folder: Path) -> Changes:
     """What a job finds to do before it starts."""
     spec = TranscribeSpec(input=uris, output=str(folder / "out"), model="m")
-    return scan(spec, Ledger(spec.table.output, storage), spec.output_settings(), dry=True)
+    return scan(spec, Ledger(spec.table.output, storage), spec.output_settings())
 
 
 @dataclass

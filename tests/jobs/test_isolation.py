@@ -86,8 +86,8 @@ def test_each_killer_is_one_error_row(
         "x.fatal#": {
             "stage": "read",
             "code": "broken_shard",
-            "message": "x.fatal cannot be read to its end: the process that read it died twice at the same "
-            "place: it crashed, or took more memory than there is",
+            "message": "x.fatal cannot be read to its end: the process that read it died three times at the "
+            "same place: it crashed, or took more memory than there is",
         },
         clip_id(fatal.CRASHES_DETECTOR): {"stage": "decode", "code": "undecodable", "message": crashed},
         clip_id(fatal.EXITS): {"stage": "annotate", "code": "model_failed", "message": crashed},

@@ -136,4 +136,5 @@ def test_overwrite_starts_anew(tmp_path: Path) -> None:
 def test_overwrite_deletes_nothing_for_a_job_that_cannot_run(output: Path) -> None:
     before = snapshot(output)
     assert transcribe(output, "--overwrite", corpus=CORPUS / "nowhere") == 2
+    assert transcribe(output, "--overwrite", "--num-gpus-per-actor", "1") == 2
     assert snapshot(output) == before

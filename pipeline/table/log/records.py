@@ -6,7 +6,8 @@
 
 A task's record is created once, by whoever comes first: the task, which commits its files, or the next job on
 the table, which withdraws what a dead job left. So no file counts that was taken away meanwhile, and none is
-taken away that counts. A file that neither a record nor a pending note names is not ours.
+taken away that counts. Records go when their run has its summary: then nobody commits to it any more. A file
+that neither a record nor a pending note names is not ours.
 """
 
 from __future__ import annotations
@@ -138,7 +139,9 @@ class Records:
         Raises:
             JobError: another job took over the table and withdrew the task.
         """
-        self.storage.create(self._task_uri(run_id, task), _lines(written))
+        own = self._task_uri(run_id, task)
+        if self.storage.create(own, _lines(written)) and self.storage.exists(self._summary_uri(run_id)):
+            self.storage.remove(own)  # too late: what counts of the run is merged
         held = self.of_task(run_id, task) or []
         counting = {record.file for record in held}
         for record in written:
@@ -183,23 +186,41 @@ class Records:
         name = file_name(old.run_id, old.task, uuid.uuid4().hex[:8], errors=old.errors == old.rows)
         note = self.intend(old.run_id, [old.file, name])
         new = write(name)
-        own = self._task_uri(old.run_id, old.task)
-        held = self._read(own)
-        uri = own if held else self._merged_uri(old.run_id)
-        left = [record for record in held or self._read(uri) if record.file != old.file]
+        uri = self._only_uri(old)
+        left = [record for record in self._read(uri) if record.file != old.file]
         self.write(uri, [*left, *([new] if new else [])])
         self.forget(note, [old.file])
         self.storage.remove_empty_folder(join(self.folder, old.run_id))
 
-    def merge(self, run_id: str, adopted: Iterable[FileRecord] = ()) -> None:
-        """Puts all records of a run that is over into one file; `adopted`: of files that had none."""
+    def _only_uri(self, record: FileRecord) -> str:
+        """Where the record stands: where a kill left it in two places, from now on in one."""
+        own, merged = self._task_uri(record.run_id, record.task), self._merged_uri(record.run_id)
+        if not (held := self._read(own)):
+            return merged
+        if not self.storage.exists(merged):
+            return own
+        both = {record.file: record for record in [*self._read(merged), *held]}
+        self.write(merged, both.values())
+        self.write(own, ())  # it stays: nobody is to create it again
+        return merged
+
+    def merge(self, run_id: str, adopted: Iterable[FileRecord] = ()) -> list[str]:
+        """Puts all records of a run that is over into one file; `adopted`: of files that had none.
+
+        Returns:
+            What holds them besides: to be removed (`remove`) once the run has its summary.
+        """
         own = [uri for uri in self.storage.list_files(join(self.folder, run_id)) if uri.endswith(".jsonl")]
         found = [record for uri, text in read_texts(own, self.storage).items() for record in parse(uri, text)]
         # What was merged before is read by its name: no listing that comes late may cost a line.
         merged = {record.file: record for record in [*self._read(self._merged_uri(run_id)), *found, *adopted]}
         if merged:
             self.write(self._merged_uri(run_id), merged.values())
-        for uri in own:
+        return own
+
+    def remove(self, run_id: str, merged: Iterable[str]) -> None:
+        """Removes records that stand among the merged ones."""
+        for uri in merged:
             self.storage.remove(uri)
         self.storage.remove_empty_folder(join(self.folder, run_id))
 
@@ -227,6 +248,9 @@ class Records:
 
     def _merged_uri(self, run_id: str) -> str:
         return join(self.folder, f"{run_id}.jsonl")
+
+    def _summary_uri(self, run_id: str) -> str:
+        return join(self.home, f"{run_id}.json")
 
     def _task_uri(self, run_id: str, task: str) -> str:
         return join(self.folder, run_id, f"{task}.jsonl")

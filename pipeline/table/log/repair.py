@@ -68,7 +68,7 @@ def adopt(records: Records, version: int, runs: Iterable[str], closed: Iterable[
     for run_id, files in pending.items():
         records.intend(run_id, files)
     for run_id, found in by_run.items():
-        records.merge(run_id, found)
+        records.remove(run_id, records.merge(run_id, found))
     for uri in records.listed(".json"):
         records.storage.remove(uri)
 

@@ -30,7 +30,7 @@ def rows_of(case: Path, extractor: SeamlessM4TFeatureExtractor) -> list[dict[str
     output = str(case / "out")
     spec = TranscribeSpec(input=[str(case / "in")], output=output, model="m")
     ledger = Ledger(output, STORAGE)
-    found = scan(spec, ledger, {}, dry=True)
+    found = scan(spec, ledger, {})
     featurizer = Featurizer(
         extractor,
         STORAGE,

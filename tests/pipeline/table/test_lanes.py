@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.lanes import Lane, lane_named, lane_suffix, may_meet
 from pipeline.errors import JobError
+from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, local
+from pipeline.table.ledger import Ledger
 from pipeline.table.reader import visible_names
 from pipeline.table.retry import drop_rows
+from pipeline.table.scan import opened, scan
 from tests.pipeline.table.outputs import STORAGE, UNDECODABLE, UNREADABLE, Output, ids_done, shard
 
 SHARDS = [shard(f"{number:03}.tar") for number in range(24)]
@@ -30,7 +33,7 @@ def lanes(folder: Path, of: int, stack: ExitStack) -> list[Output]:
 
 def mine(table: Output, shards: list[Shard] = SHARDS) -> list[Shard]:
     lane = table.ledger.lane
-    return [each for each in shards if lane is None or lane.takes(each.name)]
+    return [each for each in shards if lane is None or lane.takes(each.uri)]
 
 
 def run_id(table: Output, name: str) -> str:
@@ -194,7 +197,7 @@ def test_what_storage_did_not_deliver_is_tried_again_by_whoever_may_change_the_f
     whole.release()
     lane = Output(tmp_path / "out", Lane(1, 2))
     assert lane.plan(*mine(lane), undelivered=True).shards == []
-    extra = [shard("a.tar")] if Lane(1, 2).takes("a.tar") else [shard("b.tar")]
+    extra = [shard("a.tar")] if Lane(1, 2).takes(shard("a.tar").uri) else [shard("b.tar")]
     lane.begin("run2-1of2", *extra)
     lane.write("run2-1of2", [(extra[0], 0), (extra[0], 1)], errors=errors)
     lane.ledger.finish("run2-1of2", {})
@@ -206,3 +209,25 @@ def test_what_storage_did_not_deliver_is_tried_again_by_whoever_may_change_the_f
     assert work.shards == SHARDS
     assert {key.split("#")[1] for key in whole.rows() if not key.startswith(extra[0].name)} == {"1"}
     whole.release()
+
+
+def test_inputs_with_the_same_names_are_shared_out_too(tmp_path: Path) -> None:
+    """Which name a shard has depends on those that earlier lanes have written down."""
+    for folder in ("in", "more"):
+        (tmp_path / folder).mkdir()
+        for number in range(12):
+            (tmp_path / folder / f"{number}.wav").write_bytes(b"RIFF")
+    read: list[str] = []
+    for number in range(1, 4):
+        spec = TranscribeSpec(
+            input=[str(tmp_path / folder) for folder in ("in", "more")],
+            output=str(tmp_path / "out"),
+            model="m",
+            lane=f"{number}/3",
+        )
+        ledger = Ledger(spec.table.output, STORAGE, spec.table.shards_of_lane)
+        with opened(spec, ledger):
+            work = scan(spec, ledger, spec.output_settings()).work
+            ledger.begin(work)
+        read += [each.uri for each in work.shards]
+    assert len(read) == len(set(read)) == 24

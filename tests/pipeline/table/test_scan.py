@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,12 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def look(home: Path, *, dry: bool = False, **options: Any) -> Changes:
+def look(home: Path, **options: Any) -> Changes:
     output = str(home.parent / "out")
     spec = TranscribeSpec(input=[str(home)], output=output, model="m", **options)
     ledger = Ledger(output, STORAGE)
-    with nullcontext() if dry else opened(spec, ledger):
-        return scan(spec, ledger, spec.output_settings(), dry=dry)
+    with opened(spec, ledger):
+        return scan(spec, ledger, spec.output_settings())
 
 
 def names(found: Changes) -> list[str]:
@@ -106,7 +105,7 @@ def test_a_run_counts_after_earlier_ones_whatever_the_clock_says(home: Path) -> 
         for run_id in ("20990101T120458Z-aaaaaa", "20990101T120459Z-ffffff", "of another kind"):
             ledger.plans.write(run_id, [])
     assert look(home).work.run_id.startswith("20990101T120500Z-")
-    assert look(home, overwrite=True, dry=True).work.run_id < "2099"
+    assert look(home, overwrite=True).work.run_id < "2099"
 
 
 def test_retrying_up_to_a_limit_is_refused(home: Path) -> None:
@@ -114,10 +113,16 @@ def test_retrying_up_to_a_limit_is_refused(home: Path) -> None:
         look(home, retry_errors=True, limit=5)
 
 
-@pytest.mark.parametrize("options", [{"where": "nosuch = 1"}, {"retry_errors": True, "limit": 1}, {}])
-def test_overwrite_deletes_nothing_for_a_job_that_cannot_run_or_only_looks(
-    home: Path, options: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"where": "nosuch = 1"},
+        {"retry_errors": True, "limit": 1},
+        {"since": datetime(2100, 1, 1, tzinfo=UTC)},
+        {},
+    ],
+)
+def test_overwrite_deletes_nothing_before_a_job_writes(home: Path, options: dict[str, Any]) -> None:
     output = home.parent / "out"
     ledger = Ledger(str(output), STORAGE)
     table = pa.table({"clip_id": ["a"], "shard": ["s"], "error": [None]})
@@ -129,7 +134,5 @@ def test_overwrite_deletes_nothing_for_a_job_that_cannot_run_or_only_looks(
         with pytest.raises(JobError):
             look(home, overwrite=True, **options)
     else:
-        assert names(look(home, overwrite=True, dry=True)) == ["a.parquet", "b.parquet", "x.wav", "y.wav"]
+        assert names(look(home, overwrite=True)) == ["a.parquet", "b.parquet", "x.wav", "y.wav"]
     assert kept.exists()
-    look(home, overwrite=True)
-    assert not kept.exists()

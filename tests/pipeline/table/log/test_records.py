@@ -18,32 +18,10 @@ from pipeline.errors import JobError
 from pipeline.storage import Storage
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.records import FileRecord, Records
-from pipeline.table.log.writer import NOTHING, TableWriter, Written, write_file
+from pipeline.table.log.writer import NOTHING, Written, write_file
 from pipeline.table.reader import table_files
-from tests.pipeline.table.outputs import SCHEMA, STORAGE, UNDECODABLE, A, B, C, Output, ids_done
-
-
-def rows(*keys: int, failed: bool = False) -> pa.Table:
-    return pa.Table.from_pylist(
-        [
-            {
-                "clip_id": f"a.tar#{key}",
-                "shard": A.uri,
-                "error": UNDECODABLE if failed else None,
-                "language": "",
-            }
-            for key in keys
-        ],
-        schema=SCHEMA.remove_metadata(),
-    )
-
-
-def writer(table: Output, attempt: str = "0") -> TableWriter:
-    return replace(table.ledger.writer("run1", SCHEMA), attempt=attempt)
-
-
-def names(table: Output) -> list[str]:
-    return sorted(path.name for path in table.folder.glob("*.parquet"))
+from tests.pipeline.table.log.tasks import names, rows, writer
+from tests.pipeline.table.outputs import SCHEMA, STORAGE, A, B, C, Output, ids_done
 
 
 def test_a_file_of_rows_and_one_of_errors_and_what_their_record_says(table: Output) -> None:
