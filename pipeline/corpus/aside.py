@@ -11,6 +11,9 @@ _LOG = re.compile(r"(?P<inside>_run)|_(?P<beside>.+)\.runs")  # of a table, see 
 _NO_INPUT = frozenset({"__MACOSX", "_delta_log", "_spark_metadata", "_temporary"})
 _ENDING = re.compile(r"\.[a-z0-9]{1,8}")
 _KINDS = 12  # named in a line
+# As jobs name files of tables, see `pipeline.table.log.records.file_name`; and that of a table of speakers.
+_DATA = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}[-_].+\.parquet|speakers\.parquet")
+_OF_JOBS = b"w2vbert."  # how the keys begin that jobs write into the footers of these files
 HIDDEN_NAME, TABLE_FILE = "hidden name", "table file"
 
 
@@ -41,8 +44,20 @@ def tables_among(uris: Iterable[str]) -> set[str]:
     return found
 
 
+def may_be_of_table(name: str) -> bool:
+    """Whether a file has a name as those of tables have; its footer tells."""
+    return _DATA.fullmatch(name.rsplit("/", 1)[-1]) is not None
+
+
+def is_of_table(footer: Mapping[bytes, bytes] | None) -> bool:
+    """Whether a job wrote a Parquet file, by the metadata of its footer."""
+    return any(key.startswith(_OF_JOBS) for key in footer or ())
+
+
 def kind_of(name: str) -> str:
     """The ending of a file's name."""
+    if may_be_of_table(name):
+        return TABLE_FILE
     ending = PurePosixPath(name).suffix.lower()
     if not ending:
         return "extensionless file"

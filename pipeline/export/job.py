@@ -16,6 +16,7 @@ from pipeline.export.names import UniqueNames, file_name
 from pipeline.export.spec import ExportSpec
 from pipeline.export.table import Row, Table, open_table
 from pipeline.storage import Storage, join, place_errors
+from pipeline.table.log.place import require_outside_tables
 
 _FILES_AT_ONCE = 32  # an object store takes as long for one as for many
 
@@ -84,11 +85,12 @@ def _writable(rows: Iterable[Row], kind: type[Document], done: Exported) -> Iter
 
 
 def _require_free(spec: ExportSpec, output: str, table: Table, *, per_clip: bool) -> None:
-    """Refuses an output that would be written over the table, or over what is not of its kind."""
+    """Refuses an output that would be written into a table, or over what is not of its kind."""
     storage = table.storage
     own = set(table.files) | {file.rsplit("/", 1)[0] for file in table.files}
     if output.rstrip("/") in own:
         raise JobError(f"--output {spec.output} is the table itself; choose another place.")
+    require_outside_tables(f"--output {spec.output}", output, storage, storage.normalise(spec.table))
     if per_clip and storage.is_file(output):
         raise JobError(f"--output {spec.output} is a file, and a directory is needed for one file per clip.")
     if not per_clip and (spec.output.endswith("/") or storage.is_dir(output)):

@@ -20,7 +20,7 @@ from pipeline.speakers.spec import SpeakersSpec
 from pipeline.speakers.summary import Agreement, Speaker, SpeakersFound, Summary, TrialsSummary, as_json
 from pipeline.speakers.trials import Trials, find_vectors, score_lines, score_trials, verification
 from pipeline.storage import Storage, StorageError, join, place_errors
-from pipeline.table.log.place import log_home
+from pipeline.table.log.place import log_home, require_outside_tables
 from pipeline.table.reader import read_footer, read_identity
 
 SPEAKER_COLUMNS: dict[str, pa.DataType] = {
@@ -54,9 +54,11 @@ def run(spec: SpeakersSpec, *, limit: int = LINKAGE_LIMIT) -> Summary:
     if output is not None:
         with place_errors("--output", spec.output or ""):
             _require_own_directory(output, table)
+            require_outside_tables(f"--output {output}", output, storage, source)
     if scores is not None:
         with place_errors("--scores", spec.scores or ""):
             _require_own_scores(scores, storage)
+            require_outside_tables(f"--scores {scores}", scores, storage, source)
     scored, lines = (None, "") if trials is None else _verify(trials, table)
     clustering = None if output is None else cluster(table, spec.threshold, limit=limit)
     # Nothing is written before all is known.

@@ -1,11 +1,14 @@
 """Clips to annotate again: their error rows are removed from the table, so that they count as not done.
 
-With `--retry-errors` these are all clips that failed, without it those whose audio storage did not deliver.
+With `--retry-errors` these are all clips that failed, without it those whose audio storage did not deliver,
+and those of shards that changed since: half copied then, a shard may be whole now.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,25 +29,38 @@ def failed_clips(
     """By shard, the ids of the rows that are errors, of these shards and under this condition.
 
     Args:
-        undelivered: only those whose audio storage did not deliver. Files that other lanes may change at the
-            same time are left to a job without a lane.
+        undelivered: only those whose audio storage did not deliver, and those of shards that have another
+            version than the run that wrote them set out to read.
+
+    Files that other lanes may change at the same time are left to a job without a lane.
     """
-
-    def failed(rows: pa.Table) -> pa.Table:
-        rows = rows.filter(rows["error"].is_valid())
+    now = {shard.uri: shard.version for shard in shards}
+    by_run: dict[str, list[FileRecord]] = defaultdict(list)
+    for record in ledger.files():
+        if record.errors and (ledger.lane is None or lane_named(record.run_id) == ledger.lane):
+            by_run[record.run_id].append(record)
+    plans = dict(ledger.plans.all()) if undelivered and by_run else {}
+    columns = sorted({"error", *(where.columns if where else ())} - {"shard", "clip_id"})
+    ids: dict[str, list[pa.Array]] = defaultdict(list)
+    for run_id, files in by_run.items():
+        keep = partial(_failed, where=where)
         if undelivered:
-            rows = rows.filter(pc.equal(pc.struct_field(rows["error"], "code"), Code.UNREADABLE.value))
-        return where.filter(rows) if where is not None and rows.num_rows else rows
+            then = {line.shard.uri: line.shard.version for line in plans.get(run_id, ())}
+            changed = {uri for uri, version in then.items() if now.get(uri, version) != version}
+            files = [each for each in files if each.undelivered or not changed.isdisjoint(each.shards)]
+            keep = partial(_failed, where=where, changed=pa.array(changed, pa.string()))
+        for uri, some in read_ids(ledger.output, ledger.storage, files, set(now), columns, keep).items():
+            ids[uri].append(some)
+    return {uri: pa.concat_arrays(parts) for uri, parts in ids.items()}
 
-    columns = {"error", *(where.columns if where else ())} - {"shard", "clip_id"}
-    files = [
-        record
-        for record in ledger.files()
-        if (record.undelivered if undelivered else record.errors)
-        and (ledger.lane is None or lane_named(record.run_id) == ledger.lane)
-    ]
-    uris = {shard.uri for shard in shards}
-    return read_ids(ledger.output, ledger.storage, files, uris, sorted(columns), failed)
+
+def _failed(rows: pa.Table, *, where: Where | None, changed: pa.Array | None = None) -> pa.Table:
+    """The rows to try again; `changed`: only of these shards, and what storage did not deliver."""
+    rows = rows.filter(rows["error"].is_valid())
+    if changed is not None:
+        late = pc.equal(pc.struct_field(rows["error"], "code"), Code.UNREADABLE.value)
+        rows = rows.filter(pc.or_(late, pc.is_in(rows["shard"], value_set=changed)))
+    return where.filter(rows) if where is not None and rows.num_rows else rows
 
 
 def drop_rows(ledger: Ledger, failed: Mapping[str, pa.Array]) -> None:

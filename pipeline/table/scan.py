@@ -24,6 +24,7 @@ from pipeline.errors import JobError
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage, StorageError, place_errors
 from pipeline.table.ledger import Ledger
+from pipeline.table.log.place import require_outside_tables
 from pipeline.table.log.plans import Work
 from pipeline.table.retry import failed_clips
 
@@ -70,12 +71,18 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     Where the output already is a table of other annotations, what is added later goes to a sibling of it with
     the same ids: all files of a table have the same columns, and to rewrite a finished table for one more
     column would cost as much as the table and could be killed half-way.
+
+    Raises:
+        JobError: it would begin inside another table, whose readers would take its files too.
     """
     output = storage.normalise(spec.table.output).rstrip("/")
     lane = spec.table.shards_of_lane
     with output_errors(spec):
         ledger = Ledger(output, storage, lane)
         held = ledger.tasks()
+        if not held:  # a table that is there already may stay where it is
+            above = storage.real(output).rpartition("/")[0]
+            require_outside_tables(f"--output {spec.table.output}", above, storage)
         if not held or not spec.models.keys().isdisjoint(held):
             return ledger, None
         return Ledger(f"{output}-{'-'.join(spec.models)}", storage, lane), ledger

@@ -218,6 +218,9 @@ def test_what_others_wrote_is_not_replaced(
     for output, why in [
         (others, "holds another table"),
         (tmp_path / "table", "table/_run); speakers are a table of their own"),
+        (tmp_path / "table" / "who", "lies in a table or in its log"),
+        (tmp_path / "table" / "_run", "lies in a table or in its log"),
+        (voices / "who", "lies in the table"),
         (tmp_path / "broken", "holds another table"),
         (tmp_path / "notes.txt", "is a file, and a directory is needed"),
     ]:
@@ -226,6 +229,8 @@ def test_what_others_wrote_is_not_replaced(
         (trials, "trials.txt is there already and holds no scores"),
         (tmp_path / "notes.txt", "notes.txt is there already and holds no scores"),
         (voices, "is no ordinary file"),
+        (voices / "scores.txt", "lies in the table"),
+        (tmp_path / "table" / "_run" / "scores.txt", "lies in a table or in its log"),
     ]:
         assert why in refused(capsys, "--table", voices, "--trials", trials, "--scores", scores)
     assert snapshot(tmp_path) == before

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.corpus.aside import is_of_table, may_be_of_table
 from pipeline.corpus.clips import Clip, Shard
 from pipeline.corpus.columns import Passthrough, conform_columns, plain
 from pipeline.corpus.readers.base import (
@@ -58,6 +59,19 @@ class ParquetReader(Reader):
     name = "parquet"
     endings = (".parquet",)
     lists_files = True
+
+    def is_doubtful(self, name: str) -> bool:
+        """It may be a file of a table, wherever that lies: its log may be out of sight, or left behind."""
+        return may_be_of_table(name)
+
+    def is_one(self, shard: Shard, storage: Storage) -> bool:
+        try:
+            with storage.open(shard.uri) as file:
+                return not is_of_table(_open(file).metadata.metadata)
+        except StorageError:
+            raise
+        except Exception:  # whatever Arrow makes of a damaged footer: reading the shard says it
+            return True
 
     def columns(self, shard: Shard, storage: Storage) -> pa.Schema:
         """In plain types."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.corpus.aside import describe
@@ -19,6 +20,7 @@ from pipeline.corpus.parts import read_parts, split
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.log.place import log_home
+from pipeline.table.log.records import file_name
 
 STORAGE = Storage(StorageOptions())
 NONE = Passthrough(pa.schema([]))
@@ -216,6 +218,40 @@ def test_tables_are_no_input(tmp_path: Path) -> None:
     for given in (tmp_path / "in" / "out", tmp_path / "in" / "out" / "sub"):
         with pytest.raises(JobError, match="is, or lies in, the output"):
             look(given, output=tmp_path / "in" / "out")
+
+
+def test_files_of_tables_are_known_without_their_log(tmp_path: Path) -> None:
+    """As a glob finds them, a table among several inputs, or a copy."""
+    put(tmp_path, "in/x.wav")
+    ours = {b"w2vbert.run_id": b"r"}
+    audio = pa.table({"audio": [b"RIFF"]})
+    names = [
+        file_name("20260102T030405Z-0a1b2c-3of16", "d4e5f6-000001", "a1b2c3d4", errors=errors)
+        for errors in (False, True)
+    ]
+    for name in names:
+        (tmp_path / "d" / "t").mkdir(parents=True, exist_ok=True)
+        pq.write_table(
+            pa.table({"clip_id": ["a"]}).replace_schema_metadata(ours), tmp_path / "d" / "t" / name
+        )
+    (tmp_path / "d" / "who").mkdir()
+    speakers = pa.table({"clip_id": ["a"]}).replace_schema_metadata({b"w2vbert.speakers": b"{}"})
+    pq.write_table(speakers, tmp_path / "d" / "who" / "speakers.parquet")
+    (tmp_path / "d" / "theirs").mkdir()
+    for name in (names[0], "speakers.parquet", "ordinary.parquet"):
+        pq.write_table(audio, tmp_path / "d" / "theirs" / name)
+    put(tmp_path, f"d/damaged/{names[0]}")
+    found = [f"theirs/{names[0]}", "theirs/ordinary.parquet", "theirs/speakers.parquet", "x.wav"]
+    glob = f"{tmp_path}/d/*/*.parquet"
+    assert look(glob, tmp_path / "in") == ([f"damaged/{names[0]}", *found], "3 table files")
+    with pytest.raises(JobError, match=r"no audio shard there\..* There are 2 table files\.$"):
+        look(tmp_path / "in", tmp_path / "d" / "t")
+
+
+def test_no_other_parquet_is_opened_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "a.parquet", "20260102T030405Z.parquet", "my-speakers.parquet")
+    monkeypatch.setattr(Storage, "open", None)
+    assert look(tmp_path)[1] == ""
 
 
 def test_tables_and_their_logs_are_known_by_any_name(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def test_where_an_export_must_not_go(run: Run, table: Path) -> None:
         ({"output": "table", "format": "srt"}, "is the table itself"),
         ({"output": "table", "format": "ctm"}, "is the table itself"),
         ({"output": "table/part-0.parquet", "format": "ctm"}, "is the table itself"),
-        ({"output": "table/_run", "format": "ctm"}, "is a directory: name a file in it"),
+        ({"output": "table/_run", "format": "ctm"}, "lies in the table"),
+        ({"output": "table/x.jsonl", "format": "jsonl"}, "lies in the table"),
+        ({"output": "table/below", "format": "srt"}, "lies in the table"),
         ({"output": "a file", "format": "srt"}, "is a file, and a directory is needed"),
         ({"output": "a file", "format": "ctm", "overwrite": False}, "a file is there already; name another"),
     ]:
@@ -94,6 +96,29 @@ def test_where_an_export_must_not_go(run: Run, table: Path) -> None:
         with pytest.raises(JobError, match="no ordinary file"):
             run("ctm", output=str(special))
     assert pq.read_table(table / "part-0.parquet").num_rows == 3
+
+
+def test_no_table_and_no_log_is_written_into(run: Run) -> None:
+    log = run.folder / "_t.runs"
+    (run.folder / "t").mkdir()
+    log.mkdir()
+    (log / "table.json").write_text("{}")
+    (run.folder / "link").symlink_to("t")
+    (run.folder / "_mine.runs").mkdir()
+    for output in (
+        "t/x.jsonl",
+        "t/a/b/x.jsonl",
+        "link/x.jsonl",
+        "_t.runs/table.json",
+        "_t.runs/files/x.jsonl",
+    ):
+        with pytest.raises(JobError, match=r"lies in a table or in its log \(.*/_t\.runs\)"):
+            run("jsonl", output)
+    with pytest.raises(JobError, match="lies in a table"):
+        run("srt", "_t.runs", per_clip=True)
+    assert [path.name for path in log.iterdir()] == ["table.json"]
+    assert not any((run.folder / "t").iterdir())
+    run("jsonl", "_mine.runs/x.jsonl")
 
 
 def test_a_file_is_replaced_only_as_a_whole(run: Run, table: Path) -> None:

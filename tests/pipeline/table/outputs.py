@@ -107,13 +107,12 @@ class Output:
         run_id: str = "run9",
         where: str | None = None,
         retry: bool = False,
-        undelivered: bool = False,
+        limit: bool = False,
     ) -> Work:
         """What a job on these shards would do, as `pipeline.table.scan` asks it."""
         self.ledger.open()
         condition = Where(where, PASSTHROUGH) if where else None
-        again = retry or undelivered
-        failed = failed_clips(self.ledger, shards, condition, undelivered=undelivered) if again else {}
+        failed = {} if limit else failed_clips(self.ledger, shards, condition, undelivered=not retry)
         return self.ledger.plan(list(shards), run_id, where=where, failed=failed)
 
     def start(self, work: Work) -> Work:

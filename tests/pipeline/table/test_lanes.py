@@ -196,16 +196,16 @@ def test_what_storage_did_not_deliver_is_tried_again_by_whoever_may_change_the_f
     whole.ledger.finish("run1", {})
     whole.release()
     lane = Output(tmp_path / "out", Lane(1, 2))
-    assert lane.plan(*mine(lane), undelivered=True).shards == []
+    assert lane.plan(*mine(lane)).shards == []
     extra = [shard("a.tar")] if Lane(1, 2).takes(shard("a.tar").uri) else [shard("b.tar")]
     lane.begin("run2-1of2", *extra)
     lane.write("run2-1of2", [(extra[0], 0), (extra[0], 1)], errors=errors)
     lane.ledger.finish("run2-1of2", {})
-    work = lane.plan(*extra, undelivered=True)
+    work = lane.plan(*extra)
     assert (work.shards, ids_done(work)) == (extra, {extra[0].uri: [f"{extra[0].name}#1"]})
     lane.release()
     whole = Output(tmp_path / "out")
-    work = whole.start(whole.plan(*SHARDS, undelivered=True))
+    work = whole.start(whole.plan(*SHARDS))
     assert work.shards == SHARDS
     assert {key.split("#")[1] for key in whole.rows() if not key.startswith(extra[0].name)} == {"1"}
     whole.release()

@@ -41,6 +41,7 @@ class Corpus:
 
     clips: dict[str, int] = field(default_factory=lambda: {A.uri: 3, B.uri: 2, LOOSE.uri: 1})
     versions: dict[str, int] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)  # of which version a clip's row is
 
     def grow(self, shard: Shard) -> None:
         self.clips[shard.uri] += 2 if shard.format == "tar" else 0
@@ -91,6 +92,7 @@ def job(table: Output, corpus: Corpus, work: Work, night: Night, limit: int | No
             languages = {} if fate is UNREADABLE else {key: LANGUAGES[key % 2]}
             errors = {key: fate} if fate else {}
             table.write(work.run_id, [(shard, key)], errors=errors, languages=languages, part=part)
+            corpus.read[identity] = shard.version
             yield
         if shard.format != "audio":
             table.count(work.run_id, shard, clips, matched=matched)
@@ -106,7 +108,13 @@ def run(table: Output, corpus: Corpus, night: Night, number: int) -> bool:
     asked = [shard for shard in night.shards if where is None or shard.format != "audio"]
     shards = [corpus.now(shard) for shard in asked]
     run_id = f"run{number:02}"
-    work = table.plan(*shards, run_id=run_id, where=where, retry=night.retry)
+    work = table.plan(*shards, run_id=run_id, where=where, retry=night.retry, limit=limit is not None)
+    if (
+        work.continued and limit is not None
+    ):  # the rows of a killed run count as of the version that it goes on with
+        corpus.read |= {
+            identity: shard.version for shard in work.shards for identity in corpus.ids(shard, None)
+        }
     for closed in work.interrupted:
         table.ledger.finish(closed, {}, to_the_end=False)
     if not work.shards:
@@ -116,9 +124,14 @@ def run(table: Output, corpus: Corpus, night: Night, number: int) -> bool:
             return False
     rows = table.rows()
     if limit is None:
-        assert table.plan(*shards, where=where).shards == []
+        work = table.plan(*shards, where=where)
+        assert {shard.uri for shard in work.shards} == work.failed.keys()
+        again = {identity for ids in work.failed.values() for identity in ids.to_pylist()}
+        assert {rows[identity] for identity in again} <= {UNREADABLE["code"]}
         for shard in shards:
-            assert set(corpus.ids(shard, night.language)) <= rows.keys()
+            ids = set(corpus.ids(shard, night.language))
+            assert ids <= rows.keys()
+            assert {corpus.read[identity] for identity in ids if rows[identity]} <= {shard.version}
     return True
 
 

@@ -1,4 +1,4 @@
-"""--retry-errors: error rows leave the table, and their clips are annotated once more."""
+"""--retry-errors, and shards that changed: error rows go, and their clips are annotated once more."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.corpus.clips import Shard
 from pipeline.table.retry import drop_rows
 from tests.pipeline.table.outputs import SCHEMA, UNDECODABLE, UNREADABLE, A, B, Output, left, shard
 
 EN, DE = "language = 'en'", "language = 'de'"
 LANGUAGES = {0: "en", 1: "de", 2: "en"}
+WHOLE = replace(A, version="2")
 
 
 @pytest.fixture
@@ -176,7 +178,43 @@ def test_error_rows_of_a_changed_shard_and_of_a_loose_file(table: Output) -> Non
     table.begin("run1", A, loose)
     table.write("run1", [(A, 0), (A, 1), (loose, "x")], errors={1: UNDECODABLE, "x": UNDECODABLE})
     table.ledger.finish("run1", {})
-    changed = replace(A, version="2")
-    work = table.start(table.plan(changed, loose, retry=True))
+    work = table.start(table.plan(WHOLE, loose, retry=True))
     assert left(work) == [("a.tar", ["a.tar#0"]), ("x.wav", [])]
     assert list(table.rows()) == ["a.tar#0"]
+
+
+def half_copied(table: Output, loose: Shard) -> None:
+    table.begin("run1", A, B, loose)
+    errors = dict.fromkeys((1, "", "x"), UNDECODABLE)
+    table.write("run1", [(A, 0), (A, 1), (A, ""), (B, 1), (loose, "x")], errors=errors)
+    table.ledger.finish("run1", {})
+
+
+def test_errors_of_a_shard_that_changed_are_tried_again(table: Output) -> None:
+    """Half copied when it was read, it is whole now."""
+    loose = shard("x.wav", "audio")
+    half_copied(table, loose)
+    assert left(table.plan(A, B, loose)) == []
+    copied = replace(loose, version="2")
+    work = table.start(table.plan(WHOLE, B, copied))
+    assert left(work) == [("a.tar", ["a.tar#0"]), ("x.wav", [])]
+    assert table.rows() == {"a.tar#0": None, "b.tar#1": "undecodable"}
+    table.write("run9", [(WHOLE, 1), (WHOLE, 2), (copied, "x")], errors={2: UNDECODABLE})
+    table.ledger.finish("run9", {})
+    assert left(table.plan(WHOLE, B, copied)) == []
+    assert table.rows()["a.tar#2"] == "undecodable"
+
+
+def test_killed_before_errors_of_a_shard_that_changed_are_gone(table: Output) -> None:
+    half_copied(table, shard("x.wav", "audio"))
+    table.ledger.begin(table.plan(WHOLE))
+    work = table.start(table.plan(WHOLE, run_id="runA"))
+    assert (work.run_id, left(work)) == ("runA", [("a.tar", ["a.tar#0"])])
+
+
+def test_up_to_a_limit_errors_of_a_shard_that_changed_wait(table: Output) -> None:
+    half_copied(table, shard("x.wav", "audio"))
+    table.begin("run2", WHOLE)
+    table.ledger.finish("run2", {}, to_the_end=False)
+    assert left(table.plan(WHOLE)) == [("a.tar", ["a.tar#0"])]
+    assert left(table.plan(WHOLE, where=EN)) == [("a.tar", ["a.tar#", "a.tar#0", "a.tar#1"])]

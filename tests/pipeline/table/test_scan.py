@@ -15,7 +15,7 @@ from pipeline.errors import JobError
 from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
-from pipeline.table.scan import Changes, opened, packed_schema, scan
+from pipeline.table.scan import Changes, choose_table, opened, packed_schema, scan
 
 STORAGE = Storage(StorageOptions())
 
@@ -106,6 +106,23 @@ def test_a_run_counts_after_earlier_ones_whatever_the_clock_says(home: Path) -> 
             ledger.plans.write(run_id, [])
     assert look(home).work.run_id.startswith("20990101T120500Z-")
     assert look(home, overwrite=True).work.run_id < "2099"
+
+
+def test_no_table_begins_inside_another(tmp_path: Path) -> None:
+    for name in ("out", "out/old"):
+        ledger = Ledger(str(tmp_path / name), STORAGE)
+        with ledger.locked():
+            ledger.declare({"models": {"embed": "sha256:aa"}})
+    (tmp_path / "link").symlink_to("out")
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("out/more", "out/a/b", "link/more", "_out.runs/more"):
+        spec = TranscribeSpec(input=["in"], output=str(tmp_path / name), model="m")
+        with pytest.raises(JobError, match=rf"--output .*/{name} lies in a table .*/_out\.runs"):
+            choose_table(spec, STORAGE)
+    assert sorted(tmp_path.rglob("*")) == before
+    for name, chosen in (("beside", "beside"), ("out", "out-transcribe"), ("out/old", "out/old-transcribe")):
+        spec = TranscribeSpec(input=["in"], output=str(tmp_path / name), model="m")
+        assert choose_table(spec, STORAGE)[0].output == str(tmp_path / chosen)
 
 
 def test_retrying_up_to_a_limit_is_refused(home: Path) -> None:

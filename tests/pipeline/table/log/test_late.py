@@ -68,9 +68,9 @@ def test_errors_of_a_run_that_was_killed_while_it_merged_are_retried(
 
         patch.setattr(Records, "write", killed)
         with suppress(KeyboardInterrupt):
-            table.start(table.plan(A, B, run_id="run2", undelivered=True))
+            table.start(table.plan(A, B, run_id="run2"))
     table.ledger.open()
-    table.start(table.plan(A, B, run_id="run3", undelivered=True))
+    table.start(table.plan(A, B, run_id="run3"))
     table.ledger.open()
     assert table.rows() == {}
     assert names(table) == []
