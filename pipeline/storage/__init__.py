@@ -130,8 +130,7 @@ class Storage:
         return self._wrapped(uri, file)
 
     def read_bytes(self, uri: str) -> bytes:
-        data: bytes = self._read(uri, lambda filesystem, path: filesystem.cat_file(path))
-        return data
+        return bytes(self._read(uri, lambda filesystem, path: filesystem.cat_file(path)))
 
     def read_bytes_or_none(self, uri: str) -> bytes | None:
         """None where there is no such file."""
@@ -284,24 +283,26 @@ class Storage:
             if isinstance(filesystem, LocalFileSystem):
                 return _infos(local.glob(path, below=below))
             found = dict(filesystem.glob(path, detail=True))
-            for name, info in list(found.items()):
-                if below and info["type"] == "directory":
-                    found |= filesystem.find(name, detail=True)
+            for name in [name for name, info in found.items() if below and info["type"] == "directory"]:
+                found |= filesystem.find(name, detail=True)
             return _files(uri, found)
 
         return self._read(uri, look)
 
     def list_files(self, uri: str, *, recursive: bool = False) -> list[str]:
         """URIs of the files in a directory, sorted; empty when there is none. Links are not followed."""
+        return list(self.sizes(uri, recursive=recursive))
 
-        def look(filesystem: fsspec.AbstractFileSystem, path: str) -> list[str]:
-            try:
-                found = filesystem.find(path, maxdepth=None if recursive else 1)
-            except FileNotFoundError:
-                return []
-            return sorted(uri_of(uri, name) for name in found)
+    def sizes(self, uri: str, *, recursive: bool = False) -> dict[str, int]:
+        """What `list_files` lists, with the bytes of each, which cost nothing more."""
 
-        return self._read(uri, look)
+        def look(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, int]:
+            found: dict[str, Any] = {}
+            with contextlib.suppress(FileNotFoundError):
+                found = filesystem.find(path, maxdepth=None if recursive else 1, detail=True)
+            return {uri_of(uri, name): int(info.get("size") or 0) for name, info in found.items()}
+
+        return dict(sorted(self._read(uri, look).items()))
 
     def remove(self, uri: str, *, recursive: bool = False) -> None:
         filesystem, path = self._filesystem(uri), path_of(uri)
@@ -325,8 +326,7 @@ class Storage:
         if isinstance(problem, StorageError):
             return str(problem)
         name = type(problem).__name__
-        text = self.options.redact(str(problem), uri) or name
-        text = text.encode("utf-8", "backslashreplace").decode()
+        text = (self.options.redact(str(problem), uri) or name).encode("utf-8", "backslashreplace").decode()
         where = without_credentials(uri)
         if is_missing(problem):
             return f"{where} does not exist"

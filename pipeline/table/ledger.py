@@ -37,6 +37,7 @@ from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, join, name_of
 from pipeline.table.identity import require_same
 from pipeline.table.lock import Lock, check_lock
+from pipeline.table.log.look import look_for_files
 from pipeline.table.log.place import log_home
 from pipeline.table.log.plans import (
     Plan,
@@ -51,7 +52,7 @@ from pipeline.table.log.records import FORMAT, FileRecord, Records, read_texts
 from pipeline.table.log.repair import adopt, earlier_files, mend, remove_unfinished
 from pipeline.table.log.writer import NOTHING, TableWriter, Written
 from pipeline.table.overwrite import INTENDED, clear, intend_to_clear, is_cut_off
-from pipeline.table.reader import data_files, read_identity, read_ids, visible_names, without
+from pipeline.table.reader import data_files, read_identity, read_ids, read_names, visible_names, without
 
 _LOG = logging.getLogger(__name__)
 _TABLE = "table.json"
@@ -130,16 +131,10 @@ class Ledger:
         return may_meet(self.lane, lane_named(run_id))
 
     def _look_for_files(self) -> None:
-        """Raises JobError where files are gone that the records name: somebody deleted or moved them."""
-        named = {record.file for record in self.files()}
-        gone = named.difference(visible_names(self.output, self.storage))
-        if gone:  # unless a job of another lane put others in their place meanwhile
-            gone &= {record.file for record in self.files()}
-        if gone:
-            raise JobError(
-                f"--output {self.output}: {len(gone)} of the table's {len(named)} files are gone "
-                f"({min(gone)}), which its log {self.home} names. Put them back, or give --overwrite."
-            )
+        def runs() -> Iterable[str]:
+            return filter(self.is_mine, {*self.plans.run_ids(), *self.closed_runs()})
+
+        look_for_files(self.records, runs)
 
     # What every run of this output shares
 
@@ -221,8 +216,13 @@ class Ledger:
         return join(self.output, record.file)
 
     def known_names(self) -> dict[str, str]:
-        """uri -> name of every shard that any run set out to read."""
-        return {line.shard.uri: line.shard.name for _, planned in self.plans.all() for line in planned}
+        """uri -> name of every shard that any run set out to read, also where its plan is damaged."""
+        names = {line.shard.uri: line.shard.name for _, planned in self.plans.all() for line in planned}
+        if self.format() < FORMAT:
+            return names
+        files = self.records.committed()
+        lost = {shard for record in files for shard in record.shards} - names.keys()
+        return names | read_names(self.output, self.storage, files, lost)
 
     def plan(
         self,

@@ -1,10 +1,10 @@
 """One job at a time on a table, or on a lane of it: a file in the table's log says who writes it.
 
 Who creates `lock.json`, or of a lane `lock-3of16.json`, holds the lock and renews its heartbeat. It is stale
-at once where its process is gone from this machine, else when its heartbeat is old and stands still while we
-look. To take it over, a job first creates a file that the stale lock's token names: two that find the same
-stale lock cannot both. Jobs on different locks that may have shards in common look for each other once they
-hold their own: of two that start at once both may step back, never both go on.
+at once where its process is gone from this machine, else when its heartbeat is far from now and stands still
+while we look. To take it over, a job first creates a file that the stale lock's token names: two that find
+the same stale lock cannot both. Jobs on different locks that may have shards in common look for each other
+once they hold their own: of two that start at once both may step back, never both go on.
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ConfigDict, with_config
+
+from pipeline import strict_json
 from pipeline.corpus.lanes import Lane, lane_named, lane_suffix, may_meet
 from pipeline.errors import JobError, TableInUseError
 from pipeline.storage import Storage, StorageError, join, name_of
 
 BEAT_S = 15.0
 STALE_S = 120.0
-WATCH_S = 2 * BEAT_S  # an old heartbeat may be the work of a clock that goes wrong
+WATCH_S = 2 * BEAT_S  # a heartbeat far from now may be the work of a clock that goes wrong
 _LOG = logging.getLogger(__name__)
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Holder:
     """Who holds a lock: a process, told apart from later ones of the same number by its start."""
@@ -56,10 +60,12 @@ class Holder:
 
     @classmethod
     def from_json(cls, data: bytes) -> Holder:
-        """Raises ValueError or TypeError for what is no lock."""
-        holder = cls(**json.loads(data))
+        """Raises ValueError for what is no lock."""
+        holder = strict_json.loads(data, cls)
         if datetime.fromisoformat(holder.heartbeat).tzinfo is None:
             raise ValueError("a heartbeat without a time zone")
+        if "/" in holder.token or not 0 < holder.pid < 1 << 31:
+            raise ValueError("a token that names no file, or the number of no process")
         return holder
 
     def to_json(self) -> bytes:
@@ -78,8 +84,9 @@ class Holder:
         return _process_start(self.pid) != self.process_started
 
     def is_silent(self) -> bool:
+        """Whether its heartbeat is far from now: long ago, or in a future that a wrong clock told."""
         age = datetime.now(UTC) - datetime.fromisoformat(self.heartbeat)
-        return age.total_seconds() > STALE_S
+        return abs(age.total_seconds()) > STALE_S
 
 
 class Lock:
@@ -104,21 +111,22 @@ class Lock:
             held = read_holder(lock.uri, storage)
             if held is None:
                 continue  # released between the two looks
-            if not _is_stale(held, lock.uri, storage):
+            if _who_lives({lock.uri: held}, storage):
                 raise TableInUseError(_refusal(output, held))
             lock._take_over(held)
             break
+        threading.Thread(target=lock._beat, name="table lock", daemon=True).start()
         try:
             lock._meet_others()
         except BaseException:
             lock.release()
             raise
-        threading.Thread(target=lock._beat, name="table lock", daemon=True).start()
         return lock
 
     def _meet_others(self) -> None:
         """Looks for jobs on other lanes, or on the whole table, with which this one may share shards. Removes
         what dead heirs left of the lock that is ours now."""
+        others = {}
         for uri in self.storage.list_files(self.home):
             if uri.startswith(_heir(self.uri, "")) and self.token not in uri:
                 self.storage.remove(uri)
@@ -126,10 +134,11 @@ class Lock:
             if uri == self.uri or not re.fullmatch(r"lock(-\d+of\d+)?", name):
                 continue
             held = read_holder(uri, self.storage) if may_meet(self.lane, lane_named(name)) else None
-            if held is None:
-                continue
-            if not _is_stale(held, uri, self.storage):
-                raise TableInUseError(_refusal(self.output, held))
+            if held is not None:
+                others[uri] = held
+        if living := _who_lives(others, self.storage):
+            raise TableInUseError(_refusal(self.output, living))
+        for uri, held in others.items():
             self._end(uri, held)
 
     def check(self) -> None:
@@ -179,7 +188,7 @@ class Lock:
         heir = _heir(uri, stale.token) + ".json"
         if not self.storage.create(heir, self._holder.to_json()):
             other = read_holder(heir, self.storage)
-            if other is None or not _is_stale(other, heir, self.storage):
+            if other is None or _who_lives({heir: other}, self.storage):
                 raise TableInUseError(f"--output {self.output}: another job is taking it over; try again.")
             self._inherit(heir, other)
         try:
@@ -217,7 +226,7 @@ def read_holder(uri: str, storage: Storage) -> Holder | None:
     data = storage.read_bytes_or_none(uri)
     try:
         return None if data is None else Holder.from_json(data)
-    except (ValueError, TypeError) as problem:
+    except ValueError as problem:
         raise JobError(
             f"{uri} is not a lock that this version can read; if no job works on the table, delete the file."
         ) from problem
@@ -228,14 +237,19 @@ def _heir(uri: str, token: str) -> str:
     return f"{uri.removesuffix('.json')}-after-{token}"
 
 
-def _is_stale(held: Holder, uri: str, storage: Storage) -> bool:
-    if held.is_gone():
-        return True
-    if not held.is_silent():
-        return False
-    _LOG.warning("%s gave no sign of life since %s; watching it for %.0f s", uri, held.heartbeat, WATCH_S)
-    time.sleep(WATCH_S)
-    return read_holder(uri, storage) == held
+def _who_lives(held: Mapping[str, Holder], storage: Storage) -> Holder | None:
+    """One of these, by their locks, that is not dead; None where all locks are stale."""
+    silent = {}
+    for uri, holder in held.items():
+        if holder.is_gone():
+            continue
+        if not holder.is_silent():
+            return holder
+        silent[uri] = holder
+        _LOG.warning("%s was last renewed at %s; watching it for %.0f s", uri, holder.heartbeat, WATCH_S)
+    if silent:
+        time.sleep(WATCH_S)
+    return next((holder for uri, holder in silent.items() if read_holder(uri, storage) != holder), None)
 
 
 def _refusal(output: str, held: Holder) -> str:

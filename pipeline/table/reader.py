@@ -6,16 +6,16 @@ A table with a log has the files that are recorded there (see `pipeline.table.lo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import strict_json
 from pipeline.corpus.aside import is_of_log
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError, glob_root, join, name_of
@@ -25,6 +25,16 @@ from pipeline.table.log.records import FORMAT, FileRecord, Records
 BATCH_ROWS = 4096
 # Fetched at once from storage far away: of whole rows, and of ids, which are a small part of a file.
 _BLOCK_BYTES, _IDS_BYTES = 4 << 20, 64 << 10
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What must be of a type in `table.json`, which holds settings besides."""
+
+    format: int = 0
+    models: dict[str, Any] = field(default_factory=dict)
+    passthrough: str | None = None
+    carried: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,12 @@ def visible_names(output: str, storage: Storage) -> list[str]:
     return [name_of(file) for file in visible_files(output, storage)]
 
 
+def visible_sizes(output: str, storage: Storage) -> dict[str, int]:
+    """The bytes of these files by their names."""
+    sizes = storage.sizes(output).items()
+    return {name_of(file): size for file, size in sizes if _is_data(file, output)}
+
+
 def read_identity(home: str, storage: Storage) -> dict[str, Any] | None:
     """What all runs of a table share, by its log; None where nothing was ever written.
 
@@ -80,8 +96,9 @@ def read_identity(home: str, storage: Storage) -> dict[str, Any] | None:
     if data is None:
         return None
     try:
-        found: dict[str, Any] = dict(json.loads(data).items())
-    except (ValueError, AttributeError) as problem:
+        found = strict_json.loads(data, dict[str, Any])
+        strict_json.as_kind(found, _Identity)
+    except ValueError as problem:
         raise JobError(
             f"{uri}, which says how the table was made, is damaged; restore it from a backup, or start again "
             "with another output."
@@ -138,6 +155,28 @@ def read_ids(
                 mine = rows.filter(pc.equal(rows["shard"], shard))["clip_id"]
                 ids.setdefault(shard, []).append(mine.combine_chunks())
     return {shard: pa.concat_arrays(parts) for shard, parts in ids.items()}
+
+
+def read_names(
+    output: str, storage: Storage, files: Iterable[FileRecord], shards: set[str]
+) -> dict[str, str]:
+    """By shard, the name that the ids of its clips begin with: the end of its path that stands before a `#`.
+
+    Raises:
+        JobError: the ids of a shard do not tell.
+    """
+    names: dict[str, str] = {}
+    for shard, ids in read_ids(output, storage, files, shards).items():
+        parts = ids[0].as_py().split("#")
+        before = ["#".join(parts[:count]) for count in range(1, len(parts))]
+        ends = [name for name in before if f"/{shard}".endswith(f"/{name}")]
+        if not ends:
+            raise JobError(
+                f"{output}: the log does not say any more which name the clips of {shard} have, and it is "
+                f"not in their ids ({ids[0]}). Restore the log from a backup, or give --overwrite."
+            )
+        names[shard] = ends[0]
+    return names
 
 
 def _batches_of(uri: str, storage: Storage, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -51,7 +51,7 @@ def moto_s3() -> Iterator[S3]:
     server.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def proxy(moto_s3: S3) -> Iterator[Proxy]:
     """Before the server; a test says which requests fail."""
     with proxy_before(moto_s3.endpoint) as held:

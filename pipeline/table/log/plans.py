@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
+from pydantic import ConfigDict, with_config
 
+from pipeline import strict_json
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.parts import Part
 from pipeline.corpus.readers import READERS
@@ -55,6 +57,7 @@ class Work:
         return sum(len(ids) for ids in self.failed.values())
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class PlannedShard:
     """A shard that a run set out to read: one line of its plan.
@@ -73,13 +76,26 @@ class PlannedShard:
 
     @classmethod
     def from_json(cls, line: str) -> PlannedShard:
-        record: dict[str, Any] = json.loads(line)
+        """Raises ValueError for what is no line of a plan."""
+        record = strict_json.loads(line, dict[str, Any])
         shard = {each.name: record.pop(each.name) for each in fields(Shard) if each.name in record}
-        return cls(Shard(**shard), **record)
+        return strict_json.as_kind({**record, "shard": shard}, cls)
 
     def to_json(self) -> str:
         settings = asdict(self)
         return json.dumps(settings.pop("shard") | settings)
+
+
+@dataclass(frozen=True)
+class _ShardCount:
+    """What write_shard_counts says of one part of a shard."""
+
+    shard: str
+    version: str
+    part: int
+    of_parts: int
+    clips: int
+    matched: int
 
 
 Plan = tuple[str, list[PlannedShard]]  # of a run
@@ -108,14 +124,7 @@ def write_shard_counts(storage: Storage, folder: str, part: Part, clips: int, ma
     if is_one_clip(shard):
         return
     name = hashlib.sha256(f"{shard.uri}#{part.number}".encode()).hexdigest()[:32]
-    record = {
-        "shard": shard.uri,
-        "version": shard.version,
-        "part": part.number,
-        "of_parts": part.of_parts,
-        "clips": clips,
-        "matched": matched,
-    }
+    record = asdict(_ShardCount(shard.uri, shard.version, part.number, part.of_parts, clips, matched))
     # Lost, it costs a second look at the shard; and there may be a hundred thousand of them.
     storage.write_bytes(join(folder, f"{name}.json"), json.dumps(record).encode(), sync=False)
 
@@ -186,16 +195,16 @@ class Plans:
         texts = read_texts(self.storage.list_files(self.shard_counts_uri(run_id)), self.storage)
         for uri, text in texts.items():
             try:
-                record = json.loads(text)
+                count = strict_json.loads(text, _ShardCount)
             except ValueError:  # read again, the shard is counted again
                 _LOG.warning("%s is damaged", uri)
                 continue
-            shard = record["shard"]
-            if shard not in lines or record["version"] != lines[shard].shard.version:
+            shard = count.shard
+            if shard not in lines or count.version != lines[shard].shard.version:
                 continue  # the shard changed after it was counted
-            clips[shard] += record["clips"] - record["matched"]
+            clips[shard] += count.clips - count.matched
             parts[shard] = parts.get(shard, 0) + 1
-            totals[shard] = record["of_parts"]
+            totals[shard] = count.of_parts
         return {
             shard: clips[shard] + lines[shard].rows_before_kill
             for shard in parts
@@ -208,7 +217,7 @@ def _parsed(uri: str, text: str) -> Iterator[PlannedShard]:
     for line in text.splitlines():
         try:
             yield PlannedShard.from_json(line)
-        except (ValueError, TypeError):
+        except ValueError:
             _LOG.warning("%s: a line is damaged, and its shard read again", uri)
 
 

@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
+from pydantic import ConfigDict, with_config
+
+from pipeline import strict_json
 from pipeline.errors import JobError
 from pipeline.storage import Storage, is_remote, join
 
@@ -27,6 +30,7 @@ _THREADS = 16  # storage far away answers slowly, but many at once
 _LOG = logging.getLogger(__name__)
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class FileRecord:
     """One data file, and what counts of it.
@@ -49,13 +53,8 @@ class FileRecord:
 
     @classmethod
     def from_json(cls, text: str) -> FileRecord:
-        """Raises ValueError or TypeError for what is no record."""
-        found = cls(**json.loads(text))
-        if not (
-            isinstance(found.file, str) and isinstance(found.rows, int) and isinstance(found.shards, dict)
-        ):
-            raise ValueError("not a record of a file")
-        return found
+        """Raises ValueError for what is no record."""
+        return strict_json.loads(text, cls)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))  # ASCII: one line, whatever a name holds
@@ -169,13 +168,13 @@ class Records:
         """Each pending note with the files that it names; one that cannot be read names none."""
         for note, text in read_texts(self.listed(".pending"), self.storage).items():
             try:
-                files = json.loads(text)
+                files = strict_json.loads(text, list[str])
             except ValueError:
-                files = None
-            if isinstance(files, list):
-                yield note, list(map(str, files))
-            else:
+                files = ["/"]
+            if any("/" in file for file in files):
                 _LOG.warning("%s is damaged: what it names is left alone", note)
+            else:
+                yield note, files
 
     def replace(self, old: FileRecord, write: Callable[[str], FileRecord | None]) -> None:
         """Puts another file, or none, in the place of one, which is removed; at each moment one counts.
@@ -262,7 +261,7 @@ def parse(uri: str, text: str) -> list[FileRecord]:
     for line in text.splitlines():
         try:
             found.append(FileRecord.from_json(line))
-        except (ValueError, TypeError):
+        except ValueError:
             damaged += 1
     if damaged:
         _LOG.warning("%s: %d lines of %d are damaged", uri, damaged, damaged + len(found))

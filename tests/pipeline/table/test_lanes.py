@@ -16,7 +16,7 @@ from pipeline.errors import JobError
 from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, local
 from pipeline.table.ledger import Ledger
-from pipeline.table.reader import visible_names
+from pipeline.table.reader import visible_sizes
 from pipeline.table.retry import drop_rows
 from pipeline.table.scan import opened, scan
 from tests.pipeline.table.outputs import STORAGE, UNDECODABLE, UNREADABLE, Output, ids_done, shard
@@ -129,11 +129,11 @@ def test_a_file_that_another_lane_rewrites_meanwhile_is_not_gone(
         first.write(run_id(first, "run1"), [(one, 0), (other, 1)], errors={0: UNREADABLE, 1: UNREADABLE})
         first.ledger.finish(run_id(first, "run1"), {})
 
-        def listed_late(output: str, storage: Storage) -> list[str]:
+        def listed_late(output: str, storage: Storage) -> dict[str, int]:
             drop_rows(first.ledger, {one.uri: pa.array([f"{one.name}#0"])})
-            return visible_names(output, storage)
+            return visible_sizes(output, storage)
 
-        monkeypatch.setattr("pipeline.table.ledger.visible_names", listed_late)
+        monkeypatch.setattr("pipeline.table.log.look.visible_sizes", listed_late)
         second.ledger.open()
         assert list(first.rows()) == [f"{other.name}#1"]
 

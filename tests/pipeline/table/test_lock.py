@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -52,13 +54,13 @@ def output(tmp_path: Path) -> str:
     return str(tmp_path / "out")
 
 
-def elsewhere(output: str, seconds: float) -> Holder:
+def elsewhere(output: str, seconds: float, suffix: str = "") -> Holder:
     """A lock that another machine holds, with a last sign of life so long ago."""
     then = datetime.now(UTC) - timedelta(seconds=seconds)
     holder = replace(
         Holder.this_process(), owner="eve", host="far", token="theirs", heartbeat=then.isoformat()
     )
-    STORAGE.write_bytes(lock_uri(output), holder.to_json())
+    STORAGE.write_bytes(lock_uri(output, suffix), holder.to_json())
     return holder
 
 
@@ -121,6 +123,51 @@ def test_a_job_of_another_machine_is_gone_when_it_gave_no_sign_of_life(
         take(output)
     elsewhere(output, 150)
     take(output).release()
+
+
+def test_a_heartbeat_in_the_future_is_watched_like_an_old_one(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WATCH_S", 0.0)
+    elsewhere(output, -60)
+    with pytest.raises(JobError, match="written by eve on far"):
+        take(output)
+    elsewhere(output, -10_000)
+    take(output).release()
+
+
+def test_stale_lanes_are_watched_at_once_and_under_a_heartbeat(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.01)
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(module, "_now", lambda: f"2026-01-01T00:00:00.{next(ticks):06}+00:00")
+    lanes = [elsewhere(output, 1000, f"-{number}of16") for number in range(1, 17)]
+    watched = []
+
+    def watch(seconds: float) -> None:
+        watched.append(seconds)
+        ours = read_holder(lock_uri(output), STORAGE)
+        assert any(
+            read_holder(lock_uri(output), STORAGE) != ours or threading.Event().wait(0.01)
+            for _ in range(1000)
+        )
+
+    monkeypatch.setattr(module, "time", Mock(sleep=watch))
+    lock = take(output)
+    assert (len(lanes), watched) == (16, [module.WATCH_S])
+    lock.release()
+    assert not Path(home_of(output)).exists()
+
+
+def test_of_many_stale_lanes_one_lives(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        elsewhere(output, 1000, f"-{number}of3")
+    before = os.listdir(home_of(output))
+    monkeypatch.setattr(time, "sleep", lambda _: elsewhere(output, 990, "-2of3"))
+    with pytest.raises(TableInUseError, match="written by eve on far"):
+        take(output)
+    assert os.listdir(home_of(output)) == before
 
 
 def test_an_old_heartbeat_that_goes_on_is_a_wrong_clock(output: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,6 +372,10 @@ HELD = asdict(Holder.this_process())
         b"[1]",
         b'{"who": "me"}',
         *(json.dumps({**HELD, "heartbeat": beat}).encode() for beat in ("soon", 5, None, "2026-01-01")),
+        *(json.dumps({**HELD, "pid": pid}).encode() for pid in (None, "one", 0, -1, 10**30)),
+        *(json.dumps({**HELD, "token": token}).encode() for token in (5, "../token")),
+        json.dumps({**HELD, "host": []}).encode(),
+        b"[" * 100_000,
     ],
 )
 def test_what_is_no_lock_is_named(output: str, held: bytes) -> None:

@@ -94,7 +94,13 @@ def test_what_is_no_parquet_is_a_storage_error_that_names_it(table: Output, dama
         read_footer(str(file), STORAGE)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'"models"', b"{", b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"[]", b"null", b'"models"', b"{", b"\xff", b"[" * 100_000, b'{"format": "x"}'),
+        *(b'{"models": []}', b'{"passthrough": 5}'),
+    ],
+)
 def test_a_damaged_identity_is_said(table: Output, content: bytes) -> None:
     """Else the table would look as if nothing was ever written."""
     table.ledger.declare({})

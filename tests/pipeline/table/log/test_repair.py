@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
+from pipeline.corpus.clips import Shard
+from pipeline.errors import JobError
 from pipeline.table import ledger as ledger_module
 from pipeline.table.log.records import FORMAT
 from tests.pipeline.table.outputs import (
@@ -69,7 +72,15 @@ def test_a_table_of_an_earlier_version(table: Output, dry: bool) -> None:
 
 
 @pytest.mark.parametrize("merged", [True, False])
-@pytest.mark.parametrize("damage", [b"", b"{", b"\xff\xfe", b'{"file": 3}\n', b'{"file": "x"'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"{", b"\xff\xfe", b'{"file": 3}\n', b'{"file": "x"', b"[]\n", b"[" * 100_000),
+        b'{"run_id": 5, "file": "x", "rows": 1, "shards": {"a": 1}}\n',
+        b'{"run_id": "run1", "file": "x", "rows": 1, "shards": {"a": null}}\n',
+        b'{"run_id": "run1", "file": "x", "missing": {"a": 1}}\n',
+    ],
+)
 def test_a_damaged_record_is_set_aside_and_its_file_counted_again(
     table: Output, merged: bool, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -90,19 +101,57 @@ def test_a_damaged_record_is_set_aside_and_its_file_counted_again(
     assert len(list(Path(table.ledger.home, "damaged").iterdir())) == 1
 
 
-def test_a_damaged_plan_or_count_costs_a_second_look_and_no_clip(table: Output) -> None:
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"shard": "/corpus/a.tar"}', "5"])
+def test_a_damaged_plan_or_count_costs_a_second_look_and_no_clip(table: Output, damage: str) -> None:
     table.begin("run1", A, B)
     table.write("run1", [(A, 0), (B, 0)])
     table.count("run1", A, 1)
     table.count("run1", B, 1)
     (count, _) = sorted(Path(table.ledger.home, "shard_counts", "run1").iterdir())
-    count.write_bytes(b"{")
+    count.write_text(damage)
     assert [shard in (A, B) for shard in table.plan(A, B).shards] == [True]
     plan = Path(table.ledger.home, "shards", "run1.jsonl")
-    plan.write_text("{\n")
-    work = table.plan(A, B)
-    assert work.shards == [A, B]
-    assert ids_done(work) == {A.uri: ["a.tar#0"], B.uri: ["b.tar#0"]}
+    for line in (damage, plan.read_text().splitlines()[0].replace('"1"', "1")):
+        plan.write_text(f"{line}\n")
+        work = table.plan(A, B)
+        assert work.shards == [A, B]
+        assert ids_done(work) == {A.uri: ["a.tar#0"], B.uri: ["b.tar#0"]}
+
+
+@pytest.mark.parametrize("note", [b"5", b"{", b'{"a": 1}', b"[5]", b'["../kept.parquet"]', b"[" * 100_000])
+def test_a_damaged_note_removes_nothing(
+    table: Output, tmp_path: Path, note: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = tmp_path / "kept.parquet"
+    kept.write_bytes(b"theirs")
+    STORAGE.write_bytes(f"{table.ledger.home}/files/run1/1.pending", note)
+    table.ledger.open()
+    assert kept.exists()
+    assert "1.pending is damaged: what it names is left alone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("/in/b/x#1.tar", "b/x#1.tar"),
+        ("/in/b/x.tar", "/in/b/x.tar"),
+        ("s3://in/b/x.tar", "x.tar"),
+        ("file:///in/%ff.tar", "%ff.tar"),
+    ],
+)
+def test_a_shard_without_a_plan_has_the_name_that_its_clips_have(table: Output, uri: str, name: str) -> None:
+    shard = Shard(uri, name, "tar", 1000, "1")
+    table.finished("run1", A, shard)
+    plan = Path(table.ledger.home, "shards", "run1.jsonl")
+    plan.write_text(plan.read_text().splitlines()[0] + "\n{\n")
+    assert table.ledger.known_names() == {A.uri: A.name, uri: name}
+
+
+def test_a_shard_whose_name_is_lost_stops_the_job(table: Output) -> None:
+    table.finished("run1", replace(A, name="elsewhere.tar"))
+    STORAGE.remove(f"{table.ledger.home}/shards/run1.jsonl")
+    with pytest.raises(JobError, match=r"which name the clips of /corpus/a\.tar have.*elsewhere\.tar#0"):
+        table.ledger.known_names()
 
 
 def test_what_a_kill_left_of_a_file_is_not_seen_and_goes(table: Output) -> None:
@@ -136,7 +185,8 @@ def test_records_of_the_format_before(table: Output) -> None:
     for file in folder.iterdir():
         file.unlink()
     for file, state in ((kept, "committed"), (gone, "pending")):
-        record = {"run_id": "run1", "file": file.name, "state": state, "rows": 1, "bytes": 9, "errors": 0}
+        size = file.stat().st_size
+        record = {"run_id": "run1", "file": file.name, "state": state, "rows": 1, "bytes": size, "errors": 0}
         (folder / f"{file.stem}.json").write_text(json.dumps({**record, "shards": {A.uri: 1}}))
     STORAGE.write_bytes(f"{table.ledger.home}/table.json", b'{"models": {}, "format": 1}')
     assert list(table.rows()) == ["a.tar#0"]
