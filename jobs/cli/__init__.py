@@ -52,6 +52,9 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
             summary = run(spec)
     except JobError as problem:
         return _fail(program, problem)
+    except KeyboardInterrupt:  # while packages were imported
+        print(f"{program}: stopped before any work.", file=sys.stderr)
+        return 1
     print(format_summary(summary))
     if not summary.complete:
         print(f"{program}: storage did not deliver all of the input; run it again.", file=sys.stderr)

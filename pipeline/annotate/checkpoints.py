@@ -238,4 +238,6 @@ def _place(name: str, flag: str, storage: Storage) -> str:
                 f"({type(problem).__name__}). Give a checkpoint's directory, or download it where the hub "
                 "can be reached."
             ) from problem
+    if storage.is_file(name):
+        raise JobError(f"{flag} {name} is a file; name the checkpoint's directory.")
     raise JobError(f"{flag} {name}: no such directory.")

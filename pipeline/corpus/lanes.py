@@ -24,7 +24,9 @@ class Lane:
         match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
         lane = cls(int(match[1]), int(match[2])) if match else None
         if lane is None or lane.number > lane.of:
-            raise ValueError(f"lane: {text!r} is none; give its number and that of all lanes, such as 3/16")
+            raise ValueError(
+                f"lane: {text!r} is no lane; give its number and that of all lanes, such as 3/16"
+            )
         return lane
 
     def takes(self, uri: str) -> bool:

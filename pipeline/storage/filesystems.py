@@ -108,7 +108,8 @@ class AllowedHttpFileSystem(HTTPFileSystem):
             where = f"{asked.host}:{asked.port}" if asked.explicit_port else asked.host
             raise StorageError(
                 f"{without_credentials(url)} is on a web server that is not allowed; "
-                f"allow it with --allow-hosts {where}"
+                f"allow it with --allow-hosts {where}",
+                refused=True,
             )
 
     async def _ask(self, request: Any, handler: Any) -> Any:

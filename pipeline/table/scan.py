@@ -73,11 +73,13 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
     column would cost as much as the table and could be killed half-way.
 
     Raises:
-        JobError: it would begin inside another table, whose readers would take its files too.
+        JobError: it is a file, or would begin inside another table, whose readers would take its files too.
     """
     output = storage.normalise(spec.table.output).rstrip("/")
     lane = spec.table.shards_of_lane
     with output_errors(spec):
+        if storage.is_file(output):
+            raise JobError(f"--output {spec.table.output} is a file; name a directory.")
         ledger = Ledger(output, storage, lane)
         held = ledger.tasks()
         if not held:  # a table that is there already may stay where it is

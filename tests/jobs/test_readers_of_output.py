@@ -133,6 +133,15 @@ def test_overwrite_starts_anew(tmp_path: Path) -> None:
     assert json.loads((log_of(output) / "table.json").read_text())["dtype"] == "bfloat16"
 
 
+def test_an_output_and_a_model_that_are_files(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file, *_) = output.glob("*.parquet")
+    assert transcribe(file) == 2
+    assert f"--output {file} is a file; name a directory." in capsys.readouterr().err
+    told = ["--input", str(CORPUS), "--output", str(output), "--model", str(MODEL / "config.json")]
+    assert main(told) == 2
+    assert "config.json is a file; name the checkpoint's directory." in capsys.readouterr().err
+
+
 def test_overwrite_deletes_nothing_for_a_job_that_cannot_run(output: Path) -> None:
     before = snapshot(output)
     assert transcribe(output, "--overwrite", corpus=CORPUS / "nowhere") == 2
