@@ -30,7 +30,9 @@ _CLUSTERS = {"local_ray", "own_cluster"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what asks for a cluster, for `-m "not ray"`; skips what only a soak runs."""
+    """Marks what asks for a cluster, for `-m "not ray"`; skips what only a soak runs. Slow tests come first,
+    so that none is left to one process at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         if item.get_closest_marker("soak") and not SOAK:
             item.add_marker(pytest.mark.skip(reason="minutes long: `make soak` runs it"))

@@ -150,6 +150,7 @@ def test_packages_run_one_way() -> None:
                 assert order.index(top) <= order.index(name.partition(".")[0]), f"{file} imports {target}"
 
 
+@pytest.mark.slow
 def test_rooms_of_the_pipeline_run_one_way() -> None:
     for name, file in MODULES.items():
         if not name.startswith("pipeline."):

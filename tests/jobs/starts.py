@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.corpus.parts import Part
+from pipeline.corpus.readers import READERS
 from pipeline.spec import TranscribeSpec
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
@@ -20,7 +22,7 @@ from pipeline.table.lock import Holder
 from pipeline.table.reader import data_files, visible_files
 from pipeline.table.retry import drop_rows, failed_clips
 from pipeline.table.scan import Changes, scan
-from tests.pipeline.table.outputs import SCHEMA, UNDECODABLE, UNREADABLE, Part, shard
+from tests.pipeline.table.outputs import SCHEMA, UNDECODABLE, UNREADABLE, shard
 
 Clips = dict[str, dict[str, str] | None]  # by id, the error
 Shards = dict[str, Clips]
@@ -87,7 +89,7 @@ class Job:
                 done = work.done[each.uri].to_pylist() if each.uri in work.done else []
                 left = {key: error for key, error in clips.items() if key not in done}
                 writer.write([self._rows(each.uri, left)], index)
-                count(Part(each), len(clips), len(clips) - len(left))
+                count(Part(each, READERS[each.format]), len(clips), len(clips) - len(left))
             ledger.finish(work.run_id, {"run_id": work.run_id})
 
     def _rows(self, uri: str, clips: Clips) -> pa.Table:

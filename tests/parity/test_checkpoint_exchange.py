@@ -27,6 +27,7 @@ def predictions(model: Any, features: Tensor) -> Tensor:
         return main_output(model(features))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("max_shard_size", ["50GB", "4KB"])
 def test_we_save_and_the_peer_loads(task: type[TaskModel], max_shard_size: str, tmp_path: Path) -> None:
@@ -43,6 +44,7 @@ def test_we_save_and_the_peer_loads(task: type[TaskModel], max_shard_size: str, 
     torch.testing.assert_close(predictions(ours, features), predictions(peer, features), atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("max_shard_size", ["50GB", "4KB"])
 def test_the_peer_saves_and_we_load(task: type[TaskModel], max_shard_size: str, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_padded_batch(positions: str | None, seed: int, lengths: list[int], extr
         assert not mine[mask == 0].any(), "padding of outputs is zero"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", POSITIONS)
 @given(seed=st.integers(0, 10**6), lengths=st.lists(st.integers(4, 40), min_size=1, max_size=4))
 @settings(max_examples=8, deadline=None)
@@ -85,6 +86,7 @@ def test_the_peers_adapter_depends_on_padding_and_ours_does_not() -> None:
     assert peer_error > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (2, 2), (3, 1), (5, 2), (4, 3), (7, 4)])
 @torch.no_grad()
 def test_adapter_lengths_are_those_of_the_convolution(kernel: int, stride: int) -> None:
@@ -133,6 +135,7 @@ def test_many_blocks_of_queries(positions: str | None, monkeypatch: pytest.Monke
     assert_gradients_match(ours, peer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("add_adapter", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -232,6 +235,7 @@ def test_state_dict_has_the_published_names_at_full_size() -> None:
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 def test_initial_weights_follow_the_published_scheme() -> None:
     """Mean and deviation of every parameter as the peer draws them, over several drawings."""
     config = random_config(

@@ -74,6 +74,7 @@ def clips_alone(model: nn.Module, features: Tensor, lengths: list[int]) -> list[
     return [model(features[row : row + 1, :length]) for row, length in enumerate(lengths)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "positions", "seed"), CASES)
 @torch.no_grad()
 def test_each_clip_of_a_batch_is_what_the_peer_says_of_it_alone(
@@ -118,6 +119,7 @@ def test_masks_of_any_type(task: type[TaskModel], dtype: torch.dtype) -> None:
     assert torch.equal(main_output(ours(features, mask.to(dtype))), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("asked", ["", "output_hidden_states", "output_attentions"])

@@ -49,6 +49,7 @@ def peer_loss(task: type[TaskModel], peer: Any, features: Tensor, labels: Tensor
     return torch.stack(losses).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "positions", "seed"), CASES)
 def test_loss_and_gradients(task: type[TaskModel], positions: str | None, seed: int) -> None:
     fixed: dict[str, Any] = {"position_embeddings_type": positions}
@@ -143,6 +144,7 @@ def test_frozen_encoder_gets_no_gradients() -> None:
     assert_gradients_match(ours, peer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_gradient_checkpointing_changes_no_gradient(task: type[TaskModel]) -> None:
     config = task_config(task, 13)

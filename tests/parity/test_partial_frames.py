@@ -46,6 +46,7 @@ def config_of(positions: str | None, seed: int, **fields: Any) -> Wav2Vec2BertCo
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("add_adapter", [False, True])
 @pytest.mark.parametrize("positions", POSITIONS)
 @torch.no_grad()

@@ -55,6 +55,7 @@ def trie_is_right(peer: Peer, text: str) -> bool:
     return not any(token in piece for piece in pieces if piece not in tokens for token in tokens)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(vocabularies(), OPTIONS, st.lists(TEXTS, min_size=1, max_size=3))
 def test_encoding(vocab: dict[str, int], options: dict, texts: list[str]) -> None:
@@ -73,6 +74,7 @@ def test_encoding(vocab: dict[str, int], options: dict, texts: list[str]) -> Non
         assert ours(text).data == peer(text).data
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     vocabularies(),
@@ -116,6 +118,7 @@ def test_tokens_to_string(vocab: dict[str, int], tokens: list[str]) -> None:
         )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.text("ab ", min_size=1, max_size=9), min_size=1, max_size=4),

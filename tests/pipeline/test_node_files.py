@@ -115,6 +115,7 @@ def test_what_others_planted_is_not_used(plant: Callable[[Path], None], temporar
     assert directory_of(FILES, digest_of(FILES)) == folder, "one of this process, not one of each call"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True])
 def test_processes_at_once(temporary: Path, damaged: bool) -> None:
     if damaged:

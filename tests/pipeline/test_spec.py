@@ -91,6 +91,7 @@ def test_values_of_sense_are_taken(name: str, value: Any) -> None:
     assert str(typing.cast(dict, spec.public())[name]) in (str(value), f"{value}.0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["since: 2026-13-45", f"limit: {'9' * 5000}", "[" * 2000, "a: !!python/object:os.system x"]
 )

@@ -229,6 +229,7 @@ TEXTS: dict[str, bytes] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", SETTINGS)
 @pytest.mark.parametrize("name", TEXTS)
 def test_what_is_no_json_object_is_refused_by_file(model: Path, file: str, name: str) -> None:

@@ -89,6 +89,7 @@ def test_a_manifest_without_durations_is_told_by_headers(tmp_path: Path) -> None
     assert found.hours * 3600 == pytest.approx((2 + 4 + 3) / 3 * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duration", ["NaN", "Infinity", "-Infinity", "1e999", "-5"])
 def test_durations_that_are_none_are_told_by_headers(tmp_path: Path, duration: str) -> None:
     wav(tmp_path / "a.wav", 2)

@@ -77,6 +77,7 @@ def test_a_name_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
     assert not path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["a?b", "a#b", "a;b", "100%", "a%20b", "x?versionId=y", "[1]*", " ", "a//b", "é"]
 )

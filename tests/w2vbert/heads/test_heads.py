@@ -90,6 +90,7 @@ def test_frame_logits_are_those_of_forward(task: type[TaskModel], weighted: bool
     torch.testing.assert_close(logits.frames, expected.frames, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @settings(max_examples=15, deadline=None)
 @given(
@@ -114,6 +115,7 @@ def test_a_clip_does_not_depend_on_its_neighbours(
             torch.testing.assert_close(shared, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(0, 20), max_size=8), weighted=st.booleans())
 @torch.no_grad()
@@ -129,6 +131,7 @@ def test_mean_pooling_in_any_pieces(sizes: list[int], weighted: bool) -> None:
         torch.testing.assert_close(pooling.finish(), expected[row], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 20), max_size=8),

@@ -39,6 +39,7 @@ OUTSIDE = ["../other.safetensors", "/etc/passwd", "sub/x.safetensors", "..", "."
 OUTSIDE += ["https://host/x.safetensors", "..\\other.safetensors", "x\0.safetensors", "a" * 300]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filename", [*OUTSIDE, 7, None, ["model.safetensors"], {}])
 @pytest.mark.parametrize("all_of_it", [True, False])
 def test_an_index_names_files_beside_it(sharded: Path, filename: Any, all_of_it: bool) -> None:
