@@ -60,9 +60,10 @@ def proxy(moto_s3: S3) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def demo_in_bucket(moto_s3: S3) -> str:
-    """The demo's corpus."""
-    folder = ROOT / "demo" / "corpus"
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        key = f"demo/{file.relative_to(folder).as_posix()}"
-        moto_s3.client.upload_file(str(file), moto_s3.bucket, key)
-    return moto_s3.uri("demo")
+    """The demo's corpus, beside the audio that its manifest names."""
+    demo = ROOT / "demo"
+    for folder in ("corpus", "audio"):
+        for file in sorted(path for path in (demo / folder).rglob("*") if path.is_file()):
+            key = f"demo/{file.relative_to(demo).as_posix()}"
+            moto_s3.client.upload_file(str(file), moto_s3.bucket, key)
+    return moto_s3.uri("demo/corpus")
