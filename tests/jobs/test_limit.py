@@ -21,6 +21,7 @@ from pipeline.corpus.listing import discover
 from pipeline.corpus.parts import Selection
 from pipeline.engine.datasink import TableSink
 from pipeline.engine.datasource import AudioShards
+from pipeline.engine.run_state import RunState
 from pipeline.schema import ERROR
 from pipeline.storage import Storage, StorageOptions
 from pipeline.table.ledger import Ledger
@@ -30,10 +31,6 @@ STORAGE = Storage(StorageOptions())
 CLIPS = 40
 
 
-def ignore(what: str, amount: float) -> None:
-    """Nobody counts here."""
-
-
 def identity(clips: pa.Table) -> pa.Table:
     return clips.select(["clip_id", "shard", "error"])
 
@@ -41,14 +38,14 @@ def identity(clips: pa.Table) -> pa.Table:
 def annotate(ledger: Ledger, work: Work, limit: int | None) -> list[str]:
     """The graph of a job without its models; the ids it wrote."""
     ledger.begin(work)
-    finished = ledger.shard_counter(work.run_id)
+    state, finished = RunState(), ledger.shard_counter(work.run_id)
     selection = Selection(work.where, work.done)
-    source = AudioShards(work.shards, STORAGE, Passthrough(pa.schema([])), selection, finished, ignore)
+    source = AudioShards(work.shards, STORAGE, Passthrough(pa.schema([])), selection, finished, state)
     clips = ray.data.read_datasource(source, num_cpus=0.25)
     if limit is not None:
         clips = clips.limit(limit)
     schema = pa.schema([("clip_id", pa.string()), ("shard", pa.string()), ("error", ERROR)])
-    sink = TableSink(ledger.writer(work.run_id, schema), 10, ignore)
+    sink = TableSink(ledger.writer(work.run_id, schema), 10, state.report("write"))
     clips.map_batches(identity, batch_format="pyarrow", num_cpus=0.25).write_datasink(
         sink, ray_remote_args={"num_cpus": 0.25}
     )
