@@ -12,8 +12,8 @@ from ray.data.context import DataContext
 
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
-from pipeline.corpus.parts import Finished, Part, Selection, bundles, read_parts, split_all
-from pipeline.engine.isolation import Isolation, Step
+from pipeline.corpus.parts import Finished, Part, Selection, Step, bundles, read_parts, split_all
+from pipeline.engine.isolation import Isolation
 from pipeline.engine.run_state import Report, RunState, timed
 from pipeline.errors import Code, Stage
 from pipeline.schema import read_schema

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -25,12 +25,13 @@ from ray.exceptions import RayError
 
 from pipeline.errors import ClipError, Code, DeviceLostError, Stage
 
+if TYPE_CHECKING:  # model actors need no readers
+    from pipeline.corpus.parts import Step
+
 _PATIENCE_S = 30.0
 _DEATHS_OF_A_READER = 3  # its error row stands for all clips that follow: two lost nodes cost none
 _UNSAID = "it crashed, or took more memory than there is"
 
-Step = Callable[[], str | None]
-"""Called before each step of work that always has the same steps; returns why to stop, or None."""
 Starting = Callable[[int], object]
 """Called with the number of a row before work on it begins."""
 
