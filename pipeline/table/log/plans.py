@@ -134,6 +134,7 @@ class Plans:
 
     def __init__(self, home: str, storage: Storage) -> None:
         self.home, self.storage = home, storage
+        self._seen: dict[str, tuple[str, list[PlannedShard]]] = {}  # a start looks several times
 
     def run_ids(self) -> list[str]:
         """The runs that have a plan, in their order."""
@@ -142,7 +143,7 @@ class Plans:
     def all(self) -> list[Plan]:
         """What each run set out to read, in the order of the runs."""
         texts = read_texts(self._uris(), self.storage)
-        return [(_run_id(uri), list(_parsed(uri, text))) for uri, text in texts.items()]
+        return [(_run_id(uri), self._lines(uri, text)) for uri, text in texts.items()]
 
     def _uris(self) -> list[str]:
         listed = self.storage.list_files(join(self.home, "shards"))
@@ -151,7 +152,13 @@ class Plans:
     def of(self, run_id: str) -> list[PlannedShard]:
         """What one run set out to read; nothing where it has no plan yet."""
         texts = read_texts([self._uri(run_id)], self.storage)
-        return [line for uri, text in texts.items() for line in _parsed(uri, text)]
+        return [line for uri, text in texts.items() for line in self._lines(uri, text)]
+
+    def _lines(self, uri: str, text: str) -> list[PlannedShard]:
+        """Parsed again only where the text has changed."""
+        if self._seen.get(uri, ("", []))[0] != text:
+            self._seen[uri] = text, list(_parsed(uri, text))
+        return list(self._seen[uri][1]) if text else []
 
     def write(self, run_id: str, planned: Iterable[PlannedShard]) -> None:
         text = "".join(f"{line.to_json()}\n" for line in planned)
