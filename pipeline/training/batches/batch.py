@@ -1,0 +1,47 @@
+"""A batch: one pack of examples, ready for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from w2vbert.packing import Packed
+
+
+class Pack(NamedTuple):
+    """Examples that run through the encoder at once: the unit of work, of masks and of random numbers.
+
+    Attributes:
+        number: in its epoch, from 0.
+        examples: (n,) rows of the index.
+    """
+
+    epoch: int
+    number: int
+    examples: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A pack with what the model takes.
+
+    Attributes:
+        seed: of all that is random about it; the same on every machine and after every restart.
+        clip_ids, speeds: of each clip.
+        features: (total_frames, width) float32.
+        targets: by task a target of each clip, None where it has none. transcribe: (tokens,) int64 ids.
+            classify, embed: () int64, the index of a class. diarize: (frames, speakers of the clip) float32,
+            one where a speaker speaks.
+    """
+
+    pack: Pack
+    seed: int
+    clip_ids: Sequence[str]
+    speeds: Sequence[float]
+    features: Packed
+    targets: Mapping[str, Sequence[Tensor | None]]

@@ -1,0 +1,1 @@
+"""What can be learned from each clip of a feature table, or why nothing can."""

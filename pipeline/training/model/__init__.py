@@ -1,0 +1,1 @@
+"""One encoder with a head for each task, and the losses of a batch."""
