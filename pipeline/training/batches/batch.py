@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -45,3 +45,22 @@ class Batch:
     speeds: Sequence[float]
     features: Packed
     targets: Mapping[str, Sequence[Tensor | None]]
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """The first clips of a batch of several, and the others."""
+    middle = len(batch.clip_ids) // 2
+    parts = (slice(None, middle), slice(middle, None))
+    clips = batch.features.split()
+    first, second = (
+        replace(
+            batch,
+            pack=batch.pack._replace(examples=batch.pack.examples[part]),
+            clip_ids=batch.clip_ids[part],
+            speeds=batch.speeds[part],
+            features=Packed.from_sequences(clips[part]),
+            targets={task: targets[part] for task, targets in batch.targets.items()},
+        )
+        for part in parts
+    )
+    return first, second

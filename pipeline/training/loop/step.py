@@ -1,0 +1,185 @@
+"""One step on one worker: the gradients of its packs, each halved where it does not fit the memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.annotate.devices import says_out_of_memory
+from pipeline.training.batches.batch import Batch, halves
+from pipeline.training.loop.group import Group
+from pipeline.training.model.losses import TaskLoss
+
+
+class Learner(Protocol):
+    """What is trained: `pipeline.training.model.multitask.MultiTask`."""
+
+    def __call__(
+        self, batch: Batch, *, skipped_layers: Collection[int] | None = None, margin: float | None = None
+    ) -> Mapping[str, TaskLoss]: ...
+
+    def counts(self, batch: Batch) -> Mapping[str, float]:
+        """What each task's `TaskLoss.count` will be, without computing it."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is the same for all packs of a step.
+
+    Attributes:
+        weights: of each task's loss in the sum.
+        skipped_layers: by LayerDrop; all workers skip the same.
+        margin: of the AM-softmax; None: the head's own.
+        autocast: type of the arithmetic; None: that of the weights.
+    """
+
+    weights: Mapping[str, float]
+    skipped_layers: Collection[int] = ()
+    margin: float | None = None
+    autocast: torch.dtype | None = None
+
+
+@dataclass(frozen=True)
+class ClipLoss:
+    """One clip's loss, as a row of `losses.parquet` has it."""
+
+    clip_id: str
+    speed: float
+    task: str
+    loss: float
+    frames: int
+    tokens: int
+
+
+@dataclass
+class Sums:
+    """What the packs of a step add up to on one worker.
+
+    Attributes:
+        numbers: by name: `<task>.total`, `<task>.count`, `<task>.<fact>`, frames, clips.
+        clips: with a loss that is finite.
+        bad: ids of the clips in batches whose loss was not.
+        halved: batches that did not fit.
+    """
+
+    numbers: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    clips: list[ClipLoss] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)
+    halved: int = 0
+
+    def take(self, batch: Batch, losses: Mapping[str, TaskLoss]) -> None:
+        lengths = batch.features.lengths
+        self.numbers["frames"] += sum(lengths)
+        self.numbers["clips"] += len(lengths)
+        for task, loss in losses.items():
+            self.numbers[f"{task}.total"] += float(loss.total.detach())
+            self.numbers[f"{task}.count"] += loss.count
+            for name, value in loss.facts.items():
+                self.numbers[f"{task}.{name}"] += value
+            targets = batch.targets.get(task, [None] * len(lengths))
+            for index, value in enumerate(loss.clips.tolist()):
+                if np.isfinite(value):
+                    target = targets[index]
+                    tokens = 0 if target is None or target.dim() == 0 else len(target)
+                    self.clips.append(
+                        ClipLoss(
+                            batch.clip_ids[index], batch.speeds[index], task, value, lengths[index], tokens
+                        )
+                    )
+
+
+class _DoesNotFitError(Exception):
+    """A pack is too large for the memory."""
+
+
+class Gradients:
+    """Computes the gradients of a step; remembers which packs did not fit, and halves them from then on.
+
+    Args:
+        model: whose gradients; it is the learner, or wraps it.
+        sharded: the weights lie on all workers (FSDP), which therefore go through each pass together: none may
+            leave one out, nor halve a pack by itself.
+    """
+
+    def __init__(self, model: nn.Module, learner: Learner, group: Group, *, sharded: bool = False) -> None:
+        self._model, self._learner, self._group, self._sharded = model, learner, group, sharded
+        self._fits = float("inf")  # frames of a pack that is computed whole
+
+    def of(self, batches: Sequence[Batch], draw: Draw, *, blank: bool = False) -> Sums:
+        """Leaves in each weight's `grad` the gradient of this worker's share of the step's loss.
+
+        Args:
+            blank: the last batch counts nothing: it is only gone through with the other workers.
+
+        That loss is, of each task, the sum over the clips of all workers, divided by the number of what was
+        summed up on all workers: so it does not matter how packs lie on workers.
+        """
+        counting = batches[: len(batches) - blank]
+        counts = self._counts(counting, draw)
+        while True:
+            self._model.zero_grad(set_to_none=True)
+            sums = Sums()
+            try:
+                for batch in counting:
+                    self._add(batch, draw, counts, sums)
+                for batch in batches[len(counting) :]:
+                    self._backward(batch, draw, dict.fromkeys(counts, math.inf), Sums())
+                return sums
+            except _DoesNotFitError:
+                continue  # what a failed backward pass left in the gradients goes, and all is done again
+
+    def _counts(self, batches: Sequence[Batch], draw: Draw) -> dict[str, float]:
+        own: dict[str, float] = defaultdict(float)
+        for batch in batches:
+            for task, count in self._learner.counts(batch).items():
+                own[task] += count
+        return self._group.sums(own, sorted(draw.weights))
+
+    def _add(self, batch: Batch, draw: Draw, counts: Mapping[str, float], sums: Sums) -> None:
+        frames, clips = sum(batch.features.lengths), len(batch.clip_ids)
+        if frames > self._fits and clips > 1:
+            sums.halved += 1
+            for half in halves(batch):
+                self._add(half, draw, counts, sums)
+            return
+        try:
+            self._backward(batch, draw, counts, sums)
+        except Exception as problem:
+            if self._sharded or clips == 1 or not says_out_of_memory(problem):
+                raise
+            self._fits = frames / 2
+        else:
+            return
+        # Here, where nothing holds what the failed pass computed.
+        if self._group.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise _DoesNotFitError
+
+    def _backward(self, batch: Batch, draw: Draw, counts: Mapping[str, float], sums: Sums) -> None:
+        torch.manual_seed(batch.seed)
+        device = self._group.device.type
+        with contextlib.ExitStack() as stack:
+            if draw.autocast is not None:
+                stack.enter_context(torch.autocast(device, draw.autocast))
+            losses = self._learner(batch, skipped_layers=draw.skipped_layers, margin=draw.margin)
+        total: Tensor | float = 0.0
+        for task, loss in losses.items():
+            if counts[task]:
+                total = total + loss.total * (draw.weights[task] / counts[task])
+        if not isinstance(total, Tensor):
+            return
+        if not torch.isfinite(total):
+            sums.bad += batch.clip_ids
+            if self._sharded:
+                total.backward()
+            return
+        total.backward()
+        sums.take(batch, losses)
