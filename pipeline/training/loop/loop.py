@@ -87,7 +87,7 @@ class Trainer:
         return begun
 
     def _rehearse(self) -> float:
-        """Computes the dearest pack, so that memory fails now; seconds of a step, by the time of some packs."""
+        """Computes the dearest pack, so that memory fails now; seconds of a step, by those of some packs."""
         packs = self._data.packs(0)
         dearest = max(packs, key=self._data.cost)
         timed = packs[:: max(1, len(packs) // _TIMED_PACKS)][:_TIMED_PACKS]
@@ -207,7 +207,7 @@ class Trainer:
     def _too_many(self, bad: Sequence[str]) -> str:
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         return (
-            f"{self._progress.skipped} steps had a loss or a gradient that is not finite, the last one at step "
+            f"{self._progress.skipped} steps had a loss or a gradient that is not finite, the last one step "
             f"{self._progress.step} with {shown}; the newest checkpoint is that of step "
             f"{self._checkpoints.newest() or 0}"
         )

@@ -7,7 +7,6 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,19 +14,8 @@ from torch import Tensor, nn
 
 from pipeline.annotate.devices import says_out_of_memory
 from pipeline.training.batches.batch import Batch, halves
-from pipeline.training.loop.group import Group
-from pipeline.training.model.losses import TaskLoss
-
-
-class Learner(Protocol):
-    """What is trained: `pipeline.training.model.multitask.MultiTask`."""
-
-    def __call__(
-        self, batch: Batch, *, skipped_layers: Collection[int] | None = None, margin: float | None = None
-    ) -> Mapping[str, TaskLoss]: ...
-
-    def counts(self, batch: Batch) -> Mapping[str, float]:
-        """What each task's `TaskLoss.count` will be, without computing it."""
+from pipeline.training.group import Group
+from pipeline.training.model.losses import Learner, TaskLoss
 
 
 @dataclass(frozen=True)
@@ -105,8 +93,8 @@ class Gradients:
 
     Args:
         model: whose gradients; it is the learner, or wraps it.
-        sharded: the weights lie on all workers (FSDP), which therefore go through each pass together: none may
-            leave one out, nor halve a pack by itself.
+        sharded: the weights lie on all workers (FSDP), which therefore go through each pass together: none
+            may leave one out, nor halve a pack by itself.
     """
 
     def __init__(self, model: nn.Module, learner: Learner, group: Group, *, sharded: bool = False) -> None:

@@ -21,8 +21,8 @@ class ModelPart(PublicOptions):
 
     task: list[str] = Field(
         default_factory=list,
-        description="annotations to learn, such as transcribe,classify,diarize,embed: one encoder with a head "
-        "for each; required but for masked prediction",
+        description="annotations to learn, such as transcribe,classify,diarize,embed: one encoder with a "
+        "head for each; required but for masked prediction",
         json_schema_extra={"first": True},
     )
     objective: Literal["supervised", "masked-prediction"] = Field(

@@ -14,6 +14,10 @@ _FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 _RUNNING: dict[str, Any] = {"group": "running"}
 
 
+def _as_in_other_jobs(name: str) -> Any:
+    return CorpusSpec.model_fields[name]
+
+
 class DataPart(PublicOptions):
     """What to learn from."""
 
@@ -65,9 +69,9 @@ class DataPart(PublicOptions):
         description="stop before training if more than this share of the clips cannot be used",
         json_schema_extra=_RUNNING,
     )
-    where: str | None = CorpusSpec.model_fields["where"]
-    channel: str = CorpusSpec.model_fields["channel"]
-    allow_hosts: list[str] = CorpusSpec.model_fields["allow_hosts"]
+    where: str | None = _as_in_other_jobs("where")
+    channel: str = _as_in_other_jobs("channel")
+    allow_hosts: list[str] = _as_in_other_jobs("allow_hosts")
     storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="access to s3://")
 
     @field_validator("train", "valid", "rttm", mode="before")

@@ -1,4 +1,4 @@
-"""The weights of a run with all that belongs to them, on one worker: how they become a checkpoint, and back."""
+"""The weights of a run and what belongs to them, on one worker: how they become a checkpoint, and back."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pipeline.errors import JobError
-from pipeline.training.loop.group import Group
-from pipeline.training.state.checkpoints import Progress, Snapshot, Weights
-from pipeline.training.loop.step import Learner
+from pipeline.training.group import Group
+from pipeline.training.model.losses import Learner
 from pipeline.training.optimiser.average import Average
+from pipeline.training.state.checkpoints import Progress, Snapshot, Weights
 
 
 class WeightsKeeper:

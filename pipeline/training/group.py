@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Group:
-    """Which worker this is, and how many there are; `torch.distributed` joins them where there are several."""
+    """Which worker this is, and of how many; `torch.distributed` joins them where there are several."""
 
     rank: int = 0
     size: int = 1
@@ -67,9 +67,9 @@ class Group:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Adds up the gradients of all workers, once a step.
 
-        Not `DistributedDataParallel`, which adds up inside each backward pass: here workers may have different
-        numbers of packs in a step, and one that does not fit its memory may be computed again in halves,
-        without the others waiting for a pass that never comes.
+        Not `DistributedDataParallel`, which adds up inside each backward pass: here workers may have
+        different numbers of packs in a step, and one that does not fit its memory may be computed again in
+        halves, without the others waiting for a pass that never comes.
         """
         if self.size == 1:
             return
