@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -55,13 +55,21 @@ class Group:
         dist.all_gather_object(gathered, value)
         return gathered
 
-    def from_leader(self, value: Value) -> Value:
-        """What the leading worker has."""
+    def lead(self, work: Callable[[], Value]) -> Value:
+        """What the work comes to, which the leader alone does; all workers have it, or raise what it raised."""
         if self.size == 1:
-            return value
-        held = [value]
-        dist.broadcast_object_list(held, src=0)
-        return held[0]
+            return work()
+        done: list[Any] = [None, None]
+        if self.leads:
+            try:
+                done[0] = work()
+            except Exception as problem:
+                done[1] = problem
+        dist.broadcast_object_list(done, src=0)
+        if done[1] is not None:
+            raise done[1]
+        value: Value = done[0]
+        return value
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:

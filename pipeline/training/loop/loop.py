@@ -19,7 +19,7 @@ from pipeline.training.loop.course import Course, Data, Outcome, Planned, StepRe
 from pipeline.training.loop.step import Draw, Gradients, Sums
 from pipeline.training.optimiser.groups import set_rate
 from pipeline.training.optimiser.schedule import Schedule
-from pipeline.training.state.checkpoints import Begun, Checkpoints, Progress
+from pipeline.training.state.checkpoints import Begun, Checkpoints, Progress, Snapshot
 from pipeline.training.state.weights import WeightsKeeper
 
 _TIMED_PACKS = 8
@@ -67,22 +67,21 @@ class Trainer:
     def _begin(self) -> Begun:
         """Settles the run's length, or finds what was settled, and takes the newest checkpoint."""
         checkpoints, group = self._checkpoints, self._group
-        begun = group.from_leader(checkpoints.begun() if group.leads else None)
+        begun = group.lead(checkpoints.begun)
         if begun is None:
             own = Begun(self._course.identity, self._length(self._rehearse()), self._course.packs_per_step)
-            begun = group.from_leader(checkpoints.begin(own) if group.leads else own)
+            begun = group.lead(lambda: checkpoints.begin(own))
         if begun.identity != self._course.identity:
             raise JobError(
                 f"{checkpoints.home} is of a run with other settings or data: use another --output, or "
                 "--overwrite"
             )
-        newest = group.from_leader(checkpoints.newest() if group.leads else None)
+        newest = group.lead(checkpoints.newest)
         if newest is not None:
             snapshot = checkpoints.load(newest)
             self._progress = snapshot.progress
             self._keeper.restore(snapshot)
-        if group.leads:
-            checkpoints.prune(self._course.kept)
+        group.lead(lambda: checkpoints.prune(self._course.kept))
         self._watcher.resumed(self._progress.step)
         return begun
 
@@ -229,11 +228,12 @@ class Trainer:
                 self._watcher.measured(step, metrics)
         self._watcher.saving(step)
         snapshot = self._keeper.snapshot(self._progress)
-        if self._group.leads:
-            self._checkpoints.save(snapshot)
-            self._checkpoints.prune(course.kept)
-        self._group.from_leader(None)  # nobody goes on before it is safe
+        self._group.lead(lambda: self._save(snapshot))  # nobody goes on before it is safe
         return validates
+
+    def _save(self, snapshot: Snapshot) -> None:
+        self._checkpoints.save(snapshot)
+        self._checkpoints.prune(self._course.kept)
 
     def _no_longer_better(self) -> bool:
         """Whether the last validations, as many as patience has, were no better than the best before them."""
