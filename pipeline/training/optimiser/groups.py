@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 _LAYER = re.compile(r"^encoder\.encoder\.layers\.(\d+)\.")
-_HEAD = re.compile(r"^heads\.(\w+)\.")
 # Weights of a softmax over layers start equal, and gradients of so few numbers move them too slowly.
 _LAYER_WEIGHTS_RATE = 20.0
 
@@ -21,37 +20,37 @@ class Rates:
     """How fast each part of a model learns.
 
     Attributes:
-        encoder: peak learning rate of the encoder's last layer, and of heads that came with the checkpoint.
-        head: that of new heads.
+        usual: peak learning rate of heads, and of the encoder's last layer.
+        new: that of weights that start at random beside others that do not.
         layer_decay: what the rate falls by from each encoder layer to the one before it (Clark et al. 2020,
             arXiv:2003.10555).
         weight_decay: of matrices; norms, biases and embeddings have none.
         betas: of Adam.
     """
 
-    encoder: float
-    head: float
+    usual: float
+    new: float
     layer_decay: float = 1.0
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
 
 
 def make_optimiser(
-    named: Mapping[str, nn.Parameter], layers: int, new_heads: Collection[str], rates: Rates
+    named: Mapping[str, nn.Parameter], layers: int, new: Collection[str], rates: Rates
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) over a model's weights.
 
     Args:
-        named: parameters by name: `encoder.…` and `heads.<task>.…`.
+        named: parameters by name; those of the encoder begin with `encoder.`.
         layers: of the encoder.
-        new_heads: tasks whose heads start at random.
+        new: names of those that start at random beside others that do not.
 
     Returns:
         Each group has its peak rate as `peak`.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named.items():
-        rate = _rate(name, layers, new_heads, rates)
+        rate = _rate(name, layers, new, rates)
         decay = rates.weight_decay if _decays(name, parameter) else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     listed: list[dict[str, Any]] = [
@@ -86,15 +85,21 @@ def frozen_names(names: Collection[str], freeze: Collection[str], first_layers: 
     return {name for name in names if stays(name)}
 
 
-def _rate(name: str, layers: int, new_heads: Collection[str], rates: Rates) -> float:
-    if (head := _HEAD.match(name)) is not None:
-        rate = rates.head if head[1] in new_heads else rates.encoder
-        return rate * _LAYER_WEIGHTS_RATE if name.endswith(".layer_weights") else rate
+def _rate(name: str, layers: int, new: Collection[str], rates: Rates) -> float:
+    if name in new:
+        rate = rates.new
+    elif name.startswith("encoder."):
+        rate = rates.usual * rates.layer_decay ** (layers - _depth(name, layers))
+    else:
+        rate = rates.usual
+    return rate * _LAYER_WEIGHTS_RATE if name.endswith(".layer_weights") else rate
+
+
+def _depth(name: str, layers: int) -> int:
+    """The feature projection comes before the first layer, an adapter after the last."""
     layer = _LAYER.match(name)
-    # The feature projection comes before the first layer, an adapter after the last.
     below = name.startswith(("encoder.feature_projection", "encoder.masked_spec_embed"))
-    depth = int(layer[1]) + 1 if layer else 0 if below else layers
-    return rates.encoder * rates.layer_decay ** (layers - depth)
+    return int(layer[1]) + 1 if layer else 0 if below else layers
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:

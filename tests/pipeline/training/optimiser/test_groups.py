@@ -13,15 +13,17 @@ SHAPES = {
     "encoder.encoder.layers.0.self_attn.distance_embedding.weight": (4, 4),
     "encoder.encoder.layers.1.final_layer_norm.weight": (4,),
     "encoder.adapter.layers.0.weight": (4, 4),
-    "heads.transcribe.lm_head.weight": (4, 4),
-    "heads.embed.layer_weights": (3,),
+    "tasks.transcribe.lm_head.weight": (4, 4),
+    "tasks.embed.layer_weights": (3,),
 }
 NAMED = {name: nn.Parameter(torch.zeros(shape)) for name, shape in SHAPES.items()}
 
 
 def test_rates_and_decay() -> None:
-    rates = Rates(encoder=1e-3, head=1e-2, layer_decay=0.5, weight_decay=0.1)
-    optimiser = make_optimiser(NAMED, 2, {"transcribe"}, rates)
+    rates = Rates(usual=1e-3, new=1e-2, layer_decay=0.5, weight_decay=0.1)
+    optimiser = make_optimiser(
+        NAMED, 2, {"tasks.transcribe.lm_head.weight", "encoder.adapter.layers.0.weight"}, rates
+    )
     found = {
         name: (group["peak"], group["weight_decay"])
         for group in optimiser.param_groups
@@ -35,9 +37,9 @@ def test_rates_and_decay() -> None:
         "encoder.encoder.layers.0.ffn1.intermediate_dense.weight": (5e-4, 0.1),
         "encoder.encoder.layers.0.self_attn.distance_embedding.weight": (5e-4, 0.0),
         "encoder.encoder.layers.1.final_layer_norm.weight": (1e-3, 0.0),
-        "encoder.adapter.layers.0.weight": (1e-3, 0.1),
-        "heads.transcribe.lm_head.weight": (1e-2, 0.1),
-        "heads.embed.layer_weights": (2e-2, 0.0),
+        "encoder.adapter.layers.0.weight": (1e-2, 0.1),
+        "tasks.transcribe.lm_head.weight": (1e-2, 0.1),
+        "tasks.embed.layer_weights": (2e-2, 0.0),
     }
     assert found.keys() == expected.keys()
     for name, (rate, decay) in expected.items():
