@@ -28,12 +28,12 @@ def costs(frames: Ints) -> Places:
 class Order:
     """Which examples run through the encoder together, and when.
 
-    Examples of like length are a group. Each epoch shuffles every group, lays the groups end to end, cuts them
-    into packs, and shuffles the packs. For the cuts an example is as long as the longest of its group; so they
-    are the same in every epoch, and every epoch has the same number of packs.
+    Examples of like length are a group. Each epoch shuffles every group, lays the groups end to end, cuts
+    them into packs, and shuffles the packs. For the cuts an example is as long as the longest of its group:
+    so they are the same in every epoch, and every epoch has the same number of packs.
 
-    With windows the files are dealt out, once for the run, into windows of about `window_frames`. A pack stays
-    within a window, and the windows, shuffled, come one after another: an epoch reads each file once.
+    With windows the files are dealt out, once for the run, into windows of about `window_frames`. A pack
+    stays within a window, and the windows, shuffled, come one after another: an epoch reads each file once.
 
     Args:
         frames, file: (examples,) of the index.

@@ -1,7 +1,7 @@
 """Random numbers as functions of what they are for: the same on every machine and with every NumPy.
 
-NumPy promises that of `SeedSequence` and of a bit generator's raw numbers, not of what `Generator` makes of them
-(NEP 19): the order of examples takes raw numbers alone.
+NumPy promises that of `SeedSequence` and of a bit generator's raw numbers, not of what `Generator` makes of
+them (NEP 19): the order of examples takes raw numbers alone.
 """
 
 from __future__ import annotations
