@@ -170,5 +170,5 @@ def _characters(vocabulary: Vocabulary) -> list[tuple[str, str]]:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    shown = [f"{repr(character)[1:-1]} {count:,}" for character, count in list(counts.items())[:_SHOWN]]
+    shown = [f"{character!r} {count:,}" for character, count in list(counts.items())[:_SHOWN]]
     return ", ".join(shown) + (f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else "")
