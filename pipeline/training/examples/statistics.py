@@ -155,8 +155,8 @@ def _hints(found: Statistics, config: Wav2Vec2BertConfig) -> list[str]:
     if strange and found.vocabulary is not None and found.vocabulary.left_out:
         characters = "".join(list(found.vocabulary.left_out)[:_SHOWN])
         hints.append(
-            f"{strange:,} rows have characters that are not in the vocabulary: --remove-characters "
-            f"{characters!r} would use them without these, a lower --min-char-count with them"
+            f"characters without a token cost {strange:,} rows: --remove-characters {characters!r} would use "
+            "these rows without them, a lower --min-char-count with them"
         )
     return hints
 
