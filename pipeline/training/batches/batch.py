@@ -32,11 +32,11 @@ class Batch:
 
     Attributes:
         seed: of all that is random about it; the same on every machine and after every restart.
-        clip_ids, speeds: of each clip.
+        clip_ids, speeds: of each clip; "a + b" where two were joined to one, which is neither.
         features: (total_frames, width) float32.
         targets: by task a target of each clip, None where it has none. transcribe: (tokens,) int64 ids.
             classify, embed: () int64, the index of a class. diarize: (frames, speakers of the clip) float32,
-            one where a speaker speaks.
+            one where a speaker speaks; (frames, 0) of a clip in which nobody does.
     """
 
     pack: Pack
