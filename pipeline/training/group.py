@@ -56,7 +56,7 @@ class Group:
         return gathered
 
     def lead(self, work: Callable[[], Value]) -> Value:
-        """What the work comes to, which the leader alone does; all workers have it, or raise what it raised."""
+        """What work comes to that the leader alone does; all workers have it, or raise what it raised."""
         if self.size == 1:
             return work()
         done: list[Any] = [None, None]

@@ -1,14 +1,14 @@
-"""What a run is told, what it takes its batches from, and whom it tells how it goes on."""
+"""What a run is told, and whom it tells how it goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
-from pipeline.training.batches.batch import Batch, Pack
+from pipeline.training.batches.batch import Pack
 from pipeline.training.loop.step import Sums
 from pipeline.training.optimiser.schedule import Schedule
 from pipeline.training.state.checkpoints import Kept, Progress
@@ -104,23 +104,6 @@ class Outcome:
     progress: Progress
     max_steps: int
     problem: str | None = None
-
-
-class Data(Protocol):
-    """Where batches come from."""
-
-    def packs(self, epoch: int) -> Sequence[Pack]:
-        """All of an epoch, in order: a function of the seed."""
-
-    def cost(self, pack: Pack) -> float:
-        """What memory and time of a pack grow with."""
-
-    def stream(self, packs: Iterable[Pack]) -> Iterator[Batch]:
-        """The batches of these packs, in their order, read ahead."""
-
-    @property
-    def waited_s(self) -> float:
-        """How long batches were waited for until now."""
 
 
 class Watcher(Protocol):

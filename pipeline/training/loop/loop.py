@@ -15,7 +15,9 @@ from torch.distributed.tensor import DTensor
 
 from pipeline.errors import JobError
 from pipeline.training.batches.batch import Batch, Pack
-from pipeline.training.loop.course import Course, Data, Outcome, Planned, StepReport, Watcher
+from pipeline.training.batches.order import Order
+from pipeline.training.batches.reader import Reader
+from pipeline.training.loop.course import Course, Outcome, Planned, StepReport, Watcher
 from pipeline.training.loop.step import Draw, Gradients, Sums
 from pipeline.training.optimiser.groups import set_rate
 from pipeline.training.optimiser.schedule import Schedule
@@ -39,15 +41,16 @@ class Trainer:
         self,
         course: Course,
         keeper: WeightsKeeper,
-        data: Data,
+        order: Order,
+        reader: Reader,
         checkpoints: Checkpoints,
         validate: Callable[[], Mapping[str, float]],
         watcher: Watcher,
     ) -> None:
-        self._course, self._keeper, self._data = course, keeper, data
+        self._course, self._keeper, self._order, self._reader = course, keeper, order, reader
         self._checkpoints, self._validate, self._watcher = checkpoints, validate, watcher
         self._group = keeper.group
-        self._gradients = Gradients(keeper.model, keeper.learner, keeper.group, sharded=keeper.sharded)
+        self._gradients = Gradients(keeper.model, keeper.group, sharded=keeper.sharded)
         self._progress = Progress()
 
     def run(self) -> Outcome:
@@ -87,12 +90,11 @@ class Trainer:
 
     def _rehearse(self) -> float:
         """Computes the dearest pack, so that memory fails now; seconds of a step, by those of some packs."""
-        packs = self._data.packs(0)
-        dearest = max(packs, key=self._data.cost)
+        packs = self._order.packs(0)
         timed = packs[:: max(1, len(packs) // _TIMED_PACKS)][:_TIMED_PACKS]
         seconds = []
         self._keeper.model.train()
-        for batch in self._data.stream([dearest, *timed]):
+        for batch in self._reader.stream([self._order.dearest(0), *timed]):
             started = time.perf_counter()
             self._gradients.of([batch], self._draw(0, 1))
             seconds.append(time.perf_counter() - started)
@@ -107,31 +109,21 @@ class Trainer:
         if course.max_minutes is not None:
             return max(1, round(60 * course.max_minutes / (step_s * _ROOM)))
         epochs = course.num_epochs or 1.0
-        packs = [len(self._data.packs(epoch)) for epoch in range(math.ceil(epochs))]
-        steps = [math.ceil(count / course.packs_per_step) for count in packs]
-        steps[-1] = math.ceil(steps[-1] * (epochs - len(steps) + 1))
-        return sum(steps)
+        return max(1, math.ceil(epochs * self._order.steps(course.packs_per_step).per_epoch))
 
     # Its steps
 
     def _planned(self, begun: Begun) -> Iterator[Planned]:
         """The steps that are left: functions of the seed, whatever the workers are."""
-        step = epoch = 0
-        while step < begun.max_steps:
-            packs = self._data.packs(epoch)
-            for first in range(0, len(packs), begun.packs_per_step):
-                step += 1
-                last = first + begun.packs_per_step
-                if step > self._progress.step:
-                    yield Planned(step, epoch, packs[first:last], last >= len(packs))
-                if step == begun.max_steps:
-                    return
-            epoch += 1
+        steps = self._order.steps(begun.packs_per_step)
+        for before in range(self._progress.step, begun.max_steps):
+            step = before + 1
+            yield Planned(step, steps.epoch(before), steps[before], step % steps.per_epoch == 0)
 
     def _batches(self, begun: Begun) -> Iterator[tuple[Planned, list[Batch]]]:
         """The steps with this worker's share of each, which is read ahead."""
         steps, ahead = tee(self._planned(begun))
-        stream = self._data.stream(pack for planned in ahead for pack in self._share(planned))
+        stream = self._reader.stream(pack for planned in ahead for pack in self._share(planned))
         for planned in steps:
             yield planned, list(islice(stream, len(self._share(planned))))
 
@@ -154,7 +146,7 @@ class Trainer:
 
     def _step(self, planned: Planned, batches: Sequence[Batch], schedule: Schedule) -> list[str]:
         """Learns from one step; ids of the clips that it could not learn from."""
-        started, waited_s = time.perf_counter(), self._data.waited_s
+        started, waited_s = time.perf_counter(), self._reader.waited_s
         keeper = self._keeper
         keeper.model.train()
         keeper.hold_encoder(planned.step <= self._course.freeze_encoder_steps)
@@ -170,7 +162,7 @@ class Trainer:
         progress, seconds = self._progress, time.perf_counter() - started
         progress.step, progress.seconds = planned.step, progress.seconds + seconds
         progress.skipped += bool(all_bad)
-        waited_s = self._data.waited_s - waited_s
+        waited_s = self._reader.waited_s - waited_s
         step, epoch = planned.step, planned.epoch
         self._watcher.step(
             StepReport(step, epoch, sums, numbers, rate, norm, learned, all_bad, seconds, waited_s)

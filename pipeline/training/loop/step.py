@@ -8,14 +8,15 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.annotate.devices import says_out_of_memory
 from pipeline.training.batches.batch import Batch, halves
 from pipeline.training.group import Group
-from pipeline.training.model.losses import Learner, TaskLoss
+from pipeline.training.model.learner import Learner
+from pipeline.training.model.losses import TaskLoss
+from pipeline.training.report.losses import ClipLoss, clip_losses
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,6 @@ class Draw:
     skipped_layers: Collection[int] = ()
     margin: float | None = None
     autocast: torch.dtype | None = None
-
-
-@dataclass(frozen=True)
-class ClipLoss:
-    """One clip's loss, as a row of `losses.parquet` has it."""
-
-    clip_id: str
-    speed: float
-    task: str
-    loss: float
-    frames: int
-    tokens: int
 
 
 @dataclass
@@ -72,16 +61,7 @@ class Sums:
             self.numbers[f"{task}.count"] += loss.count
             for name, value in loss.facts.items():
                 self.numbers[f"{task}.{name}"] += value
-            targets = batch.targets.get(task, [None] * len(lengths))
-            for index, value in enumerate(loss.clips.tolist()):
-                if np.isfinite(value):
-                    target = targets[index]
-                    tokens = 0 if target is None or target.dim() == 0 else len(target)
-                    self.clips.append(
-                        ClipLoss(
-                            batch.clip_ids[index], batch.speeds[index], task, value, lengths[index], tokens
-                        )
-                    )
+        self.clips += clip_losses(batch, losses)
 
 
 class _DoesNotFitError(Exception):
@@ -92,13 +72,12 @@ class Gradients:
     """Computes the gradients of a step; remembers which packs did not fit, and halves them from then on.
 
     Args:
-        model: whose gradients; it is the learner, or wraps it.
         sharded: the weights lie on all workers (FSDP), which therefore go through each pass together: none
             may leave one out, nor halve a pack by itself.
     """
 
-    def __init__(self, model: nn.Module, learner: Learner, group: Group, *, sharded: bool = False) -> None:
-        self._model, self._learner, self._group, self._sharded = model, learner, group, sharded
+    def __init__(self, model: Learner, group: Group, *, sharded: bool = False) -> None:
+        self._model, self._group, self._sharded = model, group, sharded
         self._fits = float("inf")  # frames of a pack that is computed whole
 
     def of(self, batches: Sequence[Batch], draw: Draw, *, blank: bool = False) -> Sums:
@@ -127,7 +106,7 @@ class Gradients:
     def _counts(self, batches: Sequence[Batch], draw: Draw) -> dict[str, float]:
         own: dict[str, float] = defaultdict(float)
         for batch in batches:
-            for task, count in self._learner.counts(batch).items():
+            for task, count in self._model.counts(batch).items():
                 own[task] += count
         return self._group.sums(own, sorted(draw.weights))
 
@@ -157,7 +136,7 @@ class Gradients:
         with contextlib.ExitStack() as stack:
             if draw.autocast is not None:
                 stack.enter_context(torch.autocast(device, draw.autocast))
-            losses = self._learner(batch, skipped_layers=draw.skipped_layers, margin=draw.margin)
+            losses = self._model(batch, skipped_layers=draw.skipped_layers, margin=draw.margin)
         total: Tensor | float = 0.0
         for task, loss in losses.items():
             if counts[task]:

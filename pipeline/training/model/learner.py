@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pipeline.errors import JobError
 from pipeline.training.batches.batch import Batch
 from pipeline.training.model.losses import TaskLoss
 from w2vbert.fields import enumerate_names
-from w2vbert.model import Wav2Vec2BertModel
+from w2vbert.model import Encoding, Wav2Vec2BertModel
 from w2vbert.packing import Packed
 from w2vbert.pretrained.model import PreTrainedModel
 
@@ -43,6 +43,7 @@ class Learner(nn.Module, ABC):
         skipped_layers: Collection[int] | None = None,
         margin: float | None = None,
         mask_time_indices: Tensor | None = None,
+        see: Callable[[Encoding], None] | None = None,
     ) -> dict[str, TaskLoss]:
         """The losses of a batch, by task, those too that no clip of it has a target for.
 
@@ -54,7 +55,14 @@ class Learner(nn.Module, ABC):
             skipped_layers: what LayerDrop leaves out; in training drawn when omitted.
             margin: of the AM-softmax; that of the head when omitted.
             mask_time_indices: (clips, longest) bool, frames to mask; drawn when omitted.
+            see: is shown the encoding, with all that any of the results reads, while weights are whole that
+                FSDP2 has spread over workers.
         """
+
+    @abstractmethod
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """The `TaskLoss.count` that `forward` will find, by task: a step divides by the sum over all of its
+        batches, before the first of them is computed."""
 
     def save_pretrained(self, folder: str | Path, task: str) -> None:
         """Write the checkpoint of a task in the published layout."""

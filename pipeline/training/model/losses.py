@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from torch import Tensor
-
-from pipeline.training.batches.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -28,14 +25,3 @@ class TaskLoss:
     count: float
     clips: Tensor
     facts: Mapping[str, float] = field(default_factory=dict)
-
-
-class Learner(Protocol):
-    """What is trained: `pipeline.training.model.multitask.MultiTask`."""
-
-    def __call__(
-        self, batch: Batch, *, skipped_layers: Collection[int] | None = None, margin: float | None = None
-    ) -> Mapping[str, TaskLoss]: ...
-
-    def counts(self, batch: Batch) -> Mapping[str, float]:
-        """What each task's `TaskLoss.count` will be, without computing it."""

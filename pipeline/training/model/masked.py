@@ -6,7 +6,7 @@ are replaced by a learned vector after the projection.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from pipeline.training.model.learner import Learner, with_idle, without_target
 from pipeline.training.model.losses import TaskLoss
 from w2vbert.encoder.masking import span_mask
 from w2vbert.features.quantizer import RandomProjectionQuantizer
-from w2vbert.model import Draws, Wav2Vec2BertModel
+from w2vbert.model import Draws, Encoding, Wav2Vec2BertModel
 from w2vbert.packing import Packed
 
 MASKED_PREDICTION = "masked-prediction"
@@ -64,6 +64,7 @@ class MaskedPrediction(Learner):
         skipped_layers: Collection[int] | None = None,
         margin: float | None = None,
         mask_time_indices: Tensor | None = None,
+        see: Callable[[Encoding], None] | None = None,
     ) -> dict[str, TaskLoss]:
         """Cross-entropy of the masked frames, the mean over codebooks.
 
@@ -73,20 +74,25 @@ class MaskedPrediction(Learner):
         features, skipped = self._features(batch), self._skipped(skipped_layers)
         generator = torch.Generator().manual_seed(batch.seed)
         if mask_time_indices is None:
-            masks = self.masks
-            mask_time_indices = span_mask(
-                features.lengths,
-                masks.probability,
-                masks.length,
-                min_masks=masks.min_masks,
-                generator=generator,
-            )
+            mask_time_indices = self._drawn(features, generator)
         encoding = self.encoder.encode(
             features, mask_time_indices=mask_time_indices, draws=Draws(generator, skipped)
         )
+        if see is not None:
+            see(encoding)
         masked = features.with_frames(mask_time_indices.to(features.frames.device)[features.mask()])
         loss = self._loss(features, encoding.last_hidden_state, masked)
         return with_idle({MASKED_PREDICTION: loss}, self._idle(loss, skipped))
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        hidden = self._drawn(batch.features, torch.Generator().manual_seed(batch.seed))
+        return {MASKED_PREDICTION: float(hidden.sum())}
+
+    def _drawn(self, features: Packed, generator: torch.Generator) -> Tensor:
+        masks = self.masks
+        return span_mask(
+            features.lengths, masks.probability, masks.length, min_masks=masks.min_masks, generator=generator
+        )
 
     def _loss(self, features: Packed, states: Packed, masked: Packed) -> TaskLoss:
         hidden = masked.frames

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -47,22 +47,22 @@ class MultiTask(Learner):
         skipped_layers: Collection[int] | None = None,
         margin: float | None = None,
         mask_time_indices: Tensor | None = None,
+        see: Callable[[Encoding], None] | None = None,
     ) -> dict[str, TaskLoss]:
         features, skipped = self._features(batch), self._skipped(skipped_layers)
-        targets = {
-            task: {
-                row: target for row, target in enumerate(batch.targets.get(task, ())) if target is not None
-            }
-            for task in self.tasks
-        }
+        targets = self._targets(batch)
         present = {task: model for task, model in self.results.items() if targets[task]}
         generator = torch.Generator().manual_seed(batch.seed)
         encoding = self.encoder.encode(
             features,
             mask_time_indices=mask_time_indices,
-            output_hidden_states=any(model.needs_hidden_states for model in present.values()),
+            output_hidden_states=any(
+                model.needs_hidden_states for model in (present if see is None else self.results).values()
+            ),
             draws=Draws(generator, skipped),
         )
+        if see is not None:
+            see(encoding)
         choices = Choices(generator, margin, self.crop_frames if self.training else None)
         nothing = without_target(len(features.lengths), features.frames.device)
         losses = dict.fromkeys(self.tasks, nothing)
@@ -76,6 +76,22 @@ class MultiTask(Learner):
                 clips[rows] = loss.clips
                 losses[task] = replace(loss, clips=clips)
         return with_idle(losses, self._idle([task for task in self.tasks if losses[task].count], skipped))
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        lengths = batch.features.lengths
+        return {
+            task: OBJECTIVES[task].count(self.results[task], [lengths[row] for row in targets])
+            for task, targets in self._targets(batch).items()
+        }
+
+    def _targets(self, batch: Batch) -> dict[str, dict[int, Tensor]]:
+        """By task, the targets of the clips that have one."""
+        return {
+            task: {
+                row: target for row, target in enumerate(batch.targets.get(task, ())) if target is not None
+            }
+            for task in self.tasks
+        }
 
     def _idle(self, used: Sequence[str], skipped_layers: Collection[int]) -> Iterator[nn.Parameter]:
         """The parameters that none of the losses of these tasks depends on, or may not."""

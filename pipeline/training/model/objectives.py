@@ -134,6 +134,18 @@ def _part(frames: int, minimum: int, choices: Choices) -> tuple[int, int]:
     return draw(0, frames - length), length
 
 
+def _all_clips(model: TaskModel, frames: Sequence[int]) -> int:
+    return len(frames)
+
+
+def _outputs(model: Wav2Vec2BertForAudioFrameClassification, frames: Sequence[int]) -> int:
+    return sum(frames) * model.num_labels
+
+
+def _long_enough(model: Wav2Vec2BertForXVector, frames: Sequence[int]) -> int:
+    return sum(length >= model.minimum_frames for length in model.frame_lengths(frames))
+
+
 @dataclass(frozen=True)
 class Objective:
     """How a task is learned.
@@ -141,23 +153,31 @@ class Objective:
     Attributes:
         model: its class.
         loss: of the clips of an encoding, each with its target.
+        count: what the loss counts, of clips of these many encoder frames.
         fields: of the configuration, as the objective wants them; they are published with the result.
     """
 
     model: type[TaskModel]
     loss: Callable[[Any, Encoding, Sequence[Tensor], Choices], TaskLoss | None]
+    count: Callable[[Any, Sequence[int]], int]
     fields: dict[str, Any]
 
 
 OBJECTIVES = {
     "transcribe": Objective(
-        Wav2Vec2BertForCTC, transcribe, {"ctc_loss_reduction": "mean", "ctc_zero_infinity": True}
+        Wav2Vec2BertForCTC, transcribe, _all_clips, {"ctc_loss_reduction": "mean", "ctc_zero_infinity": True}
     ),
     "classify": Objective(
-        Wav2Vec2BertForSequenceClassification, classify, {"problem_type": "single_label_classification"}
+        Wav2Vec2BertForSequenceClassification,
+        classify,
+        _all_clips,
+        {"problem_type": "single_label_classification"},
     ),
     "diarize": Objective(
-        Wav2Vec2BertForAudioFrameClassification, diarize, {"problem_type": "multi_label_classification"}
+        Wav2Vec2BertForAudioFrameClassification,
+        diarize,
+        _outputs,
+        {"problem_type": "multi_label_classification"},
     ),
-    "embed": Objective(Wav2Vec2BertForXVector, embed, {}),
+    "embed": Objective(Wav2Vec2BertForXVector, embed, _long_enough, {}),
 }

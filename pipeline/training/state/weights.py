@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pipeline.errors import JobError
 from pipeline.training.group import Group
-from pipeline.training.model.losses import Learner
+from pipeline.training.model.learner import Learner
 from pipeline.training.optimiser.average import Average
 from pipeline.training.state.checkpoints import Progress, Snapshot, Weights
 
@@ -21,14 +21,14 @@ class WeightsKeeper:
     """A model, its optimiser, and the moving average of its weights.
 
     Args:
-        model: a `Learner`; its weights may be sharded over the group (FSDP2).
+        model: its weights may be sharded over the group (FSDP2).
         frozen: names of the weights that stay as they are.
         ema_decay: None: no average.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Learner,
         optimiser: torch.optim.Optimizer,
         group: Group,
         *,
@@ -42,10 +42,6 @@ class WeightsKeeper:
         learned = {name: parameter for name, parameter in self.named.items() if name not in self._frozen}
         self.average = None if ema_decay is None else Average(learned, ema_decay)
         self.hold_encoder(False)
-
-    @property
-    def learner(self) -> Learner:
-        return cast(Learner, self.model)
 
     def hold_encoder(self, held: bool) -> None:
         """Whether, beside what is frozen, the encoder stays as it is for now."""
