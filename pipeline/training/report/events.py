@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,8 +38,6 @@ class Events:
     """
 
     def __init__(self, output: str, storage: Storage, step: int = 0) -> None:
-        from tensorboardX import SummaryWriter
-
         self._output, self._storage = output, storage
         self._stack = ExitStack()
         self._remote = is_remote(output)
@@ -46,12 +45,12 @@ class Events:
             folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="w2vbert-events-"))
         else:
             folder = path_of(output)
-        self._tensorboard, self._jsonl = Path(folder, TENSORBOARD), Path(folder, FILE)
+        self._jsonl, self._tensorboard = Path(folder, FILE), Path(folder, TENSORBOARD)
         lines = (strict_json.dumps(event) for event in read_events(output, storage) if event["step"] <= step)
         storage.write_bytes(str(self._jsonl), "".join(f"{line}\n" for line in lines).encode())
         self._file = self._stack.enter_context(self._jsonl.open("a", encoding="utf-8"))
-        # TensorBoard takes away what it has read of this step and later ones.
-        self._writer = self._stack.enter_context(SummaryWriter(str(self._tensorboard), purge_step=step + 1))
+        self._curves = _TensorBoard(self._tensorboard, step)
+        self._stack.callback(self._curves.close)
 
     def step(self, step: int, epoch: int, scalars: Mapping[str, float]) -> None:
         """What came of a step, by tag; numbers that are not finite are left out."""
@@ -65,12 +64,11 @@ class Events:
         """A batch that was left out, and why."""
         reason = self._storage.options.redact(reason)
         self._line({"kind": SKIPPED, "step": step, "reason": reason, "clip_ids": list(clip_ids)})
-        self._writer.add_text("skipped", f"{reason}: {', '.join(clip_ids)}", step)
 
     def sync(self) -> None:
         """Makes what was told so far last, wherever the output is: to be called before each checkpoint."""
         self._file.flush()
-        self._writer.flush()
+        self._curves.flush()
         if not self._remote:
             return
         for path in (self._jsonl, *sorted(self._tensorboard.iterdir())):
@@ -84,12 +82,42 @@ class Events:
     def _scalars(self, event: Event, scalars: Mapping[str, float], prefix: str) -> None:
         finite = {tag: float(value) for tag, value in scalars.items() if math.isfinite(value)}
         self._line({**event, **finite})
-        for tag, value in finite.items():
-            self._writer.add_scalar(prefix + tag, value, event["step"])
+        self._curves.add(event["step"], {prefix + tag: value for tag, value in finite.items()})
 
     def _line(self, event: Event) -> None:
         self._file.write(strict_json.dumps(event) + "\n")
         self._file.flush()
+
+
+class _TensorBoard:
+    """A file of TensorBoard's, written at once: the queue of tensorboardX's `SummaryWriter` cannot be waited
+    for."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"), f".after-{step}")
+        # Of this step and later ones TensorBoard takes away what it has read in other files.
+        self._write(step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, step: int, scalars: Mapping[str, float]) -> None:
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._write(step, summary=Summary(value=values))
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, step: int, **what: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event as Record
+
+        self._writer.write_event(Record(wall_time=time.time(), step=step, **what))
 
 
 def read_events(output: str, storage: Storage) -> list[Event]:

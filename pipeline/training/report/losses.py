@@ -120,7 +120,7 @@ def drop_beyond(folder: str, step: int, storage: Storage) -> None:
 
 
 def merge(folder: str, uri: str, storage: Storage) -> int:
-    """Writes all parts as one table, in the order of the steps; the number of its rows is returned."""
+    """Writes all parts as one table, one after another; the number of its rows is returned."""
     rows = 0
     with storage.writing(uri) as file, pq.ParquetWriter(file, LOSSES, compression="zstd") as writer:
         for part in _parts(folder, storage):

@@ -85,8 +85,8 @@ class Watch:
         scalars = scalars_of(report, self._learning_rate)
         self._events.step(report.step, report.epoch, scalars)
         if report.bad:
-            what = "a loss" if report.learned else "the gradient"
-            self._events.skipped(report.step, report.bad, f"{what} that is not finite")
+            what = "loss" if report.learned else "gradient"
+            self._events.skipped(report.step, report.bad, f"the {what} is not finite")
         losses = {
             tag.partition("/")[0]: value for tag, value in scalars.items() if tag.rpartition("/")[2] == LOSS
         }

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from pipeline.metrics.rttm import Segment
 from w2vbert.arrays import runs
 
-_NUM_MEL_BINS = 80
 _RANGE = (-2.0, 3.0)  # of normalised log-mel energies; what lies outside is drawn as the ends
 # Colours from quiet to loud, (r, g, b): dark violet to light yellow, of equal steps in lightness.
 _STOPS = (
@@ -35,11 +34,13 @@ class MaskedExample:
     Attributes:
         features: (frames, width) as of a `Batch`: frames of several stacked log-mel vectors.
         mask: (frames,) true where the mask embedding took the frame's place.
+        num_mel_bins: of one vector.
     """
 
     clip_id: str
     features: npt.NDArray[np.float32]
     mask: npt.NDArray[np.bool_]
+    num_mel_bins: int = 80
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Track:
 def spectrogram(example: MaskedExample, frame_s: float) -> Spectrogram:
     """The clip's log-mel energies over time, low ones below, with its masks."""
     frames = len(example.features)
-    mel = example.features.reshape(-1, _NUM_MEL_BINS).T[::-1]
+    mel = example.features.reshape(-1, example.num_mel_bins).T[::-1]
     low, high = _RANGE
     levels = ((mel - low) / (high - low)).clip(0, 1) * 255
     return Spectrogram(
