@@ -18,9 +18,9 @@ from pipeline.tasks import TASKS
 _MISFIT = object()
 
 
-def reserved_names() -> frozenset[str]:
+def reserved_names(more: Iterable[str] = ()) -> frozenset[str]:
     """Every name that an output may give a column, folded, those of all registered tasks among them."""
-    names = OWN_NAMES.union(*(task.column_names for task in TASKS.values()))
+    names = OWN_NAMES.union(more, *(task.column_names for task in TASKS.values()))
     return frozenset(folded(name) for name in names)
 
 
