@@ -29,7 +29,7 @@ class InputSpec(PublicOptions):
     input: list[str] = Field(
         min_length=1,
         description="directory, glob, file or s3:// URI of audio: Parquet shards, WebDataset tars, "
-        "loose audio files, JSON manifests; repeat for several",
+        "loose audio files, manifests (JSON, TSV, CSV); repeat for several",
     )
     allow_hosts: list[str] = Field(
         default_factory=list,

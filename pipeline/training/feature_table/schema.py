@@ -7,7 +7,7 @@ import pyarrow as pa
 from pipeline.schema import STATISTICS_COLUMNS
 
 # `features`: (frames, width) float16, C order, as inference sees them: normalised per bin over the clip,
-# without last frame that the audio fills only in part. `log_mel_mean` and `log_mel_std`, (num_mel_bins,)
+# without a last frame that the audio fills only in part. `log_mel_mean` and `log_mel_std`, (num_mel_bins,)
 # each, are what was taken away: features * std + mean is the log mel energy again. None of the three where
 # a clip is silent.
 FEATURES: dict[str, pa.DataType] = {
