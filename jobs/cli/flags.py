@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipeline.errors import JobError
-from pipeline.spec.run import RunSpec
+from pipeline.spec.flat import FlatSpec
 from pipeline.storage import without_credentials
 
 ENVIRONMENT_PREFIX = "W2VBERT_"
@@ -103,7 +103,7 @@ def read_spec(
 
 def _parts(declaration: type[BaseModel]) -> Mapping[str, type[BaseModel]]:
     """The fields of a run's spec whose own fields stand flat."""
-    return declaration.parts() if issubclass(declaration, RunSpec) else {}
+    return declaration.parts() if issubclass(declaration, FlatSpec) else {}
 
 
 def _options(declaration: type[BaseModel], prefix: _Path = (), group: str = "") -> Iterator[_Option]:
