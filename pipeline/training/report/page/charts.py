@@ -115,7 +115,11 @@ def _by_task(curves: Mapping[str, list[Series]]) -> list[Chart]:
             others.append(Chart(f"{task}: {_words(tag)}", series))
         else:
             shares.setdefault(task, []).extend(series)
-    return [*(Chart(task, series, percent=True) for task, series in shares.items()), *others]
+    charts = []
+    for task, series in shares.items():
+        title = f"{task}: {series[0].name}" if len(series) == 1 else task
+        charts.append(Chart(title, series, percent=True))
+    return charts + others
 
 
 def _chart(title: str, series: list[Series], *, log: bool) -> Chart:

@@ -108,15 +108,17 @@ def test_curves(html: str) -> None:
     assert training["high"][0] == 1000.0  # the first step is in the first point
     assert training["low"][-1] == 1.0  # and the last in the last
     assert (validation["x"], validation["y"]) == ([250, 500, 750, 1000], [1.5] * 4)
-    assert [chart["title"] for chart in charts["quality"]] == ["transcribe", "classify"]
-    assert [series["name"] for series in charts["quality"][0]["series"]] == ["WER"]  # nothing failed
+    assert [chart["title"] for chart in charts["quality"]] == [
+        "transcribe: WER",  # nothing failed
+        "classify: accuracy",
+    ]
     titles = [chart["title"] for chart in charts["course"]]
     assert titles == [
         "learning rate",
         "gradient norm",
         "frames a second",
         "seconds waited for data",
-        "transcribe",
+        "transcribe: blank frames",
     ]
     one, two = charts["voices"][0]["series"]
     assert one["y"][-1] == two["y"][30] == 1.0  # cosines of 1 and of 0
