@@ -86,6 +86,10 @@ class FeatureTable:
             )
         return found
 
+    def has_column(self, name: str) -> bool:
+        """Whether the input has a column of this name."""
+        return self._passthrough.name(name) is not None
+
     def rows(self, columns: Sequence[str]) -> Iterator[Rows]:
         """All rows, file by file, with these columns of the table: any but the features themselves."""
         for number, uri in enumerate(self.files):

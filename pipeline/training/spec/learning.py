@@ -11,6 +11,8 @@ from pipeline.storage import PublicOptions, as_utf8
 from pipeline.training.optimiser.schedule import SCHEDULES
 
 _FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+# The tasks of `model.objectives`, which needs torch: `--help` does not wait for that.
+LEARNABLE = ("transcribe", "classify", "diarize", "embed")
 _MASKED: dict[str, Any] = {"group": "masked prediction"}
 
 
