@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import pyarrow as pa
 from pipeline.training.examples.frames import output_frames
 from pipeline.training.examples.index import Ragged
 from pipeline.training.examples.labels import Labels, Reason, Reasons, labels_of
+from pipeline.training.examples.labels.spelling import Spelling
 from pipeline.training.examples.text import TextSettings, normalise
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Transcribe:
             len(texts)
         ).to_numpy()  # rows without a text have that after the last
         texts.append("")
-        tokens, unspelled = self._spell(texts)
+        tokens, unspelled = self._spelling(texts)
 
         why = Reasons(len(rows))
         why.give(missing, Reason.NO_LABEL)
@@ -68,37 +68,14 @@ class Transcribe:
             )
         return labels_of(tokens.take(text_of), why)
 
-    def _spell(self, texts: Iterable[str]) -> tuple[Ragged, npt.NDArray[np.bool_]]:
-        """The tokens of texts; none, and true, of those that cannot be spelled."""
-        values, offsets, unspelled = array("i"), [0], []
-        for text in texts:
-            ids = self._ids(text)
-            values.extend(ids or ())
-            offsets.append(len(values))
-            unspelled.append(ids is None)
-        return Ragged(np.array(values, np.int32), np.array(offsets, np.int64)), np.array(unspelled)
-
-    def _ids(self, text: str) -> list[int] | None:
-        """None where a character has no token, or tokens that are no text stand in it, such as `[PAD]`."""
-        delimiter = self.tokenizer.word_delimiter_token
-        if delimiter is not None and delimiter in text:
-            return None
-        try:
-            ids = self.tokenizer.encode(text)
-        except ValueError:  # there is no token for what is unknown
-            return None
-        return ids if self._no_text.isdisjoint(ids) else None
-
-    @cached_property
-    def _no_text(self) -> frozenset[int]:
-        tokenizer = self.tokenizer
-        ids = tokenizer.convert_tokens_to_ids(tokenizer.all_special_tokens)
-        return frozenset(ids) - {tokenizer.word_delimiter_token_id}
-
     def _unknown(self, text: str) -> str:
         """What of a text has no token."""
-        found = [character for character in dict.fromkeys(text) if self._ids(character) is None]
+        found = [character for character in dict.fromkeys(text) if self._spelling.ids(character) is None]
         return "".join(found) or "a special token"
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return Spelling(self.tokenizer)
 
 
 def needed_frames(tokens: Ragged) -> npt.NDArray[np.int64]:
@@ -106,7 +83,9 @@ def needed_frames(tokens: Ragged) -> npt.NDArray[np.int64]:
 
     Source: Graves et al. 2006, "Connectionist temporal classification", section 3.1.
     """
-    equal = np.zeros(len(tokens.values) + 1, np.int64)
+    equal = np.zeros(len(tokens.values) + 1, np.bool_)
     equal[1:-1] = tokens.values[1:] == tokens.values[:-1]
-    equal[tokens.offsets] = 0  # neighbours of two sequences
-    return tokens.lengths + np.diff(np.cumsum(equal)[tokens.offsets])
+    equal[tokens.offsets] = False  # neighbours of two sequences
+    repeats = np.diff(np.searchsorted(np.flatnonzero(equal), tokens.offsets))
+    needed: npt.NDArray[np.int64] = tokens.lengths + repeats
+    return needed

@@ -20,6 +20,7 @@ from pipeline.training.examples.frames import minimum_frames, output_frames, xve
 from pipeline.training.examples.index import Ragged
 from pipeline.training.examples.labels.classes import Classify, Embed, class_names
 from pipeline.training.examples.labels.diarize import Diarize
+from pipeline.training.examples.labels.spelling import Spelling
 from pipeline.training.examples.labels.transcribe import Transcribe, needed_frames
 from pipeline.training.examples.text import TextSettings
 from pipeline.training.examples.vocabulary import Vocabulary
@@ -86,6 +87,25 @@ def test_a_special_token_is_no_text(tmp_path: Path) -> None:
     clips = [clip("x#1", ref_text="A[PAD]"), clip("x#2", ref_text="A PAD")]
     built = build_index(rows_of(tmp_path, clips, "text"), {"transcribe": labeller}, Limits())
     assert skipped(built) == [("x#1", "transcribe", "unknown_characters", "a special token in: A[PAD]")]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["|", "a", "b", "é", "[UNK]", "[PAD]"],
+        ["<pad>", "<s>", "</s>", "<unk>", "a", "b", "ab", "é"],  # a token of two characters; no delimiter
+        ["|", " ", "A", "B", "[UNK]", "[PAD]"],
+    ],
+)
+@given(texts=st.lists(st.text(alphabet="ab é|[UNK]<s>𝄞\u0301") | st.sampled_from(["a[PAD] b", "<s>", ""])))
+def test_texts_are_spelled_as_the_tokenizer_spells_them(ids: list[str], texts: list[str]) -> None:
+    tokenizer = Vocabulary({token: n for n, token in enumerate(ids)}).tokenizer()
+    tokens, unspelled = Spelling(tokenizer)(texts)
+    for number, text in enumerate(texts):
+        spelled = tokenizer.encode(text)
+        bad = {tokenizer.unk_token_id, tokenizer.pad_token_id} & set(spelled) or "|" in text
+        assert unspelled[number] == bool(bad)
+        assert tokens[number].tolist() == ([] if bad else spelled)
 
 
 def test_an_adapter_leaves_fewer_frames_for_a_label(tmp_path: Path) -> None:
