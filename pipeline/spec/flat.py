@@ -13,8 +13,8 @@ _SECRETS = {"storage": {"key", "secret", "token"}}
 
 
 class FlatSpec(PublicOptions):
-    """A spec whose parts are models of their own. Wherever a user gives or sees their fields, keyword arguments
-    among them, these stand flat beside each other."""
+    """A spec whose parts are models of their own. Wherever a user gives or sees their fields, as keyword
+    arguments too, these stand flat beside each other."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -72,7 +72,6 @@ def arrow_filesystem(uri: str, s3_arguments: Mapping[str, Any], hosts: Collectio
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem_of(uri, s3_arguments, hosts)))
 
 
-
 class StrictLocalFileSystem(LocalFileSystem):
     # `find` is a walk, and a walk of a subfolder comes here again.
     def walk(self, path: str, *args: Any, **kwargs: Any) -> Iterator[Any]:

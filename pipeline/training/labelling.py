@@ -1,4 +1,4 @@
-"""What a run learns from: the rows of its feature tables, the labels of its tasks, and the indices of both."""
+"""What a run learns from: rows of feature tables, the labels of its tasks, and the indices of both."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def publish(
     output: str,
     storage: Storage,
 ) -> None:
-    """Writes the checkpoint of each task to a folder of its name, which is one only when all of it is there."""
+    """Writes the checkpoint of each task to a folder of its name, its `config.json` last."""
     learner.load_weights(weights)
     for task in learner.results:
         with tempfile.TemporaryDirectory() as local:

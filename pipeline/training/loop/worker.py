@@ -134,17 +134,22 @@ def train(training: Training, group: Group, tell: Callable[[str, Any], None]) ->
     """
     storage, course = training.storage, training.course
     model, keeper = _keeper(training, group)
-    cache = FeatureCache(storage, limit_bytes=training.data.cache_bytes)
     index = Index.load(training.data.train, storage)
     order = Order(index.frames, index.file, training.data.budget, course.seed, training.data.window_frames)
-    reader = Reader(index, cache, course.seed, _augmenter(training, cache))
+    reader = reader_of(training, index, augmented=True)
     watch = Watch(training.output, storage, group.rank, training.rates.usual, tell)
     check = partial(check_lock, *training.lock, storage) if training.lock else lambda: None
     checkpoints = Checkpoints(training.output, storage, check)
-    validate = _Validation(training, model, group, cache, watch)
+    validate = _Validation(training, model, group, watch)
     outcome = Trainer(course, keeper, order, reader, checkpoints, validate, watch).run()
     watch.close()
     return outcome
+
+
+def reader_of(training: Training, index: Index, *, augmented: bool) -> Reader:
+    """What makes batches of an index."""
+    cache = FeatureCache(training.storage, limit_bytes=training.data.cache_bytes)
+    return Reader(index, cache, training.course.seed, _augmenter(training, cache) if augmented else None)
 
 
 def _keeper(training: Training, group: Group) -> tuple[Learner, WeightsKeeper]:
@@ -177,15 +182,13 @@ def _augmenter(training: Training, cache: FeatureCache) -> Augmenter | None:
 class _Validation:
     """Measures a model on the validation clips, on all workers together."""
 
-    def __init__(
-        self, training: Training, model: Learner, group: Group, cache: FeatureCache, watch: Watch
-    ) -> None:
+    def __init__(self, training: Training, model: Learner, group: Group, watch: Watch) -> None:
         self._training, self._model, self._group, self._watch = training, model, group, watch
         self._reader: Reader | None = None
         if training.data.valid is not None:
             index = Index.load(training.data.valid, training.storage)
             self._order = Order(index.frames, index.file, training.data.budget, 0)
-            self._reader = Reader(index, cache, 0)
+            self._reader = reader_of(training, index, augmented=False)
 
     def __call__(self) -> dict[str, float]:
         if self._reader is None:
@@ -205,7 +208,7 @@ class _Validation:
         yield from self._group.share(self._order.packs(0))
 
     def _is_short(self) -> bool:
-        """Whether this worker, one of those that go through each pass together, has a pack less than others."""
+        """Whether workers go through each pass together, and this one has a pack less than others."""
         packs, size = len(self._order), self._group.size
         mine = len(range(self._group.rank, packs, size))
         return self._training.fsdp and mine < math.ceil(packs / size)

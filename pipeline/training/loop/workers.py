@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.train
@@ -25,6 +25,7 @@ from pipeline.storage import Storage, path_of
 from pipeline.storage.filesystems import arrow_filesystem
 from pipeline.training.group import Group
 from pipeline.training.loop.course import Outcome
+from pipeline.training.spec.running import ClusterPart
 
 Say = Callable[[str], None]
 Tell = Callable[[str, Any], None]
@@ -46,13 +47,33 @@ class Workers:
     """
 
     count: int | tuple[int, int]
-    cpus: float
+    cpus: int
     gpus: int = 0
     max_failures: int = 3
 
     @property
     def most(self) -> int:
         return self.count if isinstance(self.count, int) else self.count[1]
+
+
+def workers_of(cluster: ClusterPart, max_failures: int) -> Workers:
+    """What the cluster, which is joined, has for a run.
+
+    Raises:
+        JobError: more GPUs are asked for than there are.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    each = cluster.num_gpus_per_worker if cluster.num_gpus_per_worker is not None else min(gpus, 1)
+    low, _, high = cluster.num_workers.partition(":")
+    least = max(gpus, 1) if low == "auto" else int(low)
+    if each and least > gpus and not high:
+        raise JobError(f"--num-workers {least}: the cluster has {gpus} GPUs. Ask for fewer, or start nodes.")
+    most = int(high) if high else least
+    cores = sum(int(node.get("CPU", 0)) for node in nodes)
+    largest = max(int(node.get("CPU", 0)) for node in nodes)
+    cpus = cluster.threads_per_worker or max(1, min(cores // most, largest))
+    return Workers((least, most) if high else least, cpus, each, max_failures)
 
 
 def run_on_workers(work: Work, workers: Workers, place: str, storage: Storage, show: Tell) -> Outcome:
@@ -66,13 +87,13 @@ def run_on_workers(work: Work, workers: Workers, place: str, storage: Storage, s
         JobError: what a worker raised for a person.
         BrokenOffError: workers died too often, or the cluster is gone.
     """
-    board = _Board.options(num_cpus=0, scheduling_strategy=beside_the_driver()).remote()
+    board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=beside_the_driver()).remote()
     trainer = TorchTrainer(
         _train,
-        train_loop_config={"work": ray.put(work), "board": board, "threads": max(1, int(workers.cpus))},
+        train_loop_config={"work": ray.put(work), "board": board, "threads": workers.cpus},
         torch_config=TorchConfig(backend="nccl" if workers.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=workers.count,
+            num_workers=cast(int, workers.count),  # a pair is elastic
             use_gpu=bool(workers.gpus),
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
@@ -81,7 +102,7 @@ def run_on_workers(work: Work, workers: Workers, place: str, storage: Storage, s
             storage_path=path_of(place),
             storage_filesystem=arrow_filesystem(place, storage.options.s3_arguments(), storage.hosts),
             failure_config=FailureConfig(max_failures=workers.max_failures),
-            callbacks=[_Deaths(board)],
+            callbacks=cast(Any, [_Deaths(board)]),
         ),
     )
     ended: list[Outcome | JobError] = []
@@ -122,7 +143,6 @@ def _train(config: dict[str, Any]) -> None:
         ray.get(board.put.remote(_ENDED, ended))
 
 
-@ray.remote
 class _Board:
     """What the driver has not shown yet."""
 

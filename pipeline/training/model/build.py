@@ -137,6 +137,16 @@ def _is_config(start: Start) -> bool:
     return isinstance(start, Mapping) or Path(start).is_file()
 
 
+def config_of(start: Start, overrides: Mapping[str, Any]) -> Wav2Vec2BertConfig:
+    """The configuration that training starts with.
+
+    Raises:
+        JobError: see `build`.
+    """
+    with _as_job_errors(start):
+        return _config(start, overrides)
+
+
 def _config(start: Start, overrides: Mapping[str, Any]) -> Wav2Vec2BertConfig:
     known = [field.name for field in fields(Wav2Vec2BertConfig)] + ["num_labels"]
     for name in overrides:

@@ -23,7 +23,7 @@ _FREE = {
 
 
 class FinetuneSpec(FlatSpec):
-    """Fine-tune Wav2Vec2-BERT: labelled audio shards and a checkpoint in, one better checkpoint per task out."""
+    """Fine-tune Wav2Vec2-BERT: labelled audio shards and a checkpoint in, a better one of each task out."""
 
     data: DataPart
     run: RunPart
@@ -46,9 +46,7 @@ class FinetuneSpec(FlatSpec):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if strange := sorted(set(self.tasks) - {*LEARNABLE}):
-            raise ValueError(
-                f"task: {strange[0]!r} cannot be learned; there are {', '.join(LEARNABLE)}"
-            )
+            raise ValueError(f"task: {strange[0]!r} cannot be learned; there are {', '.join(LEARNABLE)}")
         if "diarize" in self.tasks and not self.data.rttm:
             raise ValueError("rttm is missing: diarization is learned from RTTM files (--rttm)")
         if self.augmentation.concat_prob and self.tasks != ["transcribe"]:
