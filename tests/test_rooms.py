@@ -32,7 +32,7 @@ ONLY_PUBLIC = (
 ROOMS = (
     *("errors", "storage", "strict_json", "node_files", "clip_names", "schema"),
     *("audio", "features", "metrics", "tasks", "corpus", "spec", "annotate", "table"),
-    *("reports", "speakers", "export", "engine", "job", "training"),
+    *("reports", "speakers", "export", "engine", "run", "job", "training"),
 )
 
 

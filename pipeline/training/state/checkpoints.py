@@ -192,7 +192,7 @@ class Checkpoints:
                 self._remove(self.folder(step))
 
     def best(self, kept: Kept) -> list[int]:
-        """The complete checkpoints that were measured, the best first, of equals the earlier."""
+        """The complete checkpoints that were measured, the best first, of equals the later."""
         found = []
         for step in self._steps():
             if kept.metric is None or not self._is_complete(step):
@@ -200,8 +200,8 @@ class Checkpoints:
             for measured in self.progress(step).measured:
                 value = measured.get(kept.metric)
                 if measured["step"] == step and value is not None:
-                    found.append((-value if kept.higher else value, step))
-        return [step for _, step in sorted(found)]
+                    found.append((-value if kept.higher else value, -step))
+        return [-step for _, step in sorted(found)]
 
     def folder(self, step: int) -> str:
         return join(self.home, f"step-{step:08}")

@@ -16,11 +16,12 @@ from pipeline.audio.resampling import resample
 from pipeline.errors import Code, JobError
 from pipeline.schema import output_schema
 from pipeline.storage import Storage, StorageOptions
+from pipeline.table.ledger import Ledger
 from pipeline.training.feature_table.prepare import prepare
 from pipeline.training.feature_table.schema import FEATURES
 from pipeline.training.feature_table.spec import FeatureTableSpec
 from pipeline.training.feature_table.table import FeatureTable
-from tests.jobs.tables import rows_of
+from tests.jobs.tables import rows_at, rows_of
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
 EXTRACTOR = SeamlessM4TFeatureExtractor()
@@ -58,9 +59,8 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def spec_of(corpus: Path, **other: Any) -> FeatureTableSpec:
-    return FeatureTableSpec(
-        input=[str(corpus)], output=str(corpus.with_name("features")), max_duration_s=2.0, **other
-    )
+    places = {"input": [str(corpus)], "output": str(corpus.with_name("features"))}
+    return FeatureTableSpec(**{**places, "max_duration_s": 2.0, **other})
 
 
 def features_of(row: dict[str, Any]) -> np.ndarray:
@@ -173,17 +173,30 @@ def refused(corpus: Path) -> None:
         prepare(spec_of(corpus), SeamlessM4TFeatureExtractor(sampling_rate=24_000))
 
 
+def test_a_table_of_annotations_is_refused(corpus: Path) -> None:
+    ledger = Ledger(str(corpus.with_name("features")), STORAGE)
+    with ledger.locked():
+        ledger.declare({"models": {"transcribe": "sha256:0"}})
+    with pytest.raises(JobError, match="holds transcribe; this job would write features"):
+        prepare(spec_of(corpus), EXTRACTOR)
+    with pytest.raises(JobError, match="is no feature table"):
+        FeatureTable(ledger.output, STORAGE)
+
+
 @pytest.mark.usefixtures("local_ray")
-def test_each_speed_has_a_table(corpus: Path) -> None:
-    slow, fast = spec_of(corpus).at_speeds([0.9, 1.1])
-    assert (slow.table.output, fast.table.output) == (
-        f"{corpus.parent}/features-0.9",
-        f"{corpus.parent}/features-1.1",
-    )
+def test_each_speed_has_a_table_also_in_a_bucket(corpus: Path, bucket: str) -> None:
+    storage = Storage(StorageOptions().with_environment())
+    for file in (corpus / "labels.tsv", *(corpus / "wav").iterdir()):
+        storage.write_bytes(f"{bucket}/corpus/{file.relative_to(corpus)}", file.read_bytes())
+    (slow,) = spec_of(corpus, input=f"{bucket}/corpus", output=f"{bucket}/features").at_speeds([0.9])
     prepare(slow, EXTRACTOR)
-    rows = rows_of(corpus.with_name("features-0.9"))
-    assert len(rows) == 7
-    row = rows["labels.tsv#2"]
+    table = FeatureTable(f"{bucket}/features-0.9", storage)
+    assert (table.num_rows, table.speed) == (7, 0.9)
+    frames = [
+        n for _, _, batch in table.rows(["frames"]) for n in batch["frames"].to_pylist() if n is not None
+    ]
+    assert sorted(frames) == [27, 27, 71]
+    row = rows_at(table.place)["labels.tsv#2"]
     samples = resample(decode((corpus / "wav" / "two.wav").read_bytes()).samples, 14_400)
     np.testing.assert_array_equal(features_of(row), EXTRACTOR.extract(samples).astype(np.float16))
     assert (row["duration_s"], row["speed"]) == (1.3, pytest.approx(0.9))
