@@ -61,19 +61,19 @@ def build_index(rows: Rows, labellers: Mapping[str, Labeller], limits: Limits) -
         labellers: by task; where there are none, every usable clip is an example.
     """
     why = _clip_reasons(rows.table, limits)
-    usable = np.flatnonzero(why.none)
     skipped = [_skipped(rows.table, why, None)]
-    table = rows.table.take(pa.array(usable))
+    table = rows.table.filter(pa.array(why.none))
     found = {task: labeller(table) for task, labeller in labellers.items()}
     skipped += [_skipped(table, labels.why, task) for task, labels in found.items()]
 
     has = [labels.targets.has for labels in found.values()] or [np.ones(len(table), np.bool_)]
     kept = np.flatnonzero(np.logical_or.reduce(has))
-    examples = table.take(pa.array(kept))
-    speeds, file, row, frames = (examples[name].to_numpy() for name in ("speed", "file", "row", "frames"))
+    table = table.select(["clip_id", "speed", "file", "row", "frames"]).take(pa.array(kept))
+    speeds, file, row, frames = (table[name].to_numpy() for name in ("speed", "file", "row", "frames"))
     targets = {task: labels.targets.take(kept) for task, labels in found.items()}
-    clip_ids = examples["clip_id"].combine_chunks()
-    return Built(Index(clip_ids, speeds, rows.files, file, row, frames, targets), pa.concat_tables(skipped))
+    clip_ids = table["clip_id"].combine_chunks()
+    index = Index(clip_ids, speeds, rows.files, file, row, frames, targets)
+    return Built(index, pa.concat_tables(skipped))
 
 
 def write_skipped(skipped: pa.Table, uri: str, storage: Storage) -> None:
