@@ -84,12 +84,12 @@ class NoiseTable:
 
     def __init__(self, rows: Rows, cache: FeatureCache) -> None:
         self._cache = cache
-        bad = pc.or_(rows.table["silent"], pc.is_valid(rows.table["code"]))
+        bad = pc.or_(rows.table["clip.silent"], pc.is_valid(rows.table["clip.code"]))
         usable = rows.table.filter(pc.invert(bad))
         if not usable.num_rows:
             raise JobError(f"--noise: none of the {len(rows)} recordings of noise can be used.")
-        self._uris = [rows.files[number] for number in usable["file"].to_pylist()]
-        self._rows = usable["row"].to_pylist()
+        self._uris = [rows.files[number] for number in usable["clip.file"].to_pylist()]
+        self._rows = usable["clip.row"].to_pylist()
 
     def draw(self, frames: int, generator: np.random.Generator) -> Floats:
         """(frames, bins) log mel energies: a part of a recording, or one over and over where it is short."""

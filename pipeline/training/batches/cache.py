@@ -132,7 +132,7 @@ class FeatureCache:
         for _ in range(_ATTEMPTS):
             if (found := _whole(path)) is not None:
                 return found
-            with _alone(path.with_suffix(_UNFINISHED)) as unfinished:
+            with _full_disks(self._directory), _alone(path.with_suffix(_UNFINISHED)) as unfinished:
                 if _whole(path) is None:  # another process was not first
                     self._make_room(info.size)
                     self._write(uri, unfinished)
@@ -143,20 +143,12 @@ class FeatureCache:
         )
 
     def _write(self, uri: str, unfinished: BinaryIO) -> None:
-        try:
-            with open_parquet(uri, self._storage) as file, pa.ipc.new_file(unfinished, _SCHEMA) as writer:
-                if missing := set(_SCHEMA.names) - set(file.schema_arrow.names):
-                    raise StorageError(f"{uri} is no file of a feature table: it has no {', '.join(missing)}")
-                for batch in file.iter_batches(_ROWS, columns=_SCHEMA.names, use_threads=False):
-                    writer.write_batch(batch.select(_SCHEMA.names).cast(_SCHEMA))
-            unfinished.flush()
-        except OSError as problem:
-            if (cause := problem.__cause__ or problem) and getattr(cause, "errno", None) == errno.ENOSPC:
-                raise JobError(
-                    f"the disk of {self._directory} is full: give the features less of it "
-                    "(--features-cache-gb), or another place (TMPDIR)."
-                ) from problem
-            raise
+        with open_parquet(uri, self._storage) as file, pa.ipc.new_file(unfinished, _SCHEMA) as writer:
+            if missing := set(_SCHEMA.names) - set(file.schema_arrow.names):
+                raise StorageError(f"{uri} is no file of a feature table: it has no {', '.join(missing)}")
+            for batch in file.iter_batches(_ROWS, columns=_SCHEMA.names, use_threads=False):
+                writer.write_batch(batch.select(_SCHEMA.names).cast(_SCHEMA))
+        unfinished.flush()
 
     def _make_room(self, size: int) -> None:
         """Removes files until there is room for another one."""
@@ -182,6 +174,20 @@ def _whole(path: Path) -> FeatureFile | None:
         return FeatureFile(path)
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
+
+
+@contextmanager
+def _full_disks(directory: Path) -> Iterator[None]:
+    """Says in a person's words that a disk is full."""
+    try:
+        yield
+    except OSError as problem:
+        if errno.ENOSPC not in (problem.errno, getattr(problem.__cause__, "errno", None)):
+            raise
+        raise JobError(
+            f"the disk of {directory} is full: give the features less of it (--features-cache-gb), or "
+            "another place (TMPDIR)."
+        ) from problem
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Order:
         return int(self._group[-1] >> 32) + 1 if len(self._group) else 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packs(Sequence[Pack]):
     """The packs of an epoch by their numbers.
 

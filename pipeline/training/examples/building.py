@@ -61,19 +61,23 @@ def build_index(rows: Rows, labellers: Mapping[str, Labeller], limits: Limits) -
         labellers: by task; where there are none, every usable clip is an example.
     """
     why = _clip_reasons(rows.table, limits)
-    usable = np.flatnonzero(why.none)
     skipped = [_skipped(rows.table, why, None)]
-    table = rows.table.take(pa.array(usable))
+    table = rows.table.filter(pa.array(why.none))
     found = {task: labeller(table) for task, labeller in labellers.items()}
     skipped += [_skipped(table, labels.why, task) for task, labels in found.items()]
 
     has = [labels.targets.has for labels in found.values()] or [np.ones(len(table), np.bool_)]
     kept = np.flatnonzero(np.logical_or.reduce(has))
-    examples = table.take(pa.array(kept))
-    speeds, file, row, frames = (examples[name].to_numpy() for name in ("speed", "file", "row", "frames"))
+    table = table.select(["clip.id", "clip.speed", "clip.file", "clip.row", "clip.frames"]).take(
+        pa.array(kept)
+    )
+    speeds, file, row, frames = (
+        table[name].to_numpy() for name in ("clip.speed", "clip.file", "clip.row", "clip.frames")
+    )
     targets = {task: labels.targets.take(kept) for task, labels in found.items()}
-    clip_ids = examples["clip_id"].combine_chunks()
-    return Built(Index(clip_ids, speeds, rows.files, file, row, frames, targets), pa.concat_tables(skipped))
+    clip_ids = table["clip.id"].combine_chunks()
+    index = Index(clip_ids, speeds, rows.files, file, row, frames, targets)
+    return Built(index, pa.concat_tables(skipped))
 
 
 def write_skipped(skipped: pa.Table, uri: str, storage: Storage) -> None:
@@ -84,14 +88,14 @@ def write_skipped(skipped: pa.Table, uri: str, storage: Storage) -> None:
 
 def _clip_reasons(table: pa.Table, limits: Limits) -> Reasons:
     why = Reasons(len(table))
-    code = table["code"].combine_chunks()
+    code = table["clip.code"].combine_chunks()
     for error in code.unique().drop_null().to_pylist():
         why.give(_mask(pc.equal(code, error)), error)
-    messages = table["message"].combine_chunks()
+    messages = table["clip.message"].combine_chunks()
     for row in np.flatnonzero(~why.none):
         why.details[row] = messages[row].as_py()
-    why.give(_mask(table["silent"]), Reason.SILENT)
-    seconds, frames = table["duration_s"].to_numpy(), pc.fill_null(table["frames"], 0).to_numpy()
+    why.give(_mask(table["clip.silent"]), Reason.SILENT)
+    seconds, frames = table["clip.duration_s"].to_numpy(), pc.fill_null(table["clip.frames"], 0).to_numpy()
     short = (seconds < limits.min_duration_s) | (frames < limits.min_frames)
     for row in why.give(short, Reason.TOO_SHORT):
         why.details[row] = f"{seconds[row]:.2f} s"
@@ -104,7 +108,7 @@ def _skipped(table: pa.Table, why: Reasons, task: str | None) -> pa.Table:
     """The rows of a table that have a reason."""
     at = np.flatnonzero(~why.none)
     columns = [
-        *(table[name].take(pa.array(at)) for name in ("clip_id", "speed")),
+        *(table[name].take(pa.array(at)) for name in ("clip.id", "clip.speed")),
         pa.repeat(pa.scalar(task, pa.string()), len(at)),
         pa.array(why.reasons[at], pa.string()),
         pa.array(why.details[at], pa.string()),

@@ -18,18 +18,20 @@ from pipeline.corpus.columns import folded, output_name, reserved_names
 from pipeline.errors import JobError
 from pipeline.storage import Storage
 from pipeline.table.reader import open_parquet
+from pipeline.training.feature_table.schema import FEATURES
 
-# `silent`: a clip without an error that has no features. `file`, `row`: where these lie.
+# `silent`: without an error, and without features. `file`, `row`: where these lie. A column of the input may
+# have any other name.
 OWN_COLUMNS: dict[str, pa.DataType] = {
-    "clip_id": pa.string(),
-    "speed": pa.float32(),
-    "duration_s": pa.float64(),
-    "frames": pa.int32(),
-    "code": pa.string(),
-    "message": pa.string(),
-    "silent": pa.bool_(),
-    "file": pa.int32(),
-    "row": pa.int32(),
+    "clip.id": pa.string(),
+    "clip.speed": pa.float32(),
+    "clip.duration_s": pa.float64(),
+    "clip.frames": pa.int32(),
+    "clip.code": pa.string(),
+    "clip.message": pa.string(),
+    "clip.silent": pa.bool_(),
+    "clip.file": pa.int32(),
+    "clip.row": pa.int32(),
 }
 _READ = ("clip_id", "speed", "duration_s", "frames", "error", "log_mel_mean")
 _FILES = 8  # read at once
@@ -80,10 +82,12 @@ class Rows:
         return replace(self, table=self.table.filter(pa.array(mask)))
 
     def once(self) -> Rows:
-        """One row of each clip, whatever its speeds: the first."""
-        numbered = pa.table({"clip_id": self.table["clip_id"], "at": np.arange(len(self))})
-        first = np.sort(numbered.group_by("clip_id").aggregate([("at", "min")])["at_min"].to_numpy())
-        return replace(self, table=self.table.take(pa.array(first)))
+        """One row of each clip, that of its own speed, or the nearest to it."""
+        order = np.argsort(np.abs(self.table["clip.speed"].to_numpy() - 1), kind="stable")
+        ids = self.table["clip.id"].take(pa.array(order))
+        turns = pa.table([ids, pa.array(np.arange(len(self)))], ["id", "turn"])
+        first = turns.group_by("id").aggregate([("turn", "min")])["turn_min"].to_numpy()
+        return replace(self, table=self.table.take(pa.array(np.sort(order[first]))))
 
     def split(self, share: float, speakers: str | None) -> tuple[Rows, Rows]:
         """The rows to train on, and those held out: all rows of a share of the speakers, chosen by a hash of
@@ -92,7 +96,7 @@ class Rows:
         Args:
             speakers: column of their names; a row without one, and every row if None, goes by its clip_id.
         """
-        names = self.table["clip_id"]
+        names = self.table["clip.id"]
         if speakers is not None:
             names = pc.coalesce(self.table[speakers], names)
         encoded = names.combine_chunks().dictionary_encode()
@@ -111,11 +115,11 @@ def _read(number: int, uri: str, storage: Storage, columns: Sequence[str]) -> tu
         batches = file.iter_batches(_ROWS, columns=list(wanted), use_threads=False)
         read = pa.Table.from_batches((batch.select(schema.names) for batch in batches), schema)
     error = read["error"].combine_chunks()
-    values = {name: read[name] for name in ("clip_id", "speed", "duration_s", "frames")}
-    values |= {name: pc.struct_field(error, name) for name in ("code", "message")}
-    values["silent"] = pc.and_(read["log_mel_mean"].combine_chunks().is_null(), error.is_null())
-    values |= {"file": np.full(len(read), number, np.int32), "row": np.arange(len(read), dtype=np.int32)}
-    table = pa.table(values).cast(pa.schema(OWN_COLUMNS))
+    own = [read[name] for name in ("clip_id", "speed", "duration_s", "frames")]
+    own += [pc.struct_field(error, name) for name in ("code", "message")]
+    own.append(pc.and_(read["log_mel_mean"].combine_chunks().is_null(), error.is_null()))
+    own += [np.full(len(read), number), np.arange(len(read))]
+    table = pa.table(own, list(OWN_COLUMNS)).cast(pa.schema(OWN_COLUMNS))
     for column, name in found.items():
         table = table.append_column(column, _texts(column, read, name, uri))
     return table, names
@@ -133,12 +137,12 @@ def _texts(column: str, read: pa.Table, name: str | None, uri: str) -> pa.Array 
 
 def _find(column: str, names: Collection[str]) -> str | None:
     """The table's name of a column."""
-    wanted = folded(output_name(column, reserved_names()))
+    wanted = folded(output_name(column, _reserved()))
     return next((name for name in names if folded(name) == wanted), None)
 
 
 def _no_column(column: str, names: Collection[str]) -> JobError:
-    of_input = sorted(name for name in names if folded(name) not in reserved_names() | _OF_TABLE)
+    of_input = sorted(name for name in names if folded(name) not in _reserved())
     like = get_close_matches(column, [name.removeprefix("ref_") for name in of_input], 1)
     return JobError(
         f"the clips have no column {column!r}"
@@ -147,7 +151,8 @@ def _no_column(column: str, names: Collection[str]) -> JobError:
     )
 
 
-_OF_TABLE = frozenset(("speed", "log_mel_mean", "log_mel_std"))
+def _reserved() -> frozenset[str]:
+    return reserved_names() | {folded(name) for name in FEATURES}
 
 
 def _fraction(name: str) -> float:

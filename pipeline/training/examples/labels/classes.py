@@ -71,7 +71,7 @@ class Embed:
 
     def __call__(self, rows: pa.Table) -> Labels:
         found = Classify(self.column, self.names)(rows)
-        frames = rows["frames"].to_numpy()
+        frames = rows["clip.frames"].to_numpy()
         # An adapter shortens the last hidden states, not those of every layer.
         read = frames if self.config.use_weighted_layer_sum else output_frames(self.config, frames)
         least = xvector_frames(self.config)

@@ -37,14 +37,14 @@ class Diarize:
         """A clip is known by the surest of its names that is marked. Of several clips that answer to one name
         that counts whose name it is most surely, as in scoring; else nobody knows whose marks they are."""
         why = Reasons(len(rows))
-        encoded = rows["clip_id"].combine_chunks().dictionary_encode()
+        encoded = rows["clip.id"].combine_chunks().dictionary_encode()
         clip_of = encoded.indices.to_numpy()
         named, ambiguous = self._names(encoded.dictionary.to_pylist())
         why.give(np.array([name is None for name in named], np.bool_)[clip_of], Reason.NO_LABEL)
         for row in why.give(np.array(ambiguous, np.bool_)[clip_of], Reason.AMBIGUOUS_NAME):
             why.details[row] = f"other clips answer to {named[clip_of[row]]} of the RTTM too"
 
-        frames, speeds = rows["frames"].to_numpy(), rows["speed"].to_numpy()
+        frames, speeds = rows["clip.frames"].to_numpy(), rows["clip.speed"].to_numpy()
         values, offsets = array("i"), [0]
         for row, usable in enumerate(why.none):
             name = named[clip_of[row]]

@@ -60,7 +60,10 @@ class Transcribe:
         for row in why.give(unspelled[text_of], Reason.UNKNOWN_CHARACTERS):
             text = texts[text_of[row]]
             why.details[row] = f"{self._unknown(text)} in: {text[:_SHOWN]}"
-        needed, frames = needed_frames(tokens)[text_of], output_frames(self.config, rows["frames"].to_numpy())
+        needed, frames = (
+            needed_frames(tokens)[text_of],
+            output_frames(self.config, rows["clip.frames"].to_numpy()),
+        )
         for row in why.give(needed > frames, Reason.LABEL_TOO_LONG):
             text, length = texts[text_of[row]], tokens.lengths[text_of[row]]
             why.details[row] = (

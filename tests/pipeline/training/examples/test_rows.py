@@ -18,26 +18,28 @@ def test_rows_come_by_file_name_with_their_places(tmp_path: Path) -> None:
     first = write(tmp_path / "a.parquet", [clip("x#1", 7, ref_text="a"), clip("x#2", None, ref_text=None)])
     rows = Rows.read([second, first], STORAGE, ["text"])
     assert rows.files == [first, second]
-    assert rows.table.select(["clip_id", "file", "row", "frames", "silent", "text"]).to_pydict() == {
-        "clip_id": ["x#1", "x#2", "x#3"],
-        "file": [0, 0, 1],
-        "row": [0, 1, 0],
-        "frames": [7, None, 50],
-        "silent": [False, True, False],
+    assert rows.table.select(
+        ["clip.id", "clip.file", "clip.row", "clip.frames", "clip.silent", "text"]
+    ).to_pydict() == {
+        "clip.id": ["x#1", "x#2", "x#3"],
+        "clip.file": [0, 0, 1],
+        "clip.row": [0, 1, 0],
+        "clip.frames": [7, None, 50],
+        "clip.silent": [False, True, False],
         "text": ["a", None, "c"],
     }
 
 
 def test_errors_are_told_and_are_not_silence(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, [broken("x#1", Code.UNDECODABLE, "no WAV"), clip("x#2")])
-    assert rows.table["code"].to_pylist() == ["undecodable", None]
-    assert rows.table["message"].to_pylist() == ["no WAV", None]
-    assert rows.table["silent"].to_pylist() == [False, False]
+    assert rows.table["clip.code"].to_pylist() == ["undecodable", None]
+    assert rows.table["clip.message"].to_pylist() == ["no WAV", None]
+    assert rows.table["clip.silent"].to_pylist() == [False, False]
 
 
-@pytest.mark.parametrize("asked", ["text", "ref_text", "TEXT"])
+@pytest.mark.parametrize("asked", ["text", "ref_text", "TEXT", "speed", "code"])
 def test_columns_answer_to_the_inputs_names(tmp_path: Path, asked: str) -> None:
-    rows = rows_of(tmp_path, [clip("x#1", ref_text="a")], asked)
+    rows = rows_of(tmp_path, [clip("x#1", ref_text="a", ref_speed="a", code="a")], asked)
     assert rows.table[asked].to_pylist() == ["a"]
 
 
@@ -54,13 +56,11 @@ def test_a_column_that_is_nowhere_is_an_error(tmp_path: Path) -> None:
         rows_of(tmp_path, [clip("x#1", ref_words=["a"])], "words")
 
 
-def test_one_row_of_each_clip(tmp_path: Path) -> None:
-    clips = [
-        clip(name, speed=speed, n=n)
-        for n, (name, speed) in enumerate(zip("aabba", (0.9, 1, 0.9, 1, 1.1), strict=False))
-    ]
-    once = rows_of(tmp_path, clips, "n").once()
-    assert once.table["n"].to_pylist() == ["0", "2"]
+def test_one_row_of_each_clip_at_its_own_speed(tmp_path: Path) -> None:
+    rows = [("a", 0.9), ("a", 1.0), ("b", 1.1), ("b", 0.95), ("c", 1.0), ("a", 1.0)]
+    clips = [clip(name, speed=speed, n=n) for n, (name, speed) in enumerate(rows)]
+    assert rows_of(tmp_path, clips, "n").once().table["n"].to_pylist() == ["1", "3", "4"]
+    assert len(rows_of(tmp_path, []).once()) == 0
 
 
 def test_nobody_is_on_both_sides_of_a_split(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_nobody_is_on_both_sides_of_a_split(tmp_path: Path) -> None:
     more = rows_of(
         tmp_path / "more", [*clips, *(clip(f"y#{n}", 5, speaker=f"t{n}") for n in range(40))], "speaker"
     )
-    held_later = more.split(0.2, "speaker")[1].table["clip_id"].to_pylist()
-    assert set(held_out.table["clip_id"].to_pylist()) <= set(held_later)
+    held_later = more.split(0.2, "speaker")[1].table["clip.id"].to_pylist()
+    assert set(held_out.table["clip.id"].to_pylist()) <= set(held_later)
     # Each clip by itself.
     by_clip = rows.split(0.2, None)[1]
     assert 0.1 < len(by_clip) / 400 < 0.3
