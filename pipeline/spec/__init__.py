@@ -35,6 +35,9 @@ class JobSpec(RunSpec):
 
     tasks_by_field: ClassVar[Mapping[str, Task]] = {}  # field of the checkpoint -> its task
 
+    def __init__(self, **values: Any) -> None:  # for type checkers: the fields of the parts are arguments too
+        super().__init__(**values)
+
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
         if not self.models:

@@ -18,9 +18,6 @@ class FlatSpec(PublicOptions):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def __init__(self, **values: Any) -> None:  # for type checkers: the fields of the parts are arguments too
-        super().__init__(**values)
-
     @classmethod
     def parts(cls) -> dict[str, type[BaseModel]]:
         """The fields of the spec that are parts."""

@@ -209,7 +209,7 @@ class _Labelling:
         if column not in rows.table.column_names:
             return {}
         once = rows.once().table
-        pairs = zip(once["clip_id"].to_pylist(), once[column].to_pylist(), strict=True)
+        pairs = zip(once["clip.id"].to_pylist(), once[column].to_pylist(), strict=True)
         return {clip_id: text for clip_id, text in pairs if text is not None}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pipeline import strict_json
-from pipeline.storage import join
+from pipeline.storage import is_remote, join
 from pipeline.training.batches.order import Order
 from pipeline.training.examples.index import Index
 from pipeline.training.loop.course import Outcome
@@ -141,7 +141,7 @@ def _card(job: Job, task: str, result: Result) -> Card:
 
 
 def _is_on_hub(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and "://" not in name
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not is_remote(name)
 
 
 def _page(job: Job, training: Training, learner: Learner, result: Result) -> Page:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from pipeline.annotate.checkpoints import read_checkpoint
 from pipeline.engine.cluster import connect
@@ -94,11 +93,11 @@ def settle(spec: FinetuneSpec, say: Say) -> Job:
     features = (
         storage.normalise(spec.run.features).rstrip("/") if spec.run.features else join(output, "features")
     )
-    make = partial(_tables, spec, extractor, storage, say)
-    trained = make(spec.data.train, join(features, "train"), spec.augmentation.speeds)
-    valid = make(spec.data.valid, join(features, "valid"), [1.0]) if spec.data.valid else []
+    tables = _Tables(spec, extractor, storage, say)
+    trained = tables.of(spec.data.train, join(features, "train"), spec.augmentation.speeds)
+    valid = tables.of(spec.data.valid, join(features, "valid"))
     places = [place for place in spec.augmentation.noise if place not in COLOURS]
-    noise = make(places, join(features, "noise"), [1.0]) if places else []
+    noise = tables.of(places, join(features, "noise"))
     labelled = label(spec, start, trained, valid, storage, extractor.frame_s)
     found = statistics(labelled.train, labelled.rows, extractor.frame_s, start.config, labelled.vocabulary)
     files = [uri for table in noise for uri in table.files]
@@ -144,35 +143,40 @@ def _start(spec: FinetuneSpec, storage: Storage) -> tuple[Start, SeamlessM4TFeat
     return Start(config_of(content, asked.overrides), None), SeamlessM4TFeatureExtractor()
 
 
-def _tables(
-    spec: FinetuneSpec,
-    extractor: SeamlessM4TFeatureExtractor,
-    storage: Storage,
-    say: Say,
-    inputs: Sequence[str],
-    place: str,
-    speeds: Sequence[float],
-) -> list[FeatureTable]:
-    """The feature tables of some input, made or extended."""
-    data, cluster = spec.data, spec.cluster
-    asked = FeatureTableSpec.model_validate(
-        {
-            "input": list(inputs),
-            "output": place,
-            "where": data.where,
-            "channel": data.channel,
-            "max_duration_s": data.max_duration_s,
-            "allow_hosts": data.allow_hosts,
-            "storage": data.storage,
-            "featurize_actors": cluster.featurize_actors,
-            "ray_address": cluster.ray_address,
-        }
-    )
-    tables = []
-    for one in asked.at_speeds(speeds):
-        name = one.table.output.rpartition("/")[2]
-        summary = prepare(one, extractor, say=lambda line, name=name: say(f"{name}: {line}"))  # type: ignore[misc]
+@dataclass(frozen=True)
+class _Tables:
+    """Makes or extends the feature tables of a run."""
+
+    spec: FinetuneSpec
+    extractor: SeamlessM4TFeatureExtractor
+    storage: Storage
+    say: Say
+
+    def of(self, inputs: Sequence[str], place: str, speeds: Sequence[float] = (1.0,)) -> list[FeatureTable]:
+        """One for each speed; none where there is no input."""
+        return [self._table(one) for one in self._asked(inputs, place).at_speeds(speeds)] if inputs else []
+
+    def _table(self, asked: FeatureTableSpec) -> FeatureTable:
+        place = asked.table.output
+        summary = prepare(
+            asked, self.extractor, say=lambda line: self.say(f"{place.rpartition('/')[2]}: {line}")
+        )
         if not summary.complete:
-            raise BrokenOffError(f"storage did not deliver all of {', '.join(inputs)}")
-        tables.append(FeatureTable(one.table.output, storage))
-    return tables
+            raise BrokenOffError(f"storage did not deliver all of {', '.join(asked.corpus.input)}")
+        return FeatureTable(place, self.storage)
+
+    def _asked(self, inputs: Sequence[str], place: str) -> FeatureTableSpec:
+        data, cluster = self.spec.data, self.spec.cluster
+        return FeatureTableSpec.model_validate(
+            {
+                "input": list(inputs),
+                "output": place,
+                "where": data.where,
+                "channel": data.channel,
+                "max_duration_s": data.max_duration_s,
+                "allow_hosts": data.allow_hosts,
+                "storage": data.storage,
+                "featurize_actors": cluster.featurize_actors,
+                "ray_address": cluster.ray_address,
+            }
+        )

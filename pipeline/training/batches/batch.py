@@ -55,7 +55,6 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     first, second = (
         replace(
             batch,
-            pack=batch.pack._replace(examples=batch.pack.examples[part]),
             clip_ids=batch.clip_ids[part],
             speeds=batch.speeds[part],
             features=Packed.from_sequences(clips[part]),

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 
 from pipeline.training.batches.batch import Pack
+from pipeline.training.batches.order import Order
+from pipeline.training.batches.reader import Reader
 from pipeline.training.loop.step import Sums
 from pipeline.training.optimiser.schedule import Schedule
 from pipeline.training.state.checkpoints import Kept, Progress
@@ -104,6 +106,14 @@ class Outcome:
     progress: Progress
     max_steps: int
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Where batches come from."""
+
+    order: Order
+    reader: Reader
 
 
 class Watcher(Protocol):

@@ -15,9 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from pipeline.errors import JobError
 from pipeline.training.batches.batch import Batch, Pack
-from pipeline.training.batches.order import Order
-from pipeline.training.batches.reader import Reader
-from pipeline.training.loop.course import Course, Outcome, Planned, StepReport, Watcher
+from pipeline.training.loop.course import Course, Feed, Outcome, Planned, StepReport, Watcher
 from pipeline.training.loop.step import Draw, Gradients, Sums
 from pipeline.training.optimiser.groups import set_rate
 from pipeline.training.optimiser.schedule import Schedule
@@ -41,13 +39,13 @@ class Trainer:
         self,
         course: Course,
         keeper: WeightsKeeper,
-        order: Order,
-        reader: Reader,
+        feed: Feed,
         checkpoints: Checkpoints,
         validate: Callable[[], Mapping[str, float]],
         watcher: Watcher,
     ) -> None:
-        self._course, self._keeper, self._order, self._reader = course, keeper, order, reader
+        self._course, self._keeper = course, keeper
+        self._order, self._reader = feed.order, feed.reader
         self._checkpoints, self._validate, self._watcher = checkpoints, validate, watcher
         self._group = keeper.group
         self._gradients = Gradients(keeper.model, keeper.group, sharded=keeper.sharded)

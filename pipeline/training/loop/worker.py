@@ -22,7 +22,7 @@ from pipeline.training.batches.reader import Reader
 from pipeline.training.examples.index import Index
 from pipeline.training.examples.rows import Rows
 from pipeline.training.group import Group
-from pipeline.training.loop.course import Course, Outcome
+from pipeline.training.loop.course import Course, Feed, Outcome
 from pipeline.training.loop.evaluate import Evaluator, ValidationSettings, summarise
 from pipeline.training.loop.loop import Trainer
 from pipeline.training.model.build import Start, build, build_masked
@@ -141,7 +141,7 @@ def train(training: Training, group: Group, tell: Callable[[str, Any], None]) ->
     check = partial(check_lock, *training.lock, storage) if training.lock else lambda: None
     checkpoints = Checkpoints(training.output, storage, check)
     validate = _Validation(training, model, group, watch)
-    outcome = Trainer(course, keeper, order, reader, checkpoints, validate, watch).run()
+    outcome = Trainer(course, keeper, Feed(order, reader), checkpoints, validate, watch).run()
     watch.close()
     return outcome
 
