@@ -10,6 +10,10 @@ class JobError(Exception):
     """The job cannot run as told; the message says what is wrong, where, and what to do."""
 
 
+class QualityError(JobError):
+    """Too much of the data cannot be used: status 3, as with too many error rows."""
+
+
 class TableInUseError(JobError):
     """Another job works on the table; the message says who, and since when."""
 

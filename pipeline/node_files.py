@@ -42,7 +42,7 @@ def directory_of(files: Files, digest: str) -> Path:
     What lies there already is compared byte for byte: a full disk, a machine that stopped and whoever tidies
     the temporary directory leave files cut or missing. Then the directory is made anew.
     """
-    home = _home(tempfile.gettempdir())
+    home = private_directory()
     target = home / digest.removeprefix("sha256:")[:32]
     if not _holds(target, files):
         with _alone_in(home):
@@ -51,9 +51,9 @@ def directory_of(files: Files, digest: str) -> Path:
     return target
 
 
-def _home(temporary: str) -> Path:
-    """A directory that this user alone may enter."""
-    home = Path(temporary, f"w2vbert-{os.getuid()}")
+def private_directory() -> Path:
+    """A directory of this node that this user alone may enter."""
+    home = Path(tempfile.gettempdir(), f"w2vbert-{os.getuid()}")
     with suppress(FileExistsError):
         home.mkdir(mode=0o700)
     found = home.lstat()  # of a link itself

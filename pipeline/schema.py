@@ -38,6 +38,12 @@ FEATURE_COLUMNS: dict[str, pa.DataType] = {
     "windows": pa.list_(WINDOW),
     "error": ERROR,
 }
+# Where a run keeps what the normalisation took away: (num_mel_bins,) each. Features times `log_mel_std` plus
+# `log_mel_mean`, both for each fbank frame of a stacked one, are the log mel energies again.
+STATISTICS_COLUMNS: dict[str, pa.DataType] = {
+    "log_mel_mean": pa.list_(pa.float32()),
+    "log_mel_std": pa.list_(pa.float32()),
+}
 CLIP_COLUMNS: dict[str, pa.DataType] = {
     "clip_id": pa.string(),
     "shard": pa.string(),
@@ -56,8 +62,9 @@ def read_schema(passthrough: pa.Schema) -> pa.Schema:
     return pa.schema([*READ_COLUMNS.items(), *passthrough, (EXTRA, pa.string())])
 
 
-def feature_schema(passthrough: pa.Schema) -> pa.Schema:
-    return pa.schema([*FEATURE_COLUMNS.items(), *passthrough, (EXTRA, pa.string())])
+def feature_schema(passthrough: pa.Schema, *, statistics: bool = False) -> pa.Schema:
+    own = {**FEATURE_COLUMNS, **(STATISTICS_COLUMNS if statistics else {})}
+    return pa.schema([*own.items(), *passthrough, (EXTRA, pa.string())])
 
 
 def partial_schema(passthrough: pa.Schema, annotations: Mapping[str, pa.DataType]) -> pa.Schema:

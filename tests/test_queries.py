@@ -1,4 +1,4 @@
-"""The analyst's page: its twelve queries, on what README's annotate command really writes."""
+"""The analyst's page: its queries, on what README's annotate command really writes, and on losses."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import jiwer
 import numpy as np
 import pytest
 
+from pipeline.storage import Storage, StorageOptions
+from pipeline.training.report.losses import VALID, ClipLoss, LossLog, merge
 from tests.conftest import ROOT
 from tests.jobs.tables import Row, rows_of
 
@@ -47,11 +49,31 @@ def fine(rows: dict[str, Row]) -> dict[str, Row]:
 
 
 @pytest.fixture(scope="module")
-def answers(output: Path) -> dict[str, Answer]:
-    return {
-        question: duckdb.sql(query.replace("demo/out/annotated", str(output))).fetchall()
-        for question, query in QUERIES
-    }
+def finetuned(fine: dict[str, Row], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Losses of five epochs, in which all clips but two become easy; the model forgets one for an epoch."""
+    home, storage = tmp_path_factory.mktemp("finetuned"), Storage(StorageOptions())
+    log = LossLog(str(home / "losses"), storage, rank=0)
+    easy, forgotten, *wrong = sorted(fine)[:4]
+    for epoch in range(5):
+        for number, clip_id in enumerate(sorted(fine)):
+            loss = 3.0 + wrong.index(clip_id) if clip_id in wrong else 4.0 / (epoch + 1) + number / 1e3
+            loss = 9.0 if (clip_id, epoch) == (forgotten, 3) else loss
+            log.add(epoch + 1, epoch, [ClipLoss(clip_id, 1.0, "transcribe", loss, 50, 5)])
+        log.add(epoch + 1, epoch, [ClipLoss(easy, 1.0, "classify", 99.0, 50, None)])
+        log.add(epoch + 1, epoch, [ClipLoss(easy, 1.0, "transcribe", 99.0, 50, 5)], VALID)
+    log.flush(5)
+    merge(str(home / "losses"), str(home / "losses.parquet"), storage)
+    return home
+
+
+@pytest.fixture(scope="module")
+def answers(output: Path, finetuned: Path) -> dict[str, Answer]:
+    places = {"demo/out/annotated": str(output), "demo/out/finetuned": str(finetuned)}
+
+    def placed(query: str) -> str:
+        return re.sub("|".join(places), lambda place: places[place[0]], query)
+
+    return {question: duckdb.sql(placed(query)).fetchall() for question, query in QUERIES}
 
 
 def of(answers: dict[str, Answer], part: str) -> Answer:
@@ -59,8 +81,8 @@ def of(answers: dict[str, Answer], part: str) -> Answer:
     return answer
 
 
-def test_there_are_twelve_and_all_answer(answers: dict[str, Answer]) -> None:
-    assert len(answers) == 12
+def test_there_are_thirteen_and_all_answer(answers: dict[str, Answer]) -> None:
+    assert len(answers) == 13
     assert [question for question, answer in answers.items() if not answer] == []
 
 
@@ -171,3 +193,15 @@ def test_formats(answers: dict[str, Answer], fine: dict[str, Row]) -> None:
     found = of(answers, "formats and rates")
     assert sum(row[3] for row in found) == len(fine)
     assert {row[0] for row in found} >= {"parquet", "tar", "jsonl", "mp3", "ogg", "opus", "flac", "wav"}
+
+
+def test_clips_that_are_never_learned(answers: dict[str, Answer], fine: dict[str, Row]) -> None:
+    found = of(answers, "never learn")
+    _, _, *wrong = sorted(fine)[:4]
+    assert [row[0] for row in found[:2]] == wrong[::-1]
+    assert [row[1] for row in found[:2]] == [4.0, 3.0]
+    typical = np.median([4.0 / 4 + number / 1e3 for number in range(len(fine))])
+    assert found[0][2] == pytest.approx(4.0 / typical, rel=0.01)
+    assert found[2][2] < 1.5  # of the one forgotten once
+    for clip_id, _, _, epochs, reference, text in found:
+        assert (epochs, reference, text) == (5, fine[clip_id]["ref_text"], fine[clip_id]["text"])

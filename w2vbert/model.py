@@ -6,7 +6,7 @@ Source: Seamless Communication 2023 (arXiv:2312.05187), section 3.2.1, and the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,23 @@ class Encoding:
     extract_features: Packed
     hidden_states: tuple[Packed, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is random about a training pass, besides dropout.
+
+    Attributes:
+        generator: source of the random masks; torch's default one when `None`.
+        skipped_layers: numbers of the encoder layers to leave out (LayerDrop), in training or not; when
+            `None` drawn in training, by torch's default generator.
+    """
+
+    generator: torch.Generator | None = None
+    skipped_layers: Collection[int] | None = None
+
+
+_UNTOLD = Draws()
 
 
 class Wav2Vec2BertModel(PreTrainedModel):
@@ -124,7 +141,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
         mask_time_indices: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        generator: torch.Generator | None = None,
+        draws: Draws = _UNTOLD,
     ) -> Encoding:
         """Encode clips laid end to end.
 
@@ -142,7 +159,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
                 frames are `output_lengths(features.lengths)`, and the last of a clip may have read the
                 partial one.
             mask_time_indices: (batch, max_length), as in `forward`.
-            generator: source of the random masks of training; torch's default one when omitted.
+            draws: the random choices of training that the caller makes.
 
         Raises:
             ClipTooShortError: a clip is shorter than what the adapter's convolution spans.
@@ -150,9 +167,13 @@ class Wav2Vec2BertModel(PreTrainedModel):
         """
         layout = Layout(features.lengths, features.frames.device, num_valid=num_valid)
         frames, extracted = self.feature_projection(features.frames)
-        frames = self._spec_augment(frames, layout, mask_time_indices, generator)
+        frames = self._spec_augment(frames, layout, mask_time_indices, draws.generator)
         encoded = self.encoder(
-            frames, layout, hidden_states=output_hidden_states, attentions=output_attentions
+            frames,
+            layout,
+            hidden_states=output_hidden_states,
+            attentions=output_attentions,
+            skipped_layers=draws.skipped_layers,
         )
         frames, states = encoded.frames, encoded.hidden_states
         lengths = layout.lengths
@@ -176,7 +197,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
         *,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        generator: torch.Generator | None = None,
+        draws: Draws = _UNTOLD,
     ) -> Encoding:
         """As `encode`, from a padded batch: (batch, frames, feature_projection_input_dim) and its mask.
 
@@ -188,7 +209,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
             mask_time_indices=mask_time_indices,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
-            generator=generator,
+            draws=draws,
         )
 
     def _spec_augment(

@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from jobs.cli.flags import ENVIRONMENT_PREFIX, read_spec
-from pipeline.errors import BrokenOffError, JobError, TableInUseError
+from pipeline.errors import BrokenOffError, JobError, QualityError, TableInUseError
 from pipeline.spec import JobSpec, annotate_spec, job_spec
 
 __all__ = ["ENVIRONMENT_PREFIX", "command", "read_spec", "run_job", "tool"]
@@ -45,13 +45,13 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
         from pipeline.reports.plan import format_plan
         from pipeline.reports.summary import format_summary
 
-        with _stopped_by_signals():
+        with stopped_by_signals():
             if spec.table.plan:
                 print(format_plan(plan(spec)))
                 return 0
             summary = run(spec)
     except JobError as problem:
-        return _fail(program, problem)
+        return fail(program, problem)
     except KeyboardInterrupt:  # while packages were imported
         print(f"{program}: stopped before any work.", file=sys.stderr)
         return 1
@@ -80,22 +80,22 @@ def tool(
         try:
             done = work(read_spec(declaration, arguments, program=program))
         except JobError as problem:
-            return _fail(program, problem)
+            return fail(program, problem)
         print(show(done))
         return 0
 
     return main
 
 
-def _fail(program: str, problem: JobError) -> int:
+def fail(program: str, problem: JobError) -> int:
     """Prints what stopped the job; the exit status for it."""
     message = str(problem).replace("\n", "\n  ")
     print(f"{program}: {message}", file=sys.stderr)
-    return {BrokenOffError: 1, TableInUseError: 4}.get(type(problem), 2)
+    return {BrokenOffError: 1, QualityError: 3, TableInUseError: 4}.get(type(problem), 2)
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
+def stopped_by_signals() -> Iterator[None]:
     """SIGTERM and SIGINT end the block as errors do, so that the table's lock is released."""
 
     def stop(number: int, frame: object) -> None:

@@ -19,14 +19,17 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipeline.errors import JobError
-from pipeline.spec import JobSpec
+from pipeline.spec.flat import FlatSpec
 from pipeline.storage import without_credentials
 
 ENVIRONMENT_PREFIX = "W2VBERT_"
 Spec = TypeVar("Spec", bound=BaseModel)
 _Path = tuple[str, ...]
 # Groups of the help, in order; those of tasks that are not named here come where the dots are.
-_GROUPS = ("", "input", "output", "model", "decoding", "diarization", "…", "running", "cluster", "storage")
+_GROUPS = (
+    *("", "input", "output", "model", "decoding", "diarization", "optimisation", "augmentation"),
+    *("masked prediction", "…", "running", "cluster", "storage"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ def read_spec(
 
 
 def _parts(declaration: type[BaseModel]) -> Mapping[str, type[BaseModel]]:
-    """The fields of a job's spec whose own fields stand flat."""
-    return declaration.parts() if issubclass(declaration, JobSpec) else {}
+    """The fields of a run's spec whose own fields stand flat."""
+    return declaration.parts() if issubclass(declaration, FlatSpec) else {}
 
 
 def _options(declaration: type[BaseModel], prefix: _Path = (), group: str = "") -> Iterator[_Option]:
@@ -117,7 +120,7 @@ def _options(declaration: type[BaseModel], prefix: _Path = (), group: str = "") 
             yield from _options(kind, (*prefix, name), name)
         else:
             first = field.is_required() or bool(extra.get("first"))
-            yield _Option((*prefix, name), field, str(extra.get("group", group)), first)
+            yield _Option((*prefix, field.alias or name), field, str(extra.get("group", group)), first)
 
 
 def _parser(declaration: type[BaseModel], program: str) -> argparse.ArgumentParser:
@@ -247,7 +250,9 @@ def _refuse_unknown(
 ) -> None:
     parts = _parts(declaration)
     fields = {name: field for name, field in declaration.model_fields.items() if name not in parts}
-    fields |= {name: field for part in parts.values() for name, field in part.model_fields.items()}
+    fields |= {
+        field.alias or name: field for part in parts.values() for name, field in part.model_fields.items()
+    }
     for name, value in values.items():
         field = fields.get(str(name))
         if field is None:

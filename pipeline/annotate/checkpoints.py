@@ -107,6 +107,15 @@ def read_backbones(
     return list(found.values())
 
 
+def read_checkpoint(name: str, flag: str, storage: Storage) -> CheckpointFiles:
+    """The files of a checkpoint, whatever it is one of.
+
+    Raises:
+        JobError: there is none.
+    """
+    return _read_files(_place(name, flag, storage), name, flag, storage)
+
+
 def configs_of(backbones: Sequence[Backbone]) -> dict[str, Wav2Vec2BertConfig]:
     """The configuration of each task's checkpoint."""
     return {task: files.config for held in backbones for task, files in held.checkpoints.items()}

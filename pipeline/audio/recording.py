@@ -12,7 +12,7 @@ from typing import BinaryIO, NoReturn
 import numpy as np
 
 from pipeline.audio.codecs import Decoder
-from pipeline.audio.resampling import Resampler, resample
+from pipeline.audio.resampling import resample, resample_blocks
 from pipeline.audio.stream import Samples, Stream, fail
 from pipeline.errors import Code
 
@@ -133,13 +133,8 @@ class Recording:
 
     def blocks(self) -> Iterator[Samples]:
         """`whole` in blocks, within 1e-6, in memory that the recording's length has no part in."""
-        resampler = Resampler(self.sample_rate)
         held, self._held = iter(self._held), []
-        for block in chain(held, self._rest):
-            if len(samples := resampler.add(block)):
-                yield samples
-        if len(samples := resampler.finish()):
-            yield samples
+        yield from resample_blocks(chain(held, self._rest), self.sample_rate)
 
     def _read(self) -> Iterator[Samples]:
         """The part's samples of one channel at the stored rate, checked as far as they go."""

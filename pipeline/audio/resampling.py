@@ -76,6 +76,16 @@ class Resampler:
         return result[first : first + made]
 
 
+def resample_blocks(blocks: Iterable[Samples], rate: int) -> Iterator[Samples]:
+    """`resample` of blocks of (n,) at `rate` hertz."""
+    resampler = Resampler(rate)
+    for block in blocks:
+        if len(samples := resampler.add(block)):
+            yield samples
+    if len(samples := resampler.finish()):
+        yield samples
+
+
 def at_rate(blocks: Iterable[Samples], rate: int, to: int) -> Iterator[Samples]:
     """Blocks of (n, channels) at `rate` hertz, at another."""
     resamplers: list[Resampler] = []

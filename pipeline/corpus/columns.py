@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,11 +17,30 @@ from pipeline.schema import OWN_NAMES
 from pipeline.tasks import TASKS
 
 _MISFIT = object()
+_NUMBER_CHARACTERS = 400  # more are no number that any column holds
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<fraction>(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
 
 
-def reserved_names() -> frozenset[str]:
+class Cell(str):
+    """What stands in a table of text: a number where its column has numbers, and else the text as it is.
+
+    So no text is changed by being read: 007 stays an id, and 1.50 in a column of words stays 1.50.
+    """
+
+    @property
+    def meant(self) -> int | float | str:
+        """The number, spelled as in JSON and of finite size; else the text."""
+        match = _NUMBER.fullmatch(self)
+        if match is None or len(self) > _NUMBER_CHARACTERS:
+            return str(self)
+        if not match["fraction"]:
+            return int(self)
+        return value if math.isfinite(value := float(self)) else str(self)
+
+
+def reserved_names(more: Iterable[str] = ()) -> frozenset[str]:
     """Every name that an output may give a column, folded, those of all registered tasks among them."""
-    names = OWN_NAMES.union(*(task.column_names for task in TASKS.values()))
+    names = OWN_NAMES.union(more, *(task.column_names for task in TASKS.values()))
     return frozenset(folded(name) for name in names)
 
 
@@ -231,6 +251,8 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def _type_of(value: Any) -> pa.DataType:
+    if isinstance(value, Cell):
+        value = value.meant
     if value is None:
         return pa.null()
     if isinstance(value, bool):
@@ -247,6 +269,8 @@ def _fit(value: Any, type: pa.DataType) -> Any:
     if pa.types.is_string(type):
         text = value if isinstance(value, str) else json_text(value)
         return text if _encodable(text) else _MISFIT
+    if isinstance(value, Cell):
+        value = value.meant
     if isinstance(value, bool) != pa.types.is_boolean(type):
         return _MISFIT  # Arrow would take True for 1.
     if pa.types.is_integer(type) and not isinstance(value, int):

@@ -9,7 +9,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from pipeline.errors import BrokenOffError, JobError
 from pipeline.storage import StorageError
 
 if TYPE_CHECKING:
-    from pipeline.spec.parts import ComputeSpec
+    from pipeline.spec.parts import ClusterSpec, ComputeSpec
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +50,14 @@ class Resources:
 
     Attributes:
         readers: most tasks that read at a time; None: as many as CPUs allow.
+        annotate: None where a run has no models.
         one_pool: each model actor holds all backbones of the job; else each backbone has a pool of its own.
     """
 
     readers: int | None
     featurize: Pool
-    annotate: Pool
-    one_pool: bool
+    annotate: Pool | None = None
+    one_pool: bool = True
 
 
 def connect(address: str | None) -> None:
@@ -159,7 +160,7 @@ def shortage(resources: Resources) -> str:
     total, free = ray.cluster_resources(), ray.available_resources()
     pools = {"a featurizer": resources.featurize, "a model actor": resources.annotate}
     takes = {"a task that reads or writes": {"CPU": TASK_CPUS}}
-    takes |= {who: {"CPU": pool.cpus, "GPU": pool.gpus} for who, pool in pools.items()}
+    takes |= {who: {"CPU": pool.cpus, "GPU": pool.gpus} for who, pool in pools.items() if pool is not None}
     known = [name for name in ("CPU", "GPU") if name in total or any(one.get(name) for one in takes.values())]
     has = " and ".join(f"{_amount(total.get(name, 0), name)} ({free.get(name, 0):g} free)" for name in known)
     parts = [
@@ -221,30 +222,47 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
                 f"take {per_actor * fewest * pools:g} GPUs where the cluster has {gpus:g}; annotate in runs"
                 " of their own, or choose a smaller dtype."
             )
-    featurize_cpus = 0.5 if cpus < 4 else 1.0
+    featurize_cpus = _featurize_cpus(cpus)
     annotate_cpus, threads = _annotate_cpus(cpus, per_actor, fewest)
     if not per_actor:
         # However many actors are asked for, reading and featurizing must find a CPU beside them.
         rest = (cpus - 2 * TASK_CPUS - featurize_cpus) / (most * pools)
         annotate_cpus = min(annotate_cpus, rest)
-    room = int((cpus - annotate_cpus * fewest * pools - 2 * TASK_CPUS) / featurize_cpus + 1e-6)
+    room = _room(cpus - annotate_cpus * fewest * pools, featurize_cpus)
     asked = compute.featurize_actors or room
     featurizers = max(1, asked if may_grow else min(room, asked))
     used = annotate_cpus * most * pools + featurize_cpus * featurizers
     share = 1.0 if may_grow else share_to_ask_for(used, _least("CPU"))
+    resources = _featurizing(featurizers, featurize_cpus, share)
+    strategy = ActorPoolStrategy(min_size=fewest, max_size=most)
+    annotate = Pool(strategy, _thousandths(annotate_cpus * share), per_actor, threads)
+    return replace(resources, annotate=annotate, one_pool=pools == 1)
+
+
+def allocate_featurizers(compute: ClusterSpec) -> Resources:
+    """Of a run without models: the CPUs are its featurizers'."""
+    cpus = float(ray.cluster_resources().get("CPU", 0.0))
+    each = _featurize_cpus(cpus)
+    room = _room(cpus, each)
+    featurizers = max(1, min(room, compute.featurize_actors or room))
+    return _featurizing(featurizers, each, share_to_ask_for(each * featurizers, _least("CPU")))
+
+
+def _featurizing(featurizers: int, cpus: float, share: float) -> Resources:
+    """For so many featurizers, each of which uses these CPUs and asks for a share of them."""
     return Resources(
         readers=None if share == 1.0 else 2 * featurizers,  # else they would take what the actors leave
-        featurize=Pool(
-            ActorPoolStrategy(min_size=1, max_size=featurizers), _thousandths(featurize_cpus * share)
-        ),
-        annotate=Pool(
-            ActorPoolStrategy(min_size=fewest, max_size=most),
-            _thousandths(annotate_cpus * share),
-            per_actor,
-            threads,
-        ),
-        one_pool=pools == 1,
+        featurize=Pool(ActorPoolStrategy(min_size=1, max_size=featurizers), _thousandths(cpus * share)),
     )
+
+
+def _featurize_cpus(cpus: float) -> float:
+    return 0.5 if cpus < 4 else 1.0
+
+
+def _room(cpus: float, each: float) -> int:
+    """How many actors there is room for beside tasks that read and write."""
+    return int((cpus - 2 * TASK_CPUS) / each + 1e-6)
 
 
 def share_to_ask_for(cpus: float, smallest: float) -> float:

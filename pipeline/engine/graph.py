@@ -1,7 +1,7 @@
-"""The dataset graph of a job: shards -> clips -> features -> annotations.
+"""The dataset graph of a run: shards -> clips -> features -> annotations.
 
 Between featurizers and model actors a row is a batch: what one featurizer made, a long recording by itself,
-so that memory stays bounded.
+so that memory stays bounded. Without models what featurizers make are the rows of the table.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
-from ray.data import Dataset, Datasink
+from ray.data import DataContext, Dataset, Datasink
 
 from pipeline.annotate.batches import as_batch, gather, rows_of
 from pipeline.engine.cluster import TASK_CPUS, task_errors
@@ -25,16 +26,18 @@ from pipeline.errors import Code, Stage
 if TYPE_CHECKING:  # actors import this file too, and what they do not use would cost each of them seconds
     from pipeline.annotate.checkpoints import Backbone
     from pipeline.annotate.heads import AnnotatorSettings
-    from pipeline.engine.cluster import Resources
+    from pipeline.engine.cluster import Pool, Resources
     from pipeline.engine.datasource import AudioShards
-    from pipeline.features.stage import Featurizer
 
 # torch keeps up to 1,024 compiled operations by the shapes of their operands, in oneDNN and in the layer
 # above it. Packs hardly ever have the same shape twice: they would pile up, and leave the heap full of holes.
 _FEW_PRIMITIVES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8", "LRU_CACHE_CAPACITY": "8"}
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = _BLOCK_BYTES = 16 << 20
 # Ray shows all GPUs of a node to actors that asked for none: they are made blind before torch looks.
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+Featurize = Callable[[pa.Table, Starting | None], Iterator[pa.Table]]
+"""Clips to tables of features; where clips are taken one by one, told what to call before each."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,26 @@ class ModelStage:
 
 
 @dataclass(frozen=True)
+class Models:
+    """The model stages, one for each pool, and the actors' settings but for what a pool decides."""
+
+    stages: Sequence[ModelStage]
+    settings: AnnotatorSettings
+
+
+@dataclass(frozen=True)
 class Graph:
-    """The stages of a job.
+    """The stages of a run.
 
     Attributes:
         featurizer: makes one, in the actor.
-        models: one stage for each pool, in turn.
-        settings: of the model actors, but for what the pool decides.
+        models: None: what featurizers make are the rows.
         limit: of clips.
     """
 
     source: AudioShards
-    featurizer: Callable[[], Featurizer]
-    models: Sequence[ModelStage]
-    settings: AnnotatorSettings
+    featurizer: Callable[[], Featurize]
+    models: Models | None = None
     limit: int | None = None
 
     def write(self, sink: Datasink[Any], resources: Resources, state: RunState) -> None:
@@ -68,7 +77,7 @@ class Graph:
         Raises:
             JobError: an actor cannot start, or the job broke off.
         """
-        with watched(state, resources), task_errors():
+        with _patient(), watched(state, resources), task_errors():
             rows = self.rows(resources, state)
             rows.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
 
@@ -79,45 +88,68 @@ class Graph:
         if self.limit is not None:
             clips = clips.limit(self.limit)
         isolation = state.isolation("featurize", Stage.DECODE, Code.UNDECODABLE)
-        table: Dataset = clips.map_batches(
+        models_follow = self.models is not None
+        features: Dataset = clips.map_batches(
             FeaturizeActor,
-            fn_constructor_args=(self.featurizer, state.report("featurize"), isolation),
+            fn_constructor_args=(self.featurizer, state.report("featurize"), isolation, models_follow),
             batch_size=None,
             batch_format="pyarrow",
             compute=resources.featurize.strategy,
             num_cpus=resources.featurize.cpus,
         )
-        pool = resources.annotate
-        settings = ray.put(replace(self.settings, threads=pool.threads, device=pool.device))
-        for number, stage in enumerate(self.models, 1):
-            checkpoints = [
-                {task: ray.put(files) for task, files in held.checkpoints.items()} for held in stage.backbones
-            ]
-            name = "annotate" if number == 1 else f"annotate {number}"
-            isolation = state.isolation(name, Stage.ANNOTATE, Code.MODEL_FAILED)
-            means = ActorMeans(settings, state.report(name), isolation, number < len(self.models))
-            table = table.map_batches(
-                AnnotateActor,
-                fn_constructor_args=(checkpoints, stage.schema, means),
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=pool.strategy,
-                num_cpus=pool.cpus,
-                num_gpus=pool.gpus or None,
-            )
-        return table
+        if self.models is None or resources.annotate is None:
+            return features
+        return _annotated(features, self.models, resources.annotate, state)
+
+
+def _annotated(table: Dataset, models: Models, pool: Pool, state: RunState) -> Dataset:
+    settings = ray.put(replace(models.settings, threads=pool.threads, device=pool.device))
+    for number, stage in enumerate(models.stages, 1):
+        checkpoints = [
+            {task: ray.put(files) for task, files in held.checkpoints.items()} for held in stage.backbones
+        ]
+        name = "annotate" if number == 1 else f"annotate {number}"
+        isolation = state.isolation(name, Stage.ANNOTATE, Code.MODEL_FAILED)
+        means = ActorMeans(settings, state.report(name), isolation, number < len(models.stages))
+        table = table.map_batches(
+            AnnotateActor,
+            fn_constructor_args=(checkpoints, stage.schema, means),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=pool.strategy,
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+        )
+    return table
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Small blocks, and no end of patience: a recording may take hours, and a cluster may be waited for. The
+    run says so (`watched`), and does not end."""
+    context = DataContext.get_current()
+    given = context.target_max_block_size, context.execution_no_progress_timeout_s
+    context.target_max_block_size, context.execution_no_progress_timeout_s = _BLOCK_BYTES, -1
+    try:
+        yield
+    finally:
+        context.target_max_block_size, context.execution_no_progress_timeout_s = given
 
 
 class FeaturizeActor:
-    """A featurizer: tables of clips to batches of features."""
+    """A featurizer: tables of clips to batches of features, or to rows where no models follow."""
 
-    def __init__(self, featurizer: Callable[[], Featurizer], report: Report, isolation: Isolation) -> None:
+    def __init__(
+        self, featurizer: Callable[[], Featurize], report: Report, isolation: Isolation, models_follow: bool
+    ) -> None:
         os.environ[_VISIBLE] = ""
         self._featurizer, self._report, self._isolation = featurizer(), report, isolation
+        self._models_follow = models_follow
 
     def __call__(self, clips: pa.Table) -> Iterator[pa.Table]:
         with self._isolation.block(clips) as (block, starting):
-            yield from gather(timed(self._featurizer(block, starting), self._report), _BATCH_BYTES)
+            tables = timed(self._featurizer(block, starting), self._report)
+            yield from gather(tables, _BATCH_BYTES) if self._models_follow else tables
 
 
 @dataclass(frozen=True)

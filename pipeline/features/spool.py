@@ -33,6 +33,9 @@ class FeatureSpool:
     Args:
         extractor: whose features.
         dtype: float32 or float16.
+
+    Attributes:
+        statistics: that the features were normalised by; None until they are finished.
     """
 
     def __init__(self, extractor: SeamlessM4TFeatureExtractor, dtype: npt.DTypeLike) -> None:
@@ -40,6 +43,7 @@ class FeatureSpool:
         self._dtype = np.dtype(dtype)
         self._stream = FbankStream(extractor.fbank)
         self._samples = 0
+        self.statistics: FbankStatistics | None = None
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (`__exit__` closes it)
 
     def __enter__(self) -> FeatureSpool:
@@ -91,7 +95,7 @@ class FeatureSpool:
         energies: npt.NDArray[np.float32] = np.frombuffer(mapped, np.float32).reshape(-1, bins)
         # Never ahead of where energies are read: features are no larger, and segments only move forward.
         features: npt.NDArray[Any] = np.frombuffer(mapped, self._dtype).reshape(-1, bins)
-        statistics = self._statistics(energies, kept)
+        self.statistics = statistics = self._statistics(energies, kept)
         done = 0
         for first, last in _blocks(kept):
             block = statistics.normalize(energies[first:last].T).T

@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any, BinaryIO, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 
 from pipeline import schema
 from pipeline.audio.recording import Recording
-from pipeline.audio.resampling import SAMPLE_RATE
+from pipeline.audio.resampling import SAMPLE_RATE, resample, resample_blocks
 from pipeline.audio.stream import Samples
 from pipeline.audio.vad import Detector, kept_frames, load_detector, speech_of
 from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
@@ -25,6 +26,7 @@ from pipeline.features.spool import FeatureSpool
 from pipeline.features.windows import WindowPlan
 from pipeline.storage import Storage, StorageError, StorageFile, is_remote
 from w2vbert.features.extractor import AudioTooShortError, SeamlessM4TFeatureExtractor
+from w2vbert.features.fbank import FbankStatistics
 
 _TABLE_BYTES = 8 << 20  # of features
 _TABLE_ROWS = 256
@@ -36,7 +38,7 @@ _WHOLE_BYTES = 8 << 20  # sources up to this size are fetched in one go
 
 @dataclass
 class _Row:
-    """A clip's part of `schema.FEATURE_COLUMNS`, but for its identity."""
+    """A clip's part of `schema.FEATURE_COLUMNS` and `STATISTICS_COLUMNS`, but for its identity."""
 
     duration_s: float | None = None
     sample_rate: int | None = None
@@ -45,6 +47,8 @@ class _Row:
     frames: int | None = None
     num_valid: int | None = None
     windows: list[dict[str, int]] | None = None
+    log_mel_mean: npt.NDArray[np.floating] | None = None
+    log_mel_std: npt.NDArray[np.floating] | None = None
     error: dict[str, str] | None = None
 
     def take(self, recording: Recording) -> None:
@@ -52,6 +56,17 @@ class _Row:
         self.duration_s = recording.duration_s
         self.sample_rate = recording.sample_rate
         self.channels = recording.channels
+
+    def take_statistics(self, statistics: FbankStatistics | None) -> None:
+        """What the normalisation took away."""
+        if statistics is not None:
+            self.log_mel_mean, self.log_mel_std = statistics.mean[:, 0], statistics.deviation[:, 0]
+
+    def fail(self, error: ClipError) -> None:
+        """What is known of the audio stays."""
+        self.features = self.frames = self.num_valid = self.windows = None
+        self.log_mel_mean = self.log_mel_std = None
+        self.error = error.as_row()
 
 
 @dataclass
@@ -73,16 +88,21 @@ class FeatureOptions:
         half: features in float16, not float32.
         vad: keep speech only: the name of a detector, as `vad.load_detector` takes it. The features are then
             normalised over what is kept.
+        speed: how many times as fast the recording is played, which moves its pitch too, as sox's `speed`.
+            `duration_s` stays that of the recording.
+        statistics: keep what the normalisation took away (`schema.STATISTICS_COLUMNS`).
     """
 
     channel: str = "mean"
     max_duration_s: float | None = None
     half: bool = False
     vad: str | None = None
+    speed: float = 1.0
+    statistics: bool = False
 
 
 class Featurizer:
-    """Tables of `schema.read_schema(passthrough)` to tables of `schema.feature_schema(passthrough)`.
+    """Tables of `schema.read_schema(passthrough)` to tables of `schema.feature_schema(passthrough, …)`.
 
     A clip that fails becomes a row with an error, and a clip that has one keeps it. Digital silence, and a
     clip without speech where a detector looks for it, has no features, only their number.
@@ -114,12 +134,13 @@ class Featurizer:
         torch.set_num_threads(1)
         self._extractor = extractor
         self._storage = storage
-        self._schema = schema.feature_schema(passthrough)
+        self._schema = schema.feature_schema(passthrough, statistics=options.statistics)
         self._kept = ["clip_id", "shard", *passthrough.names, schema.EXTRA]
         self._channel = options.channel
         self._max_duration_s = float("inf") if options.max_duration_s is None else options.max_duration_s
         self._dtype = np.dtype(np.float16 if options.half else np.float32)
         self._plan = plan
+        self._speed = options.speed
         self._vad = options.vad
         self._detector = None if options.vad is None else load_detector(options.vad)
         self._hop = extractor.stride * extractor.fbank.frame_shift  # samples
@@ -147,6 +168,11 @@ class Featurizer:
                 start, held, rows = start + len(rows), 0, []
         if rows:
             yield self._table(table.slice(start), rows)
+
+    @property
+    def _played_rate(self) -> int:
+        """The rate, in hertz, of samples at the model's rate that are played faster."""
+        return round(self._speed * SAMPLE_RATE)
 
     def _ahead(self, table: pa.Table) -> Iterator[Callable[[], _Opened]]:
         """How to get each clip; remote clips are on their way before they are asked for."""
@@ -202,13 +228,11 @@ class Featurizer:
             with opened.files:
                 self._fill(row, opened)
         except ClipFailedError as failure:
-            row.error = failure.error.as_row()
+            row.fail(failure.error)
         except AudioTooShortError as problem:
-            row.error = ClipError(Stage.FEATURIZE, Code.TOO_SHORT, str(problem)).as_row()
+            row.fail(ClipError(Stage.FEATURIZE, Code.TOO_SHORT, str(problem)))
         except Exception as problem:  # one clip must not cost its neighbours
-            row.error = ClipError(Stage.FEATURIZE, Code.UNDECODABLE, _describe(problem)).as_row()
-        if row.error is not None:
-            row.features = row.frames = row.num_valid = row.windows = None
+            row.fail(ClipError(Stage.FEATURIZE, Code.UNDECODABLE, _describe(problem)))
         return row
 
     def _fill(self, row: _Row, opened: _Opened) -> None:
@@ -217,7 +241,7 @@ class Featurizer:
             self._spool(row, opened, self._blocks(opened))
             return
         row.take(recording)
-        samples = recording.whole()
+        samples = resample(recording.whole(), self._played_rate)
         enough = len(samples) >= self._extractor.minimum_samples
         if enough and self._detector is not None:
             self._spool(row, opened, iter([samples]))
@@ -227,15 +251,17 @@ class Featurizer:
         row.windows = []
         if enough and recording.silent:
             return
-        features = self._extractor.extract(samples, keep_partial=True)
+        features, statistics = self._extractor.extract_with_statistics(samples, keep_partial=True)
         if not np.isfinite(features).all():
             raise ClipFailedError(Stage.FEATURIZE, Code.NON_FINITE, "the features are not finite numbers")
         row.features = features.astype(self._dtype).tobytes()
+        row.take_statistics(statistics)
         row.windows = self._windows([(0, row.frames)])
 
     def _blocks(self, opened: _Opened) -> Iterator[Samples]:
         with _read_errors(opened.is_shard):
-            yield from opened.recording.blocks()
+            blocks = opened.recording.blocks()
+            yield from blocks if self._speed == 1 else resample_blocks(blocks, self._played_rate)
 
     def _spool(self, row: _Row, opened: _Opened, blocks: Iterator[Samples]) -> None:
         with FeatureSpool(self._extractor, self._dtype) as spool:
@@ -254,11 +280,12 @@ class Featurizer:
                 features = spool.finish(segments)
                 row.features = features if opened.long else features.to_pybytes()
                 row.windows = self._windows(segments)
+                row.take_statistics(spool.statistics)
 
     def _speech(self, detector: Detector, spool: FeatureSpool, opened: _Opened) -> list[tuple[int, int]]:
         """What the detector leaves of a recording, as (start, stop) in frames."""
         with self._detecting():
-            speech = speech_of(detector, opened.recording.duration_s)
+            speech = speech_of(detector, opened.recording.duration_s / self._speed)
         return kept_frames(
             speech, self._hop, frames=spool.frames, num_valid=spool.num_valid, align=self._plan.align
         )
@@ -286,7 +313,7 @@ class Featurizer:
 
     def _table(self, clips: pa.Table, rows: list[_Row]) -> pa.Table:
         columns = {name: clips[name] for name in self._kept}
-        for name in _Row.__dataclass_fields__:
+        for name in _Row.__dataclass_fields__.keys() & set(self._schema.names):
             values = [getattr(row, name) for row in rows]
             if isinstance(values[0], pa.Buffer):
                 columns[name] = _one_cell(values[0])

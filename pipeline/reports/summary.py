@@ -112,7 +112,8 @@ class RunSummary:
         spec: as it stands in the table's metadata.
         stage_s: seconds that all tasks of each stage worked. This, `models` and `encoder` are None where
             nothing was new.
-        models: name and digests of each annotation's checkpoint.
+        models: what made each annotation: name and digests of its checkpoint.
+        encoder: None too where none runs.
     """
 
     run_id: str
@@ -124,7 +125,7 @@ class RunSummary:
     wall_s: float
     spec: Mapping[str, Any]
     stage_s: Mapping[str, float] | None = None
-    models: Mapping[str, Mapping[str, str]] | None = None
+    models: Mapping[str, Mapping[str, Any]] | None = None
     encoder: EncoderUse | None = None
     undelivered: Mapping[str, str] = field(default_factory=dict)
 
@@ -160,9 +161,10 @@ class RunSummary:
             "rtfx": self.rtfx,
             "spec": dict(self.spec),
         }
-        if self.encoder is not None:
-            facts["stage_s"] = dict(self.stage_s or {})
+        if self.stage_s is not None:
+            facts["stage_s"] = dict(self.stage_s)
             facts["models"] = self.models
+        if self.encoder is not None:
             facts["encoder"] = vars(self.encoder)
         return {**facts, **self.tally.counts(), **self.whole.rates()}
 

@@ -12,53 +12,31 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
 from pipeline.metrics.base import Metric
-from pipeline.spec.parts import MODEL, ComputeSpec, CorpusSpec, TableSpec
-from pipeline.storage import PublicOptions, Storage, redact
+from pipeline.spec.parts import MODEL, ComputeSpec, CorpusSpec
+from pipeline.spec.run import RunSpec
+from pipeline.storage import Storage
 from pipeline.tasks import TASKS
 from pipeline.tasks.base import NoOptions, Task
 
 _CHECKPOINT = "a local directory, an s3:// URI or a Hugging Face hub id"
 
 
-class JobSpec(PublicOptions):
+class JobSpec(RunSpec):
     """Annotate a speech corpus: audio shards in, one Parquet row per clip out.
 
     Keyword arguments are flat: `TranscribeSpec(input=["corpus"], output="table", model="ctc")`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     corpus: CorpusSpec
     compute: ComputeSpec
-    table: TableSpec
 
     tasks_by_field: ClassVar[Mapping[str, Task]] = {}  # field of the checkpoint -> its task
 
     def __init__(self, **values: Any) -> None:  # for type checkers: the fields of the parts are arguments too
         super().__init__(**values)
-
-    @classmethod
-    def parts(cls) -> dict[str, type[BaseModel]]:
-        """The fields of the spec that are parts."""
-        return {
-            name: field.annotation
-            for name, field in cls.model_fields.items()
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        }
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_flat(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        given = dict(values)
-        for part, kind in cls.parts().items():
-            flat = {name: given.pop(name) for name in kind.model_fields if name in given}
-            given[part] = {**dict(given.get(part, {})), **flat}
-        return given
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
@@ -66,6 +44,11 @@ class JobSpec(PublicOptions):
             flags = ", ".join(f"--{field}" for field in self.tasks_by_field)
             raise ValueError(f"nothing to annotate: give any of {flags}")
         return self
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The names of the annotations."""
+        return tuple(self.models)
 
     @property
     def models(self) -> dict[str, str]:
@@ -105,27 +88,8 @@ class JobSpec(PublicOptions):
 
         Options of annotations that the job does not make decide nothing.
         """
-        settings = {}
         idle = {_part_of(task.name) for task in self.tasks_by_field.values()} - {*map(_part_of, self.tasks)}
-        for part in self.parts():
-            if part in idle:
-                continue
-            held = getattr(self, part)
-            for name, field in type(held).model_fields.items():
-                if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get(
-                    "changes_output"
-                ):
-                    settings[name] = getattr(held, name)
-        return settings
-
-    def public(self) -> dict[str, Any]:
-        """The whole spec, flat, for metadata and summaries: never a credential."""
-        secrets = {"corpus": {"storage": {"key", "secret", "token"}}}
-        flat: dict[str, Any] = {}
-        for name, value in self.model_dump(mode="json", exclude=secrets).items():
-            flat |= value if name in self.parts() else {name: value}
-        # Places have no credentials, but a condition may name one.
-        return {name: redact(value) if isinstance(value, str) else value for name, value in flat.items()}
+        return self._settings(part for part in self.parts() if part not in idle)
 
 
 def job_spec(task: str) -> type[JobSpec]:

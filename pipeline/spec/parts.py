@@ -18,9 +18,10 @@ _MANY = 2**31 - 1
 # A part's title is the group of its fields in the help; a field may name another, or stand first in it.
 _RUNNING: dict[str, Any] = {"group": "running"}
 MODEL: dict[str, Any] = {"group": "model"}
+_LEADING: dict[str, Any] = {"first": True}
 
 
-class CorpusSpec(PublicOptions):
+class InputSpec(PublicOptions):
     """What to read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="input")
@@ -28,7 +29,7 @@ class CorpusSpec(PublicOptions):
     input: list[str] = Field(
         min_length=1,
         description="directory, glob, file or s3:// URI of audio: Parquet shards, WebDataset tars, "
-        "loose audio files, JSON manifests; repeat for several",
+        "loose audio files, manifests (JSON, TSV, CSV); repeat for several",
     )
     allow_hosts: list[str] = Field(
         default_factory=list,
@@ -62,12 +63,6 @@ class CorpusSpec(PublicOptions):
         gt=0,
         description="turn clips longer than this many seconds into error rows (code too_long); "
         "unset: any length",
-        json_schema_extra=CHANGES_OUTPUT,
-    )
-    vad: str | None = Field(
-        None,
-        description="annotate speech only, as 'energy' finds it, or 'module:Class', a voice-activity "
-        "detector of your own; unset: annotate everything",
         json_schema_extra=CHANGES_OUTPUT,
     )
     storage: StorageOptions = Field(default_factory=lambda: StorageOptions(), description="access to s3://")
@@ -115,6 +110,17 @@ class CorpusSpec(PublicOptions):
             value = value.replace(tzinfo=UTC)
         return value
 
+
+class CorpusSpec(InputSpec):
+    """What to read and annotate."""
+
+    vad: str | None = Field(
+        None,
+        description="annotate speech only, as 'energy' finds it, or 'module:Class', a voice-activity "
+        "detector of your own; unset: annotate everything",
+        json_schema_extra=CHANGES_OUTPUT,
+    )
+
     @field_validator("vad", mode="after")
     @classmethod
     def _known_vad(cls, value: str | None) -> str | None:
@@ -123,10 +129,26 @@ class CorpusSpec(PublicOptions):
         return value
 
 
-class ComputeSpec(PublicOptions):
-    """How to compute, and on what."""
+class ClusterSpec(PublicOptions):
+    """On what to compute."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="cluster")
+
+    featurize_actors: int | None = Field(
+        None,
+        ge=1,
+        le=_MANY,
+        description="maximum number of CPU actors for decoding and features; unset: as many as CPUs allow",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="Ray cluster to join; unset: that of RAY_ADDRESS, else that of `ray start` on this "
+        "machine, else a new one",
+    )
+
+
+class ComputeSpec(ClusterSpec):
+    """How to compute, and on what."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
@@ -159,23 +181,14 @@ class ComputeSpec(PublicOptions):
         "auto",
         description="number of model actors: a number, MIN:MAX to autoscale, on a cluster that may grow, "
         "or auto (one per GPU; on CPUs one per node, with all cores as its threads)",
+        json_schema_extra=_LEADING,
     )
     num_gpus_per_actor: float | None = Field(
         None,
         ge=0,
         le=1_000,
         description="GPUs of one model actor (fractions share one); unset: 1 where the cluster has GPUs",
-    )
-    featurize_actors: int | None = Field(
-        None,
-        ge=1,
-        le=_MANY,
-        description="maximum number of CPU actors for decoding and features; unset: as many as CPUs allow",
-    )
-    ray_address: str | None = Field(
-        None,
-        description="Ray cluster to join; unset: that of RAY_ADDRESS, else that of `ray start` on this "
-        "machine, else a new one",
+        json_schema_extra=_LEADING,
     )
 
     @field_validator("num_actors", mode="before")

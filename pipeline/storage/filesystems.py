@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any
 
 import fsspec
+import pyarrow.fs as pafs
 import s3fs
 from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -64,6 +65,11 @@ def filesystem_of(
 def _raise_unless_missing(problem: OSError) -> None:
     if not isinstance(problem, FileNotFoundError):
         raise problem
+
+
+def arrow_filesystem(uri: str, s3_arguments: Mapping[str, Any], hosts: Collection[str]) -> pafs.FileSystem:
+    """`filesystem_of` for libraries that take Arrow's filesystems, and their paths without a scheme."""
+    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem_of(uri, s3_arguments, hosts)))
 
 
 class StrictLocalFileSystem(LocalFileSystem):

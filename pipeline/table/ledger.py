@@ -50,7 +50,7 @@ from pipeline.table.log.plans import (
 )
 from pipeline.table.log.records import FORMAT, FileRecord, Records, read_texts
 from pipeline.table.log.repair import adopt, earlier_files, mend, remove_unfinished
-from pipeline.table.log.writer import NOTHING, TableWriter, Written
+from pipeline.table.log.writer import NOTHING, USUAL, Layout, TableWriter, Written
 from pipeline.table.overwrite import INTENDED, clear, intend_to_clear, is_cut_off
 from pipeline.table.reader import data_files, read_identity, read_ids, read_names, visible_names, without
 
@@ -309,11 +309,11 @@ class Ledger:
         ]
         self.plans.write(work.run_id, {line.shard.uri: line for line in [*earlier, *now]}.values())
 
-    def writer(self, run_id: str, schema: pa.Schema) -> TableWriter:
+    def writer(self, run_id: str, schema: pa.Schema, layout: Layout = USUAL) -> TableWriter:
         """What writes the files of this start of the run, for as long as it holds the lock."""
         assert self._lock is not None
         check = partial(check_lock, self._lock.uri, self._lock.token, self.storage)
-        return TableWriter(self.records, schema, run_id, uuid.uuid4().hex[:6], check)
+        return TableWriter(self.records, schema, run_id, uuid.uuid4().hex[:6], check, layout)
 
     def shard_counter(self, run_id: str) -> Finished:
         """What read tasks call with a part that they read to its end, its clips, and those that had rows."""

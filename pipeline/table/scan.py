@@ -21,7 +21,7 @@ from pipeline.corpus.lanes import lane_suffix
 from pipeline.corpus.listing import changed_since, discover, drop_listed_files, filter_files
 from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
-from pipeline.spec import JobSpec
+from pipeline.spec.run import RunSpec
 from pipeline.storage import Storage, StorageError, place_errors
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.place import require_outside_tables
@@ -65,7 +65,7 @@ class Changes:
             yield f"{work.clips_failed} clips that failed before to be annotated again"
 
 
-def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None]:
+def choose_table(spec: RunSpec, storage: Storage) -> tuple[Ledger, Ledger | None]:
     """The table to write, and the one it stands beside.
 
     Where the output already is a table of other annotations, what is added later goes to a sibling of it with
@@ -85,13 +85,13 @@ def choose_table(spec: JobSpec, storage: Storage) -> tuple[Ledger, Ledger | None
         if not held:  # a table that is there already may stay where it is
             above = storage.real(output).rpartition("/")[0]
             require_outside_tables(f"--output {spec.table.output}", above, storage)
-        if not held or not spec.models.keys().isdisjoint(held):
+        if not held or not set(spec.makes).isdisjoint(held):
             return ledger, None
-        return Ledger(f"{output}-{'-'.join(spec.models)}", storage, lane), ledger
+        return Ledger(f"{output}-{'-'.join(spec.makes)}", storage, lane), ledger
 
 
 @contextmanager
-def opened(spec: JobSpec, ledger: Ledger) -> Iterator[None]:
+def opened(spec: RunSpec, ledger: Ledger) -> Iterator[None]:
     """Holds the lock of the table, and ends what a killed job left half-done in it.
 
     Raises:
@@ -105,7 +105,7 @@ def opened(spec: JobSpec, ledger: Ledger) -> Iterator[None]:
 
 
 def scan(
-    spec: JobSpec,
+    spec: RunSpec,
     ledger: Ledger,
     identity: Mapping[str, Any],
     base_table: Ledger | None = None,
@@ -139,7 +139,7 @@ def scan(
     found = discover(corpus.input, storage, outputs=outputs, known_names=known, left_aside=aside)
     found = drop_listed_files(found, storage)
     # All lanes look at the whole input, so that they agree on names and columns.
-    passthrough = _passthrough(held, found, storage)
+    passthrough = _passthrough(held, found, storage, reserved_names(spec.column_names))
     where = Where(corpus.where, passthrough.schema) if corpus.where else None
     mine = [shard for shard in found if ledger.lane is None or ledger.lane.takes(shard.uri)]
     recent = changed_since(mine, corpus.since)
@@ -151,7 +151,7 @@ def scan(
         if fresh:
             work = Work(run_id, False, shards, {}, 0, where=corpus.where)
         else:
-            ledger.require(identity, spec.models)
+            ledger.require(identity, spec.makes)
             failed = (
                 {}  # rows that are taken out would wait for a later run
                 if corpus.limit is not None
@@ -171,18 +171,20 @@ def _new_run_id(earlier: Sequence[str]) -> str:
     return f"{now.strftime(_RUN_TIME)}-{uuid.uuid4().hex[:6]}"
 
 
-def output_errors(spec: JobSpec) -> AbstractContextManager[None]:
+def output_errors(spec: RunSpec) -> AbstractContextManager[None]:
     return place_errors("--output", spec.table.output)
 
 
-def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage) -> Passthrough:
+def _passthrough(
+    held: Mapping[str, Any] | None, shards: Sequence[Shard], storage: Storage, reserved: frozenset[str]
+) -> Passthrough:
     """The input's own columns: fixed by the first run of an output, so that all its files agree.
 
     Raises:
         JobError: storage does not deliver a shard that was to be looked at: the table would lack its columns.
     """
-    if (packed := (held or {}).get("passthrough")) is not None:
-        return Passthrough(pa.ipc.read_schema(pa.py_buffer(base64.b64decode(packed))))
+    if (schema := held_schema(held or {})) is not None:
+        return Passthrough(schema, reserved)
     schemas = []
     for reader in READERS.values():
         of_kind = [shard for shard in shards if shard.format == reader.name and not reader.one_clip]
@@ -199,8 +201,14 @@ def _passthrough(held: Mapping[str, Any] | None, shards: Sequence[Shard], storag
         if not found and len(of_kind) == len(shards) and problems and isinstance(problems[0], JobError):
             raise problems[0]
         schemas += found
-    return Passthrough(merge(schemas, reserved_names()))
+    return Passthrough(merge(schemas, reserved), reserved)
 
 
 def packed_schema(schema: pa.Schema) -> str:
     return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def held_schema(identity: Mapping[str, Any]) -> pa.Schema | None:
+    """The input's own columns as a table's identity has them; None where it has none."""
+    packed = identity.get("passthrough")
+    return None if packed is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(packed)))

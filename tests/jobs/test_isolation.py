@@ -55,7 +55,7 @@ class Killed(RunState):
 def test_each_killer_is_one_error_row(
     tmp_path: Path, registered: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.job.RunState", Killed)
+    monkeypatch.setattr("pipeline.run.RunState", Killed)
     corpus, deaths = tmp_path / "in", tmp_path / "deaths"
     for folder in (corpus, deaths):
         folder.mkdir()

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.model import Wav2Vec2BertModel
+from w2vbert.model import Draws, Wav2Vec2BertModel
 from w2vbert.packing import MaskError, Packed
 
 SIZES: dict[str, Any] = {
@@ -108,7 +108,7 @@ def test_masks_are_drawn_in_training_alone_and_from_the_generator() -> None:
 
     def first_state(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        states = model.encode(packed, output_hidden_states=True, generator=generator).hidden_states
+        states = model.encode(packed, output_hidden_states=True, draws=Draws(generator)).hidden_states
         assert states is not None
         return states[0].frames
 

@@ -8,6 +8,7 @@ Shapes: all frames are packed, (total, width); a `Layout` says where sequences l
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -160,14 +161,27 @@ class Encoder(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(
-        self, frames: Tensor, layout: Layout, *, hidden_states: bool = False, attentions: bool = False
+        self,
+        frames: Tensor,
+        layout: Layout,
+        *,
+        hidden_states: bool = False,
+        attentions: bool = False,
+        skipped_layers: Collection[int] | None = None,
     ) -> EncoderOutput:
-        """(total, hidden_size) -> the same; `hidden_states` and `attentions` say what to record."""
+        """(total, hidden_size) -> the same.
+
+        Args:
+            hidden_states, attentions: what to record.
+            skipped_layers: numbers of the layers to leave out; in training drawn when omitted.
+        """
+        if skipped_layers is None:
+            skipped_layers = self.draw_skipped_layers() if self.training else ()
         frames = self.dropout(layout.zero_invalid(frames))
         positions = self.scheme.shared(frames, layout)
         states, weights = [frames], []
-        for layer in self.layers:
-            if not self._skipped():
+        for number, layer in enumerate(self.layers):
+            if number not in skipped_layers:
                 if self.gradient_checkpointing and self.training:
                     frames, weight = checkpoint(
                         layer, frames, layout, positions, attentions, use_reentrant=False
@@ -182,7 +196,17 @@ class Encoder(nn.Module):
             frames, tuple(states) if hidden_states else None, tuple(weights) if attentions else None
         )
 
-    def _skipped(self) -> bool:
-        # LayerDrop, Fan et al. 2019 (arXiv:1909.11556)
+    def draw_skipped_layers(self, generator: torch.Generator | None = None) -> frozenset[int]:
+        """The layers that a training pass leaves out, each with the probability `layerdrop`.
+
+        LayerDrop, Fan et al. 2019 (arXiv:1909.11556). Processes that train one model together must leave out
+        the same ones: give them generators of one seed.
+
+        Args:
+            generator: on the CPU; torch's default one when omitted.
+        """
         layerdrop = self.config.layerdrop
-        return self.training and layerdrop > 0.0 and torch.rand(()).item() < layerdrop
+        if layerdrop == 0.0:
+            return frozenset()
+        draws = torch.rand(len(self.layers), generator=generator).tolist()
+        return frozenset(number for number, draw in enumerate(draws) if draw < layerdrop)

@@ -13,7 +13,7 @@ import torch
 
 from w2vbert.arrays import round_up
 from w2vbert.features.batch import BatchFeature, TensorType, to_tensor
-from w2vbert.features.fbank import Array, Fbank, normalize
+from w2vbert.features.fbank import Array, Fbank, FbankStatistics, normalize
 from w2vbert.features.padding import Padding, columns, pad_to, padded_length
 from w2vbert.features.waveform import Channel, Samples, as_clips, as_samples, finite, mono
 from w2vbert.fields import ConfigError, fields_of, flag, mapping, real, shown, whole
@@ -186,8 +186,19 @@ class SeamlessM4TFeatureExtractor:
         Raises:
             AudioTooShortError, ValueError, TypeError: as `__call__`.
         """
-        energies = self._energies(as_samples(waveform), channel, normalized=True)
-        return self._stacked(energies.T, keep_partial)
+        features, _ = self.extract_with_statistics(waveform, channel, keep_partial)
+        return features
+
+    def extract_with_statistics(
+        self, waveform: Any, channel: Channel | None = None, keep_partial: bool = False
+    ) -> tuple[Array, FbankStatistics]:
+        """`extract`, and what its normalisation took away.
+
+        Features times the deviation plus the mean, each `stride` times in a row, are the log mel energies.
+        """
+        energies = self._energies(as_samples(waveform), channel, normalized=False)
+        statistics = FbankStatistics.of(energies)
+        return self._stacked(statistics.normalize(energies).T, keep_partial), statistics
 
     def _stacked(self, features: Array, keep_partial: bool) -> Array:
         if keep_partial:

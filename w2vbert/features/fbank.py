@@ -131,23 +131,29 @@ def normalize(energies: Array) -> Array:
     Returns:
         (bins, frames) float32; a bin that never changes (digital silence) gives zeros up to rounding.
     """
-    mean = energies.mean(axis=1, keepdims=True)
-    variance = energies.var(axis=1, ddof=1, keepdims=True)
-    result: Array = (energies - mean) / np.sqrt(variance + np.float32(VARIANCE_FLOOR))
-    return result
+    return FbankStatistics.of(energies).normalize(energies)
 
 
 @dataclass(frozen=True)
 class FbankStatistics:
-    """Mean and standard deviation of each mel bin over a whole recording; (bins, 1) float64."""
+    """Mean and standard deviation of each mel bin over a whole recording; (bins, 1) float64, or float32 where
+    the recording was in memory as a whole."""
 
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
+    mean: NDArray[np.floating]
+    deviation: NDArray[np.floating]
     frames: int
+
+    @classmethod
+    def of(cls, energies: Array) -> FbankStatistics:
+        """Of (bins, frames) float32, at least two frames, in single precision as published."""
+        mean = energies.mean(axis=1, keepdims=True)
+        variance = energies.var(axis=1, ddof=1, keepdims=True)
+        return cls(mean, np.sqrt(variance + np.float32(VARIANCE_FLOOR)), energies.shape[1])
 
     def normalize(self, energies: Array) -> Array:
         """As `normalize`, but with the whole recording's statistics: (bins, frames) to the same, float32."""
-        return ((energies - self.mean) / self.deviation).astype(np.float32)
+        result: Array = ((energies - self.mean) / self.deviation).astype(np.float32, copy=False)
+        return result
 
 
 class RunningStatistics:

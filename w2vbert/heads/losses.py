@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from w2vbert.config import ProblemType
 from w2vbert.packing import Packed
+
+Reduction = Literal["mean", "none"]
 
 IGNORE = -100
 """Label of what no loss counts: padding, or a frame or clip without annotation."""
@@ -55,7 +59,9 @@ def ctc_loss(logits: Packed, labels: Tensor, *, blank: int, reduction: str, zero
         )
 
 
-def clip_loss(logits: Tensor, labels: Tensor, problem_type: ProblemType | None) -> Tensor:
+def clip_loss(
+    logits: Tensor, labels: Tensor, problem_type: ProblemType | None, *, reduction: Reduction = "mean"
+) -> Tensor:
     """Loss of one prediction per clip.
 
     Args:
@@ -65,6 +71,7 @@ def clip_loss(logits: Tensor, labels: Tensor, problem_type: ProblemType | None) 
         problem_type: "regression" (mean square error), "single_label_classification" (cross-entropy) or
             "multi_label_classification" (binary cross-entropy). `None`: regression for one label, multi-label
             for floating-point labels, else single-label.
+        reduction: "mean", or "none": (batch,), a clip's mean of several numbers, zero where it is left out.
 
     Raises:
         ValueError: labels of a shape that the problem does not have.
@@ -85,11 +92,11 @@ def clip_loss(logits: Tensor, labels: Tensor, problem_type: ProblemType | None) 
         )
     logits, labels = logits.float(), labels.to(logits.device)
     if problem_type == "single_label_classification":
-        return F.cross_entropy(logits, labels.view(-1).long(), ignore_index=IGNORE)
+        return F.cross_entropy(logits, labels.view(-1).long(), ignore_index=IGNORE, reduction=reduction)
     labels = labels.view_as(logits).float()
-    if problem_type == "regression":
-        return F.mse_loss(logits, labels)
-    return F.binary_cross_entropy_with_logits(logits, labels)
+    loss = F.mse_loss if problem_type == "regression" else F.binary_cross_entropy_with_logits
+    losses = loss(logits, labels, reduction=reduction)
+    return losses.mean(dim=1) if reduction == "none" else losses
 
 
 def frame_loss(logits: Packed, labels: Tensor, problem_type: ProblemType | None) -> Tensor:
@@ -114,13 +121,29 @@ def frame_loss(logits: Packed, labels: Tensor, problem_type: ProblemType | None)
         )
     clips = zip(labels.to(logits.frames.device), logits.lengths, strict=True)
     targets = torch.cat([clip[:length] for clip, length in clips])
-    counted = (targets != IGNORE).all(dim=-1)
-    targets, predictions = targets[counted], logits.frames[counted].float()
+    sums, counts = frame_losses(logits, targets, problem_type)
+    return sums.sum() / counts.sum().clamp(min=1)
+
+
+def frame_losses(logits: Packed, targets: Tensor, problem_type: ProblemType | None) -> tuple[Tensor, Tensor]:
+    """As `frame_loss`, of each clip by itself.
+
+    Args:
+        targets: (total_frames, num_labels), packed like the logits.
+
+    Returns:
+        (batch,) float32, sums; (batch,) int64, how many numbers each is the sum of: the frames that count,
+        times the labels where each label counts by itself.
+    """
+    counted, predictions = (targets != IGNORE).all(dim=-1), logits.frames.float()
     if problem_type == "single_label_classification":
-        total = F.cross_entropy(predictions, targets.argmax(dim=-1), reduction="sum")
-        return total / max(len(targets), 1)
-    total = F.binary_cross_entropy_with_logits(predictions, targets.float(), reduction="sum")
-    return total / max(targets.numel(), 1)
+        numbers, losses = 1, F.cross_entropy(predictions, targets.argmax(dim=-1), reduction="none")
+    else:
+        binary = F.binary_cross_entropy_with_logits(predictions, targets.float(), reduction="none")
+        numbers, losses = targets.shape[1], binary.sum(dim=-1)
+    # Summed row by row: adding up by index is in no fixed order on GPUs.
+    sums = logits.with_frames(losses.where(counted, 0.0)).pad().sum(dim=1)
+    return sums, numbers * logits.with_frames(counted).pad().sum(dim=1)
 
 
 class AMSoftmaxLoss(nn.Module):
@@ -132,7 +155,7 @@ class AMSoftmaxLoss(nn.Module):
         input_dim: width of the vectors.
         num_labels: classes (speakers).
         scale: what cosines are multiplied with before the softmax.
-        margin: what is taken from the cosine of the right class.
+        margin: what is taken from the cosine of the right class, unless a call gives another.
     """
 
     def __init__(self, input_dim: int, num_labels: int, scale: float = 30.0, margin: float = 0.4) -> None:
@@ -141,12 +164,20 @@ class AMSoftmaxLoss(nn.Module):
         self.margin = margin
         self.weight = nn.Parameter(torch.empty(input_dim, num_labels))
 
-    def forward(self, hidden_states: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss.
+    def forward(
+        self,
+        hidden_states: Tensor,
+        labels: Tensor,
+        *,
+        margin: float | None = None,
+        reduction: Reduction = "mean",
+    ) -> Tensor:
+        """The mean loss, or with "none" that of each vector: (batch,).
 
         Args:
             hidden_states: (batch, input_dim).
             labels: (batch,) class indices.
+            margin: of this call.
 
         Raises:
             ValueError: labels of another shape, or outside the classes.
@@ -157,6 +188,7 @@ class AMSoftmaxLoss(nn.Module):
             raise ValueError(
                 f"labels must be {len(hidden_states)} indices below {num_labels}, are {labels.tolist()}"
             )
-        cosines = F.normalize(hidden_states.float(), dim=1) @ F.normalize(self.weight.float(), dim=0)
-        margins = self.margin * F.one_hot(labels, num_labels)
-        return F.cross_entropy(self.scale * (cosines - margins), labels)
+        with torch.autocast(hidden_states.device.type, enabled=False):  # it would round the cosines
+            cosines = F.normalize(hidden_states.float(), dim=1) @ F.normalize(self.weight.float(), dim=0)
+        margins = (self.margin if margin is None else margin) * F.one_hot(labels, num_labels)
+        return F.cross_entropy(self.scale * (cosines - margins), labels, reduction=reduction)

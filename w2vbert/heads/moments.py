@@ -17,6 +17,7 @@ def segment_mean_std(frames: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[
 
     Returns:
         (len(spans), width) fp32 each; the deviation has Bessel's correction, and of one frame it is NaN.
+        Where it is zero, so is its gradient.
     """
     counts = torch.tensor([stop - start for start, stop in spans], device=frames.device)
     starts = torch.tensor([start for start, _ in spans], device=frames.device)
@@ -27,7 +28,9 @@ def segment_mean_std(frames: Tensor, spans: Sequence[tuple[int, int]]) -> tuple[
     sums = values.new_zeros(len(spans), values.shape[1])
     means = sums.index_add(0, rows, values) / counts[:, None]
     squares = sums.index_add(0, rows, (values - means[rows]).square())
-    return means, (squares / (counts - 1)[:, None]).sqrt()
+    variances = squares / (counts - 1)[:, None]
+    varies = variances > 0  # the slope of a square root at zero is infinite
+    return means, variances.where(varies, 1.0).sqrt().where(varies, variances)
 
 
 class Moments:

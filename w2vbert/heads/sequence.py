@@ -34,6 +34,12 @@ class Wav2Vec2BertForSequenceClassification(TaskModel):
         frames = self._frames(encoding)
         return frames.with_frames(self.projector(frames.frames))
 
+    def clip_logits(self, encoding: Encoding) -> Tensor:
+        """Logits of each clip: (batch, num_labels)."""
+        means = torch.stack([clip.mean(dim=0) for clip in self.project(encoding).split()])
+        logits: Tensor = self.classifier(means)
+        return logits
+
     def pooling(self) -> MeanPooling:
         """An accumulator for the projected frames of one clip, in pieces of any length."""
         return MeanPooling(self.classifier)
@@ -65,8 +71,7 @@ class Wav2Vec2BertForSequenceClassification(TaskModel):
         encoding, states = self._encode(
             input_features, attention_mask, mask_time_indices, output_attentions, output_hidden_states
         )
-        means = torch.stack([clip.mean(dim=0) for clip in self.project(encoding).split()])
-        logits = self.classifier(means)
+        logits = self.clip_logits(encoding)
         loss = None if labels is None else clip_loss(logits, labels, self.config.problem_type)
         output = SequenceClassifierOutput(loss=loss, logits=logits, **states)
         return output if self._wants_dict(return_dict) else output.to_tuple()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from w2vbert.config import ConfigError, Wav2Vec2BertConfig
 from w2vbert.model import Encoding, Wav2Vec2BertModel
 from w2vbert.packing import Packed
+from w2vbert.pretrained.loading import NoDrawsWithoutMemory
 from w2vbert.pretrained.model import PreTrainedModel
 
 
@@ -31,6 +32,24 @@ class TaskModel(PreTrainedModel):
         self.wav2vec2_bert = Wav2Vec2BertModel(config)
         states = config.num_hidden_layers + 1
         self.layer_weights = nn.Parameter(torch.full((states,), 1 / states)) if weighted_layer_sum else None
+
+    @classmethod
+    def with_backbone(cls, config: Wav2Vec2BertConfig, backbone: Wav2Vec2BertModel) -> Self:
+        """A new head around an encoder that is there; models may share one.
+
+        Args:
+            config: as of the encoder, with the sizes of the head.
+        """
+        with torch.device("meta"), NoDrawsWithoutMemory():
+            model = cls(config)
+        model.wav2vec2_bert = backbone
+        model.to_empty(device=backbone.device, recurse=False)
+        for child in model.children():
+            if child is not backbone:
+                child.to_empty(device=backbone.device)
+        model.to(backbone.dtype)
+        model.post_init()
+        return model
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.corpus.readers.audio import AudioReader
 from pipeline.corpus.readers.base import Reader
+from pipeline.corpus.readers.delimited import DelimitedReader
 from pipeline.corpus.readers.manifest import ManifestReader
 from pipeline.corpus.readers.parquet import ParquetReader
 from pipeline.corpus.readers.tar import TarReader
@@ -30,5 +31,5 @@ def recognise(path: str) -> Reader | None:
     return next((reader for reader in READERS.values() if name.endswith(reader.endings)), None)
 
 
-for _reader in (ParquetReader(), TarReader(), ManifestReader(), AudioReader()):
+for _reader in (ParquetReader(), TarReader(), ManifestReader(), DelimitedReader(), AudioReader()):
     register(_reader)

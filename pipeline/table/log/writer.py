@@ -17,8 +17,25 @@ from pipeline.errors import Code
 from pipeline.storage import StorageError, join
 from pipeline.table.log.records import FileRecord, Records, file_name
 
-_GROUP_ROWS = 10_000
 _GROUP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows lie in a file.
+
+    Attributes:
+        group_rows: about so many make a row group.
+        compression: of all columns, as Parquet knows it.
+        dictionary: whether values that come often may be written once.
+    """
+
+    group_rows: int = 10_000
+    compression: str = "zstd"
+    dictionary: bool = True
+
+
+USUAL = Layout()
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,7 @@ class TableWriter:
     run_id: str
     attempt: str
     check: Callable[[], None] = lambda: None
+    layout: Layout = USUAL
 
     def write(self, tables: Iterable[pa.Table], index: int) -> Written:
         """A file of these rows, and one of those that are errors; none where there is no row.
@@ -64,10 +82,12 @@ class TableWriter:
         note = records.intend(self.run_id, names)
         failed: list[pa.Table] = []
         missing: dict[str, str] = {}
-        sound = _sound(row_groups(tables, self.schema), failed, missing)
+        sound = _sound(row_groups(tables, self.schema, self.layout.group_rows), failed, missing)
         try:
-            written = [write_file(records, names[0], sound, self.schema, self.run_id)]
-            written.append(write_file(records, names[1], failed, self.schema, self.run_id))
+            written = [
+                write_file(records, name, rows, self.schema, self.run_id, self.layout)
+                for name, rows in zip(names, (sound, failed), strict=True)
+            ]
             self.check()
         except BaseException:
             with suppress(StorageError):  # else the note says what the next start removes
@@ -93,7 +113,12 @@ def _sound(groups: Iterable[pa.Table], failed: list[pa.Table], missing: dict[str
 
 
 def write_file(
-    records: Records, file: str, groups: Iterable[pa.Table], schema: pa.Schema, run_id: str
+    records: Records,
+    file: str,
+    groups: Iterable[pa.Table],
+    schema: pa.Schema,
+    run_id: str,
+    layout: Layout = USUAL,
 ) -> FileRecord | None:
     """Writes one data file, visible once it is whole; its record, or None, and no file, where no row is."""
     filled = (group for group in groups if group.num_rows)
@@ -102,7 +127,9 @@ def write_file(
         return None
     counts = _Counts()
     with records.storage.writing(join(records.output, file), by_way_of=records.workshop) as handle:
-        with pq.ParquetWriter(handle, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(
+            handle, schema, compression=layout.compression, use_dictionary=layout.dictionary
+        ) as writer:
             for group in chain([first], filled):
                 writer.write_table(group, row_group_size=group.num_rows)
                 counts.add(group)
@@ -137,7 +164,9 @@ class _Counts:
         return FileRecord(run_id, file, sum(shards.values()), size, self.errors, self.undelivered, shards)
 
 
-def row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+def row_groups(
+    tables: Iterable[pa.Table], schema: pa.Schema, group_rows: int = Layout.group_rows
+) -> Iterator[pa.Table]:
     """The rows as tables of a size that reads well."""
     held: list[pa.Table] = []
     rows = size = 0
@@ -147,7 +176,7 @@ def row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Tab
         same = table.schema.equals(schema, check_metadata=True)
         held.append(table if same else table.select(schema.names).cast(schema))
         rows, size = rows + table.num_rows, size + table.nbytes
-        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+        if rows >= group_rows or size >= _GROUP_BYTES:
             yield pa.concat_tables(held)
             held, rows, size = [], 0, 0
     if held:

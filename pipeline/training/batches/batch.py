@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -32,11 +32,11 @@ class Batch:
 
     Attributes:
         seed: of all that is random about it; the same on every machine and after every restart.
-        clip_ids, speeds: of each clip.
+        clip_ids, speeds: of each clip; "a + b" where two were joined to one, which is neither.
         features: (total_frames, width) float32.
         targets: by task a target of each clip, None where it has none. transcribe: (tokens,) int64 ids.
             classify, embed: () int64, the index of a class. diarize: (frames, speakers of the clip) float32,
-            one where a speaker speaks.
+            one where a speaker speaks; (frames, 0) of a clip in which nobody does.
     """
 
     pack: Pack
@@ -45,3 +45,21 @@ class Batch:
     speeds: Sequence[float]
     features: Packed
     targets: Mapping[str, Sequence[Tensor | None]]
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """The first clips of a batch of several, and the others."""
+    middle = len(batch.clip_ids) // 2
+    parts = (slice(None, middle), slice(middle, None))
+    clips = batch.features.split()
+    first, second = (
+        replace(
+            batch,
+            clip_ids=batch.clip_ids[part],
+            speeds=batch.speeds[part],
+            features=Packed.from_sequences(clips[part]),
+            targets={task: targets[part] for task, targets in batch.targets.items()},
+        )
+        for part in parts
+    )
+    return first, second

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-# `features`: (frames, width) float16, C order, as inference sees them: normalised per bin over the clip, without
-# a last frame that the audio fills only in part. `log_mel_mean` and `log_mel_std`, (num_mel_bins,) each, are what
-# was taken away: features * std + mean is the log mel energy again. None of the three where a clip is silent.
+from pipeline.schema import STATISTICS_COLUMNS
+
+# `features`: (frames, width) float16, C order, as inference sees them: normalised per bin over the clip,
+# without a last frame that the audio fills only in part. `log_mel_mean` and `log_mel_std`, (num_mel_bins,)
+# each, are what was taken away: features * std + mean is the log mel energy again. None of the three where
+# a clip is silent.
 FEATURES: dict[str, pa.DataType] = {
     "speed": pa.float32(),
     "frames": pa.int32(),
     "features": pa.large_binary(),
-    "log_mel_mean": pa.list_(pa.float32()),
-    "log_mel_std": pa.list_(pa.float32()),
+    **STATISTICS_COLUMNS,
 }

@@ -16,8 +16,9 @@ class TaskLoss:
         total: () float32, with gradient: the sum of what `count` counts; the loss of a step is the sum of its
             totals over the sum of its counts.
         count: clips (transcribe, classify, embed), frames times outputs (diarize) or masked frames.
-        clips: (clips,) float32, no gradient: the mean loss of each clip; NaN where it has no target.
-        facts: sums worth watching, such as "zeroed": clips whose CTC loss was infinite and set to zero.
+        clips: (clips,) float32, no gradient: the mean loss of each clip; NaN where it has no target, infinite
+            where no path of CTC is as short as the clip.
+        facts: sums worth watching; divided by `count`, summed too, they are means. See `objectives`.
     """
 
     total: Tensor

@@ -73,10 +73,27 @@ def test_skipped_layers_hand_on_their_input() -> None:
 
 
 def test_layerdrop_skips_as_often_as_told() -> None:
-    encoder = small_encoder(layerdrop=0.3).train()
-    torch.manual_seed(1)
-    skipped = sum(encoder._skipped() for _ in range(2000))
-    assert 0.25 < skipped / 2000 < 0.35
+    encoder = small_encoder(layerdrop=0.3, num_hidden_layers=4)
+    generator = torch.Generator().manual_seed(1)
+    drawn = [encoder.draw_skipped_layers(generator) for _ in range(500)]
+    for number in range(4):
+        assert 0.25 < sum(number in layers for layers in drawn) / 500 < 0.35
+    again = torch.Generator().manual_seed(1)
+    assert [encoder.draw_skipped_layers(again) for _ in range(500)] == drawn
+    assert small_encoder().draw_skipped_layers() == frozenset()
+
+
+@given(skipped=st.sets(st.integers(0, 2)))
+@torch.no_grad()
+def test_layers_that_the_caller_skips(skipped: set[int]) -> None:
+    """Those and no others, whatever the default generator would say, in training or not."""
+    encoder = small_encoder(layerdrop=0.5).train()
+    frames, layout = torch.randn(9, 16), Layout((5, 4), CPU)
+    expected = frames
+    for number, layer in enumerate(encoder.layers):
+        expected = expected if number in skipped else layer(expected, layout)[0]
+    for model in (encoder, encoder.eval()):
+        torch.testing.assert_close(model(frames, layout, skipped_layers=skipped).frames, expected)
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:

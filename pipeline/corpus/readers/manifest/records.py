@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.corpus.readers.base import DamagedShardError
 from pipeline.corpus.readers.compression import decompressed
+from pipeline.errors import ClipFailedError, Code, Stage
 from pipeline.storage import StorageFile
 
 RECORD_BYTES = 8 << 20  # what is no manifest may have no line breaks
@@ -25,14 +26,17 @@ _NEXT = re.compile(r",\s*(?=\{)")
 
 
 class Records:
-    """Each record as JSON in UTF-8, and its size in bytes; of a large one only the beginning is kept.
+    """Each record in UTF-8, and its size in bytes; of a large one only the beginning is kept.
 
     Attributes:
-        direct: records are lines of the file as it lies there, so that reading can start at any of them.
+        direct: records lie in the file as they are, so that reading can start at any of them.
+        begin: the byte where the first one does.
     """
 
+    begin = 0
+
     def __init__(self, file: StorageFile) -> None:
-        stream = decompressed(file)
+        self._file, stream = file, decompressed(file)
         self._text: Any = io.BufferedReader(stream, _BUFFER_BYTES)
         head = self._text.peek(1)
         if wide := head.startswith(_UTF16):
@@ -43,16 +47,38 @@ class Records:
         self.direct = stream is file and not wide and not self._is_array
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
-        return _elements(self._text) if self._is_array else _lines(self._text)
+        return _elements(self._text) if self._is_array else lines(self._text)
+
+    def start_at(self, start: int) -> Iterator[tuple[bytes, int]]:
+        """Those from the byte on where one begins; they are `direct`."""
+        self._file.seek(start)
+        return lines(io.BufferedReader(self._file, _BUFFER_BYTES))
+
+    def trimmed(self, record: bytes) -> bytes:
+        """Without what joined files and pasted arrays leave: byte order marks inside, commas after objects;
+        nothing where the record has no content."""
+        return record.strip().removeprefix(codecs.BOM_UTF8).strip().removesuffix(b",")
+
+    def read(self, record: bytes) -> dict[str, Any]:
+        """What a trimmed record says.
+
+        Raises:
+            ClipFailedError: it is none.
+        """
+        try:
+            found = json.loads(record.decode())
+        except (ValueError, RecursionError) as problem:
+            raise bad_record(f"the record is not JSON in UTF-8: {problem}") from problem
+        if not isinstance(found, dict):
+            raise bad_record(f"the record is not a JSON object but {type(found).__name__}")
+        return found
 
 
-def lines_from(file: StorageFile, start: int) -> Iterator[tuple[bytes, int]]:
-    """The records of a file from the byte on where one begins; it is `direct`."""
-    file.seek(start)
-    return _lines(io.BufferedReader(file, _BUFFER_BYTES))
+def bad_record(message: str) -> ClipFailedError:
+    return ClipFailedError(Stage.READ, Code.BAD_RECORD, message)
 
 
-def _lines(text: Any) -> Iterator[tuple[bytes, int]]:
+def lines(text: Any) -> Iterator[tuple[bytes, int]]:
     while line := text.readline(RECORD_BYTES + 1):
         size, rest = len(line), line
         while len(rest) > 0 and not rest.endswith(b"\n"):

@@ -1,0 +1,64 @@
+"""What the making of a feature table is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Self
+
+from pydantic import Field
+
+from pipeline.spec.parts import InputSpec
+from pipeline.spec.run import RunSpec
+from pipeline.tasks.base import CHANGES_OUTPUT
+from pipeline.training.feature_table.schema import FEATURES
+
+
+class FeatureInputSpec(InputSpec):
+    """What to read, and how fast."""
+
+    max_duration_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="turn clips longer than this many seconds, as recorded, into error rows (code too_long)",
+        json_schema_extra=CHANGES_OUTPUT,
+    )
+    speed: float = Field(
+        1.0,
+        ge=0.1,
+        le=10,
+        description="how many times as fast the recordings are played; pitch moves with it",
+        json_schema_extra=CHANGES_OUTPUT,
+    )
+
+
+class FeatureTableSpec(RunSpec):
+    """Make or extend a feature table: audio shards in, one row per clip out, at one speed.
+
+    Keyword arguments are flat: `FeatureTableSpec(input=["corpus"], output="features/train", speed=0.9)`.
+    """
+
+    corpus: FeatureInputSpec
+
+    column_names: ClassVar[frozenset[str]] = frozenset(FEATURES)
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        return ("features",)
+
+    def at_speeds(self, speeds: Iterable[float]) -> list[Self]:
+        """A spec for each speed: a table has one row a clip. That of speed 1 lies at the output, the others
+        beside it."""
+        return [
+            type(self)(
+                corpus={**dict(self.corpus), "speed": speed},
+                compute=self.compute,
+                table={**dict(self.table), "output": _at_speed(self.table.output, speed)},
+            )
+            for speed in speeds
+        ]
+
+
+def _at_speed(output: str, speed: float) -> str:
+    """`features/train`, `features/train-0.9`."""
+    return output if speed == 1 else f"{output.rstrip('/')}-{speed:g}"

@@ -1,0 +1,120 @@
+"""A fine-tuning job from its spec to its checkpoints: the way of a checkpoint, top to bottom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+from pipeline.errors import JobError, QualityError
+from pipeline.storage import Storage, join
+from pipeline.table.lock import Lock
+from pipeline.training.examples.building import write_skipped
+from pipeline.training.instructions import training_of
+from pipeline.training.loop.course import Outcome
+from pipeline.training.loop.worker import Training, train
+from pipeline.training.loop.workers import Workers, run_on_workers, workers_of
+from pipeline.training.model.masked import MASKED_PREDICTION
+from pipeline.training.report.progress import Progress
+from pipeline.training.report.watch import MEASURED, STEPPED
+from pipeline.training.result import Result, finish, finished
+from pipeline.training.settle import Job, places_of, settle
+from pipeline.training.spec import FinetuneSpec
+from pipeline.training.state.checkpoints import Checkpoints
+
+Say = Callable[[str], None]
+_OF_RUN = ("checkpoints", "losses", "data", "tensorboard")  # folders
+_FILES_OF_RUN = ("events.jsonl", "losses.parquet", "training.html", "summary.json")
+
+
+def finetune(spec: FinetuneSpec, *, say: Say = print) -> Result:
+    """Trains, or goes on with the run that the output holds.
+
+    Raises:
+        JobError: bad configuration, before any work starts; too many clips that cannot be used, or too many
+            steps that came to nothing (`QualityError`).
+    """
+    storage, output = places_of(spec)
+    lock = Lock.take(output, output, storage)
+    try:
+        if spec.run.overwrite:
+            _clear(spec, output, storage)
+        job = settle(spec, say)
+        if done := finished(output, job.identity, storage):
+            say("this run is done: --overwrite begins it anew")
+            return done
+        _require_same(job)
+        _write_data(job)
+        workers = workers_of(spec.cluster, spec.run.max_failures)
+        training = training_of(job, lock, workers)
+        outcome = _train(job, training, workers, say)
+        if outcome.problem is not None:
+            raise QualityError(outcome.problem)
+        return finish(job, training, outcome)
+    finally:
+        lock.release()
+
+
+def _clear(spec: FinetuneSpec, output: str, storage: Storage) -> None:
+    """Deletes the run that is there; its features stay."""
+    results = [MASKED_PREDICTION] if spec.model.masked else spec.tasks
+    for folder in (*_OF_RUN, *results):
+        storage.remove(join(output, folder), recursive=True)
+    for file in _FILES_OF_RUN:
+        storage.remove(join(output, file))
+
+
+def _require_same(job: Job) -> None:
+    begun = Checkpoints(job.output, job.storage).begun()
+    if begun is not None and begun.identity != job.identity:
+        raise JobError(
+            f"--output {job.output} holds a run with other settings, another model or other data. Use "
+            "another output, or begin anew with --overwrite."
+        )
+
+
+def _write_data(job: Job) -> None:
+    """What the workers read, and people may look at."""
+    folder, storage = join(job.output, "data"), job.storage
+    job.labelled.train.index.save(join(folder, "train.arrow"), storage)
+    if job.labelled.valid is not None:
+        job.labelled.valid.index.save(join(folder, "valid.arrow"), storage)
+    write_skipped(job.labelled.train.skipped, join(folder, "skipped.parquet"), storage)
+    if job.labelled.vocabulary is not None:
+        job.labelled.vocabulary.save(folder, storage)
+    storage.write_bytes(
+        join(folder, "statistics.json"), json.dumps(job.statistics.facts(), indent=2).encode()
+    )
+
+
+def _train(job: Job, training: Training, workers: Workers, say: Say) -> Outcome:
+    work = partial(train, training)
+    with closing(_Shown(job, say)) as shown:
+        return run_on_workers(work, workers, join(job.output, "checkpoints", "ray"), job.storage, shown)
+
+
+class _Shown:
+    """Shows what the workers tell."""
+
+    def __init__(self, job: Job, say: Say) -> None:
+        self._job, self._say = job, say
+        self._progress: Progress | None = None
+
+    def __call__(self, kind: str, news: Any) -> None:
+        if kind == STEPPED:
+            if self._progress is None:
+                begun = Checkpoints(self._job.output, self._job.storage).begun()
+                assert begun is not None
+                self._progress = Progress(begun.max_steps, self._job.extractor.frame_s)
+            self._progress.step(news)
+        elif kind == MEASURED and self._progress is not None:
+            self._progress.validated(*news)
+        else:
+            self.close()
+            self._say(str(news))
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.close()

@@ -1,0 +1,218 @@
+"""What a run learns from: rows of feature tables, the labels of its tasks, and the indices of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import JobError
+from pipeline.metrics.rttm import Marks, read_rttm
+from pipeline.node_files import CheckpointFiles
+from pipeline.storage import Storage
+from pipeline.training.examples.building import Built, Limits, build_index
+from pipeline.training.examples.frames import minimum_frames
+from pipeline.training.examples.labels import Labeller
+from pipeline.training.examples.labels.classes import Classify, Embed, class_names
+from pipeline.training.examples.labels.diarize import Diarize
+from pipeline.training.examples.labels.transcribe import Transcribe
+from pipeline.training.examples.rows import Rows
+from pipeline.training.examples.text import TextSettings, normalise
+from pipeline.training.examples.vocabulary import Vocabulary, count_characters
+from pipeline.training.feature_table.table import FeatureTable
+from pipeline.training.spec import FinetuneSpec
+
+if TYPE_CHECKING:
+    from w2vbert.config import Wav2Vec2BertConfig
+    from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
+
+_CTC, _SEQUENCE, _FRAME = (
+    "Wav2Vec2BertForCTC",
+    "Wav2Vec2BertForSequenceClassification",
+    "Wav2Vec2BertForAudioFrameClassification",
+)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a run learns from.
+
+    Attributes:
+        train, valid: the examples, and the rows that are none; `valid` None: nothing to validate on.
+        rows: of the training tables, clips times speeds.
+        heads: by task, the fields of the configuration for its head.
+        texts: by clip id, what is said, as far as it is known.
+    """
+
+    train: Built
+    valid: Built | None
+    rows: int
+    heads: Mapping[str, Mapping[str, Any]]
+    tokenizer: Wav2Vec2CTCTokenizer | None
+    vocabulary: Vocabulary | None
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from.
+
+    Attributes:
+        config: with the fields that are to be set.
+        files: of the checkpoint; None: random weights.
+    """
+
+    config: Wav2Vec2BertConfig
+    files: CheckpointFiles | None
+
+    def has_head(self, architecture: str) -> bool:
+        return self.files is not None and architecture in (self.config.architectures or ())
+
+
+def label(
+    spec: FinetuneSpec,
+    start: Start,
+    train: Sequence[FeatureTable],
+    valid: Sequence[FeatureTable],
+    storage: Storage,
+    frame_s: float,
+) -> Labelled:
+    """Reads what the tables know of their clips, and makes the labels of the tasks of it.
+
+    Args:
+        train: a table for each speed.
+        valid: empty: a share of the training clips is held out.
+
+    Raises:
+        JobError: a column or a file is missing, or nothing can be learned from.
+    """
+    return _Labelling(spec, start, storage, frame_s).of(train, valid)
+
+
+class _Labelling:
+    def __init__(self, spec: FinetuneSpec, start: Start, storage: Storage, frame_s: float) -> None:
+        self._spec, self._start, self._storage, self._frame_s = spec, start, storage, frame_s
+        self._text = TextSettings(spec.data.lower_case, spec.data.remove_characters)
+        self._heads: dict[str, dict[str, Any]] = {}
+        self._tokenizer: Wav2Vec2CTCTokenizer | None = None
+        self._vocabulary: Vocabulary | None = None
+        self._marks: dict[str, Marks] = {}
+
+    def of(self, train: Sequence[FeatureTable], valid: Sequence[FeatureTable]) -> Labelled:
+        data = self._spec.data
+        columns = self._columns(train[0])
+        files = [uri for table in train for uri in table.files]
+        rows = Rows.read(files, self._storage, columns)
+        if valid:
+            held_out = Rows.read([uri for table in valid for uri in table.files], self._storage, columns)
+        else:
+            speakers = data.speaker_column if data.speaker_column in columns else None
+            rows, held_out = rows.split(data.valid_share, speakers)
+            held_out = held_out.once() if len(held_out) else held_out
+        limits = Limits(data.min_duration_s, data.max_duration_s, minimum_frames(self._start.config))
+        train_labels = {task: self._learned(task, rows) for task in self._spec.tasks}
+        built = build_index(rows, train_labels, limits)
+        if not len(built.index):
+            reasons = sorted(set(built.skipped["reason"].to_pylist()))
+            raise JobError(f"--train: none of its {len(rows):,} clips can be used ({', '.join(reasons)})")
+        valid_labels = {task: self._measured(each, held_out) for task, each in train_labels.items()}
+        built_valid = build_index(held_out, valid_labels, limits) if len(held_out) else None
+        return Labelled(
+            built,
+            built_valid if built_valid is not None and len(built_valid.index) else None,
+            len(rows),
+            self._heads,
+            self._tokenizer,
+            self._vocabulary,
+            self._texts(rows),
+        )
+
+    def _columns(self, table: FeatureTable) -> list[str]:
+        """The columns of the input that are needed, and that of the speakers, if it is there."""
+        data, tasks = self._spec.data, self._spec.tasks
+        needed = {"transcribe": data.text_column, "classify": data.label_column, "embed": data.speaker_column}
+        columns = [needed[task] for task in tasks if task in needed]
+        for optional in (data.speaker_column, data.text_column):
+            if table.has_column(optional):
+                columns.append(optional)
+        return list(dict.fromkeys(columns))
+
+    def _learned(self, task: str, rows: Rows) -> Labeller:
+        """What the training clips are labelled by; and the fields of the head."""
+        makers: dict[str, Callable[[Rows], Labeller]] = {
+            "transcribe": self._transcribe,
+            "classify": self._classify,
+            "diarize": self._diarize,
+            "embed": self._embed,
+        }
+        return makers[task](rows)
+
+    def _measured(self, labeller: Labeller, held_out: Rows) -> Labeller:
+        """What validation clips are labelled by: voices that nothing was learned of have numbers too."""
+        if not isinstance(labeller, Embed):
+            return labeller
+        known = set(labeller.names)
+        others = [name for name in class_names(held_out, labeller.column) if name not in known]
+        return replace(labeller, names=[*labeller.names, *others])
+
+    def _transcribe(self, rows: Rows) -> Transcribe:
+        data, files = self._spec.data, self._start.files
+        column = data.text_column
+        texts = (text for text in rows.once().table[column].to_pylist() if text is not None)
+        counts = count_characters(normalise(text, self._text) for text in texts)
+        keeps = data.vocab is None and self._start.has_head(_CTC) and not self._spec.model.new_heads
+        if keeps and files is not None and "vocab.json" in files.files:
+            from w2vbert.processor import Wav2Vec2BertProcessor
+
+            tokenizer = Wav2Vec2BertProcessor.from_pretrained(files.settings()).tokenizer
+            self._vocabulary = Vocabulary(tokenizer.get_vocab(), counts)
+        else:
+            if data.vocab is not None:
+                place = self._storage.normalise(data.vocab)
+                self._vocabulary = Vocabulary.read(place, self._storage, counts)
+            else:
+                self._vocabulary = Vocabulary.made(counts, data.min_char_count)
+            tokenizer = self._vocabulary.tokenizer()
+        self._tokenizer = tokenizer
+        special = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": None, "eos_token_id": None}
+        self._heads["transcribe"] = {"vocab_size": len(tokenizer), **special}
+        return Transcribe(column, self._text, tokenizer, self._start.config)
+
+    def _classify(self, rows: Rows) -> Classify:
+        column, config = self._spec.data.label_column, self._start.config
+        names = class_names(rows, column)
+        if self._start.has_head(_SEQUENCE) and not self._spec.model.new_heads and config.id2label:
+            held = [name for _, name in sorted(config.id2label.items())]
+            if set(names) <= set(held):
+                names = held
+        self._heads["classify"] = _labels(names)
+        return Classify(column, names)
+
+    def _embed(self, rows: Rows) -> Embed:
+        column = self._spec.data.speaker_column
+        names = class_names(rows, column)
+        self._heads["embed"] = {"num_labels": len(names)}
+        return Embed(column, names, self._start.config)
+
+    def _diarize(self, rows: Rows) -> Diarize:
+        for uri in self._spec.data.rttm:
+            self._marks |= read_rttm("--rttm", self._storage.normalise(uri), self._storage)
+        most = max(len({segment.speaker for segment in marks.segments}) for marks in self._marks.values())
+        if self._start.has_head(_FRAME) and not self._spec.model.new_heads:
+            most = max(most, self._start.config.num_labels)
+        speakers = max(2, most)
+        self._heads["diarize"] = _labels([f"speaker_{number}" for number in range(speakers)])
+        return Diarize(self._marks, speakers, self._frame_s)
+
+    def _texts(self, rows: Rows) -> dict[str, str]:
+        column = self._spec.data.text_column
+        if column not in rows.table.column_names:
+            return {}
+        once = rows.once().table
+        pairs = zip(once["clip.id"].to_pylist(), once[column].to_pylist(), strict=True)
+        return {clip_id: text for clip_id, text in pairs if text is not None}
+
+
+def _labels(names: Sequence[str]) -> dict[str, Any]:
+    numbered = dict(enumerate(names))
+    return {"id2label": numbered, "label2id": {name: number for number, name in numbered.items()}}

@@ -1,0 +1,130 @@
+"""What a run is told, and whom it tells how it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from pipeline.training.batches.batch import Pack
+from pipeline.training.batches.order import Order
+from pipeline.training.batches.reader import Reader
+from pipeline.training.loop.step import Sums
+from pipeline.training.optimiser.schedule import Schedule
+from pipeline.training.state.checkpoints import Kept, Progress
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run is told.
+
+    Attributes:
+        identity: digest of all that decides what a step computes.
+        weights: of each task's loss in the sum.
+        schedule: its number of steps is set when that is known.
+        packs_per_step: where the run begins here.
+        layers, layerdrop: of the encoder.
+        margin: of the AM-softmax, once it has grown; None: no such head.
+        freeze_encoder_steps: how long only heads learn.
+        eval_steps: None: once an epoch.
+        max_steps, num_epochs, max_minutes: one of them says how long the run is.
+        max_skipped: steps with something that is not finite before the run breaks off.
+    """
+
+    seed: int
+    identity: str
+    weights: Mapping[str, float]
+    schedule: Schedule
+    kept: Kept
+    packs_per_step: int
+    layers: int
+    layerdrop: float = 0.0
+    margin: float | None = None
+    autocast: torch.dtype | None = None
+    max_grad_norm: float = 1.0
+    freeze_encoder_steps: int = 0
+    eval_steps: int | None = None
+    save_steps: int | None = None
+    patience: int | None = None
+    max_skipped: int = 10
+    max_steps: int | None = None
+    num_epochs: float | None = None
+    max_minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step to come.
+
+    Attributes:
+        step: from 1.
+        packs: of all workers.
+        ends_epoch: the next step begins another epoch.
+    """
+
+    step: int
+    epoch: int
+    packs: Sequence[Pack]
+    ends_epoch: bool
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What came of a step.
+
+    Attributes:
+        sums: of this worker; its `clips` have their losses.
+        numbers: over all workers: see `Sums.numbers`.
+        rate: share of the peak learning rates.
+        learned: the weights were changed.
+        bad: ids of the clips that were left out since something was not finite.
+        waited_s: for data.
+    """
+
+    step: int
+    epoch: int
+    sums: Sums
+    numbers: Mapping[str, float]
+    rate: float
+    grad_norm: float
+    learned: bool
+    bad: Sequence[str]
+    seconds: float
+    waited_s: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        problem: why it broke off; None: it is done.
+    """
+
+    progress: Progress
+    max_steps: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Where batches come from."""
+
+    order: Order
+    reader: Reader
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes on: one on each worker."""
+
+    def resumed(self, step: int) -> None:
+        """The run goes on after this step: what was told of later ones counts no more."""
+
+    def step(self, report: StepReport) -> None: ...
+
+    def measured(self, step: int, metrics: Mapping[str, float]) -> None: ...
+
+    def saving(self, step: int) -> None:
+        """A checkpoint is about to be written: what was told until now has to be safe first."""

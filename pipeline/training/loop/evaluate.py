@@ -1,0 +1,234 @@
+"""Validation: what each task's own head writes for a clip, as `annotate` would, against what the clip is."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.features.windows import Window
+from pipeline.metrics.rttm import Segment
+from pipeline.node_files import CheckpointFiles
+from pipeline.storage import Storage
+from pipeline.tasks import TASKS
+from pipeline.tasks.base import ClipFrames, Head, HeadParts, PackedWindow, Values
+from pipeline.tasks.diarization.binarise import segments
+from pipeline.training.batches.batch import Batch
+from pipeline.training.model.losses import TaskLoss
+from pipeline.training.report.scores import LOSS, SCORINGS, Scored, means, metrics_of
+from w2vbert.model import Encoding
+from w2vbert.pretrained.model import PreTrainedModel
+
+
+class Model(Protocol):
+    """What is validated: `pipeline.training.model.multitask.MultiTask` and its like."""
+
+    @property
+    def results(self) -> Mapping[str, PreTrainedModel]:
+        """By task, what is to be published."""
+
+    def modules(self) -> Iterator[nn.Module]: ...
+
+    def __call__(self, batch: Batch, *, see: Callable[[Encoding], None]) -> Mapping[str, TaskLoss]:
+        """The losses of a batch; `see` is shown its encoding, with all that any of the results reads, while
+        weights are whole that FSDP2 has spread over workers."""
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """What heads are built from.
+
+    Attributes:
+        checkpoints: by task; configuration and vocabulary are enough.
+        frame_s: seconds from one encoder frame to the next.
+        options: by task; those of the task by default.
+    """
+
+    checkpoints: Mapping[str, CheckpointFiles]
+    frame_s: float
+    storage: Storage
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Evaluated:
+    """What one worker found; picklable, and several add up.
+
+    Attributes:
+        clips: by task, those that have a target for it.
+        totals: by task, the sum of losses and what it counts: see `TaskLoss`.
+        facts: sums of `TaskLoss.facts`, by "task/fact".
+    """
+
+    clips: dict[str, list[Scored]] = field(default_factory=dict)
+    totals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    facts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Evaluated) -> None:
+        for task, clips in other.clips.items():
+            self.clips.setdefault(task, []).extend(clips)
+        for task, (total, count) in other.totals.items():
+            before = self.totals.get(task, (0.0, 0.0))
+            self.totals[task] = before[0] + total, before[1] + count
+        for name, value in other.facts.items():
+            self.facts[name] += value
+
+
+class Evaluator:
+    """Validates a model, batch by batch; the model may be in training mode before, and is so again after.
+
+    Clips come whole: what `annotate` would cut into windows does not fit a batch.
+    """
+
+    def __init__(self, model: Model, settings: ValidationSettings) -> None:
+        self._model, self._frame_s = model, settings.frame_s
+        self._heads: dict[str, Head] = {
+            name: _head(name, head, settings) for name, head in model.results.items() if name in SCORINGS
+        }
+        self._found = Evaluated()
+
+    def add(self, batch: Batch) -> Mapping[str, TaskLoss]:
+        """Validates the clips of a batch, neither masked nor augmented; their losses are returned."""
+        windows = [_window(frames, self._frame_s) for frames in batch.features.lengths]
+        values: dict[str, list[Values]] = {}
+
+        def see(encoding: Encoding) -> None:
+            for task, head in self._heads.items():
+                if any(target is not None for target in batch.targets.get(task, ())):
+                    outputs = head.outputs(encoding, windows)
+                    pairs = zip(windows, outputs, strict=True)
+                    values[task] = [_values(task, head, window, output) for window, output in pairs]
+
+        with _evaluating(self._model):
+            losses = self._model(self._learnable(batch), see=see)
+        for task, loss in losses.items():
+            found = Evaluated(totals={task: (float(loss.total), loss.count)})
+            found.facts.update({f"{task}/{fact}": value for fact, value in loss.facts.items()})
+            self._found.add(found)
+        for task, of_clips in values.items():
+            self._found.add(Evaluated({task: self._scored(task, batch, of_clips, losses[task])}))
+        return losses
+
+    def go_through(self, batch: Batch) -> None:
+        """Computes a batch that counts nothing, with workers that have one more."""
+        with _evaluating(self._model):
+            self._model(self._learnable(batch), see=lambda encoding: None)
+
+    def rows(self) -> Evaluated:
+        """What was found so far."""
+        return self._found
+
+    def _scored(self, task: str, batch: Batch, values: Sequence[Values], loss: TaskLoss) -> list[Scored]:
+        found = []
+        of_clips = loss.clips.tolist()
+        for index, target in enumerate(batch.targets[task]):
+            if target is not None:
+                seconds = batch.features.lengths[index] * self._frame_s
+                reference = _REFERENCES[task](target, self._heads[task], seconds, self._frame_s)
+                finite = of_clips[index] if math.isfinite(of_clips[index]) else None
+                found.append(Scored(batch.clip_ids[index], reference, values[index], seconds, finite))
+        return found
+
+    def _learnable(self, batch: Batch) -> Batch:
+        """Without voices that the model was not trained on: these have no class, and no loss."""
+        if "embed" not in self._heads or "embed" not in batch.targets:
+            return batch
+        classes = self._model.results["embed"].config.num_labels
+        known = [
+            target if target is not None and int(target) < classes else None
+            for target in batch.targets["embed"]
+        ]
+        return replace(batch, targets={**batch.targets, "embed": known})
+
+
+def gathered(workers: Sequence[Evaluated]) -> Evaluated:
+    """What all workers found, clips by id: the same, but for the rounding of sums, for any number of them."""
+    found = Evaluated()
+    for worker in workers:
+        found.add(worker)
+    for clips in found.clips.values():
+        clips.sort(key=lambda clip: clip.clip_id)
+    return found
+
+
+def summarise(workers: Sequence[Evaluated]) -> dict[str, float]:
+    """Metrics by "task/metric": "transcribe/loss", "transcribe/wer" and so on."""
+    found = gathered(workers)
+    metrics = {f"{task}/{LOSS}": total / count for task, (total, count) in found.totals.items() if count}
+    counts = {task: count for task, (_, count) in found.totals.items()}
+    metrics |= means(found.facts, counts)
+    for task, clips in found.clips.items():
+        metrics |= {f"{task}/{name}": value for name, value in metrics_of(task, clips).items()}
+    return metrics
+
+
+def _head(name: str, model: PreTrainedModel, settings: ValidationSettings) -> Head:
+    task, checkpoint = TASKS[name], settings.checkpoints[name]
+    options = settings.options.get(name) or task.options()
+    files = task.read_files(options, checkpoint, settings.storage) if task.read_files else None
+    # Heads ask each other only about recordings of several windows.
+    return task.head(HeadParts(model, options, checkpoint, files, model.device, settings.frame_s, used={}))
+
+
+def _window(frames: int, frame_s: float) -> PackedWindow:
+    window = Window(0, frames, 0)
+    return PackedWindow(ClipFrames(frames, frames, (window,), frames * frame_s), window)
+
+
+def _values(task: str, head: Head, window: PackedWindow, output: Any) -> Values:
+    """What the head writes of a clip; nothing where it is too short, or the numbers are not finite."""
+    accumulator = head.accumulator(window.clip)
+    try:
+        accumulator.add(window.window, {task: output})
+        values = accumulator.finish() or {}
+    except FloatingPointError:
+        return {}
+    return {name: values[name] for name in SCORINGS[task].columns if name in values}
+
+
+def _text(target: Tensor, head: Any, seconds: float, frame_s: float) -> str:
+    found: str = head.tokenizer.decode_labels([target.tolist()])[0]
+    return found
+
+
+def _label(target: Tensor, head: Any, seconds: float, frame_s: float) -> str:
+    found: str = head.names[int(target)]
+    return found
+
+
+def _segments(target: Tensor, head: Any, seconds: float, frame_s: float) -> list[Segment]:
+    return segments(target.cpu().numpy().astype(np.bool_), frame_s, seconds)
+
+
+def _speaker(target: Tensor, head: Any, seconds: float, frame_s: float) -> int:
+    return int(target)
+
+
+# What a clip is, from its target: (target, head, seconds of the clip, seconds of a frame).
+_REFERENCES: dict[str, Callable[[Tensor, Any, float, float], Any]] = {
+    "transcribe": _text,
+    "classify": _label,
+    "diarize": _segments,
+    "embed": _speaker,
+}
+
+
+@contextmanager
+def _evaluating(model: Model) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards each part is in the mode in which it was."""
+    training = [part for part in model.modules() if part.training]
+    try:
+        for part in training:
+            part.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for part in training:
+            part.training = True
