@@ -203,6 +203,7 @@ class _Validation:
         if self._is_short():
             evaluator.go_through(self._reader.batch(self._order.packs(0)[0]))
         found = self._group.gather(evaluator.rows())
+        self._watch.unusable([clip_id for worker in found for clip_id in worker.unusable])
         return self._group.lead(lambda: summarise(found))
 
     def _share(self) -> Iterator[Pack]:
