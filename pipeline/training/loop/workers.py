@@ -6,6 +6,7 @@ What a run is and where it goes on is not Ray's to know: it lies in the run's ow
 from __future__ import annotations
 
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -131,7 +132,7 @@ def run_on_workers(work: Work, workers: Workers, place: str, storage: Storage, s
         else:
             show(kind, news)
 
-    with _shown(board, take):
+    with _shown(board, take), _interruptible():
         try:
             trainer.fit()
         except WorkerGroupError as problem:
@@ -221,6 +222,22 @@ def _shown(board: Any, show: Tell) -> Iterator[None]:
         look()
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, as elsewhere: Ray Train puts in a handler of its own, which ends its
+    workers and then the process, and leaves it there."""
+    given = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stopped:
+        if stopped.code:
+            raise
+        raise KeyboardInterrupt from stopped
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, given)
+
+
 def _explained(problem: WorkerGroupError) -> JobError:
     """What ended the run, for a person."""
     rank, failure = next(iter(problem.worker_failures.items()))
@@ -229,6 +246,7 @@ def _explained(problem: WorkerGroupError) -> JobError:
 
 def _reason(problem: BaseException) -> str:
     """Without Ray's paragraphs, and of a traceback only what was raised."""
+    problem = getattr(problem, "health_check_failure", problem)
     lines = [line for line in str(problem).splitlines() if line.strip()] or [""]
     if lines[0].startswith("Traceback"):
         return next((line for line in reversed(lines) if _RAISED.match(line)), lines[-1])[:300]
