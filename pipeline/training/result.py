@@ -133,7 +133,7 @@ def _write_unusable(job: Job) -> int:
     about = {"reason": Code.NON_FINITE.value, "detail": NOT_FINITE}
     rows = [{"clip_id": clip_id, **about} for clip_id in dict.fromkeys(chain(*held))]
     if rows:
-        table = pa.concat_tables([job.labelled.train.skipped, pa.Table.from_pylist(rows, SKIPPED)])
+        table = pa.concat_tables([job.labelled.skipped, pa.Table.from_pylist(rows, SKIPPED)])
         write_skipped(table, join(job.output, "data", "skipped.parquet"), job.storage)
     return len(rows)
 
@@ -193,7 +193,7 @@ def _page(job: Job, training: Training, learner: Learner, result: Result) -> Pag
             UnusableClip(
                 row["clip_id"], " ".join(filter(None, (row["reason"], row["task"]))), row["detail"] or ""
             )
-            for row in labelled.train.skipped.to_pylist()
+            for row in labelled.skipped.to_pylist()
         ],
         masked=_masked(training, learner),
     )

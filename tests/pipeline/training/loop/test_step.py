@@ -70,6 +70,17 @@ def test_what_does_not_fit_is_halved(most: int, halved: int) -> None:
     assert len(sums.clips) == len(whole.clips)
 
 
+def test_bfloat16_is_about_the_same() -> None:
+    model, batches = learner(), [batch(seed=1)]
+    whole, expected = gradients(model, batches, Draw(WEIGHTS))
+    sums, found = gradients(model, batches, Draw(WEIGHTS, autocast=torch.bfloat16))
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    assert sums.numbers != whole.numbers
+    assert sums.numbers == pytest.approx(whole.numbers, rel=0.05)
+    off = sum(float((found[name] - gradient).norm()) ** 2 for name, gradient in expected.items())
+    assert off < 0.1**2 * sum(float(gradient.norm()) ** 2 for gradient in expected.values())
+
+
 def test_one_clip_that_does_not_fit_ends_the_run() -> None:
     model = learner()
     model.most = 30

@@ -47,9 +47,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     }
     bad = poisoned(alone, *(f"t{number:02}" for number in range(0, 12, 2)))
     runs |= {name: replace(bad, output=str(folder / name)) for name in ("bad alone", "bad replicas")}
-    run(runs["alone"])
-    run(runs["bad alone"])
-    run_on(2, [runs["replicas"], runs["fsdp2"], runs["bad replicas"]], folder)
+    few = training_of(folder / "few", (60,), max_steps=3)
+    runs |= {
+        name: replace(few, output=str(folder / name), fsdp=name.endswith("fsdp2"))
+        for name in ("few alone", "few replicas", "few fsdp2")
+    }
+    for name, training in runs.items():
+        if name.endswith("alone"):
+            run(training)
+    run_on(2, [training for name, training in runs.items() if not name.endswith("alone")], folder)
     return runs
 
 
@@ -79,6 +85,13 @@ def test_what_comes_to_nothing_does_so_for_any_number_of_workers(runs: Runs) -> 
         for one in (found, expected)
     ]
     assert told[0] == told[1]
+    assert distance(weights_of(found), weights_of(expected)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["few replicas", "few fsdp2"])
+def test_a_worker_without_clips_waits_for_the_other(runs: Runs, name: str) -> None:
+    found, expected = runs[name], runs["few alone"]
+    assert clips_of(found) == clips_of(expected) == [(1, ["t00"]), (2, ["t00"]), (3, ["t00"])]
     assert distance(weights_of(found), weights_of(expected)) < 1e-5
 
 
