@@ -59,7 +59,7 @@ def test_killed_in_the_write_of_a_checkpoint(
     place = f"/{moto_s3.bucket}/killed/checkpoints/{STRUCK}/optimiser.pt"
     proxy.faults = Faults(1.0, kinds=(Fault.STALL,), within=place, stall_s=LONGEST_S)
     told = arguments(corpus, moto_s3.uri("killed"), features=features, **RUN)
-    command = start([*told, "--endpoint-url", proxy.endpoint], log)
+    command = start([*told, "--storage-endpoint-url", proxy.endpoint], log)
     deadline = time.monotonic() + LONGEST_S
     while not proxy.faults.done["STALL"]:
         assert command.poll() is None, log.read_text()

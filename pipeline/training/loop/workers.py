@@ -132,7 +132,7 @@ def run_on_workers(work: Work, workers: Workers, place: str, storage: Storage, s
         else:
             show(kind, news)
 
-    with _shown(board, take), _interruptible():
+    with _shown(board, take), _sigint_kept():
         try:
             trainer.fit()
         except WorkerGroupError as problem:
@@ -223,16 +223,11 @@ def _shown(board: Any, show: Tell) -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, as elsewhere: Ray Train puts in a handler of its own, which ends its
-    workers and then the process, and leaves it there."""
+def _sigint_kept() -> Iterator[None]:
+    """Puts back the handler that the caller has: Ray Train's, which ends workers that are no more, stays."""
     given = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SystemExit as stopped:
-        if stopped.code:
-            raise
-        raise KeyboardInterrupt from stopped
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, given)
