@@ -77,7 +77,7 @@ def write_corpus(folder: Path, clips: Iterable[Recording]) -> Path:
 
 def arguments(train: Path | str, output: Path | str, **flags: Any) -> list[str]:
     """Of jobs/finetune.py, with `MODEL` unless a model is named."""
-    given = {"task": "transcribe", "train": train, "output": output, **SHORT}
+    given: dict[str, Any] = {"task": "transcribe", "train": train, "output": output, **SHORT}
     given |= {name.replace("_", "-"): value for name, value in flags.items()}
     if "model" not in given:
         config = Path(os.environ.get("TMPDIR", "/tmp")) / f"w2vbert-tiny-{os.getpid()}.json"

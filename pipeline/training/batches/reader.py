@@ -62,7 +62,7 @@ class Reader:
         groups = list(self._groups(pack, seed))
         clips = [self._features(group, generator) for group, generator in groups]
         good = [np.isfinite(clip).all() for clip in clips]
-        unusable = []
+        unusable: list[str] = []
         for clip, (group, _), is_good in zip(clips, groups, good, strict=True):
             if not is_good:
                 clip.fill(0.0)

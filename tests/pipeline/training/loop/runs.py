@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,6 @@ CONFIG: dict[str, Any] = {
     "initializer_range": 0.2,
 }
 """The published dropouts are on."""
-STILL: dict[str, Any] = dict.fromkeys(
-    (
-        *("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout"),
-        *("conformer_conv_dropout", "layerdrop", "mask_time_prob", "mask_feature_prob"),
-    ),
-    0.0,
-)
 LENGTHS = (40, 41, 42, 60, 61, 62, 63, 90, 91, 25, 26, 110)
 BUDGET = 140
 LABELS = ("dog", "cat", "owl")
@@ -84,7 +78,7 @@ def examples(lengths: Sequence[int], prefix: str) -> list[dict[str, Any]]:
 def training_of(
     folder: Path,
     lengths: Sequence[int] = LENGTHS,
-    config: Mapping[str, Any] = CONFIG,
+    fields: Mapping[str, Any] = CONFIG,
     ema_decay: float | None = None,
     broken: Collection[str] = (),
     **course: Any,
@@ -92,10 +86,11 @@ def training_of(
     """A run that transcribes and classifies, with its data in the folder.
 
     Args:
+        fields: of the configuration.
         broken: clips with a feature that is not a number.
         course: fields of `Course`.
     """
-    config = Wav2Vec2BertConfig(**config)
+    config = Wav2Vec2BertConfig(**fields)
     vocabulary = Vocabulary.made(count_characters(["abcd"]), 1)
     tokenizer = vocabulary.tokenizer()
     labels: dict[str, Labeller] = {
@@ -109,7 +104,7 @@ def training_of(
         built = build_index(rows_of(folder / part, rows, "text", "label"), labels, Limits())
         assert len(built.index) == len(rows)
         built.index.save(str(folder / f"{part}.arrow"), STORAGE)
-    heads = {
+    heads: dict[str, dict[str, Any]] = {
         "transcribe": {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id},
         "classify": {"id2label": dict(enumerate(LABELS))},
     }
@@ -234,10 +229,10 @@ class FailingStorage(Storage):
 
     dies_at: str = ""
 
-    def write_bytes(self, uri: str, data: bytes) -> None:
+    def write_bytes(self, uri: str, data: bytes, *, sync: bool = True) -> None:
         if self.dies_at and uri.endswith(self.dies_at):
             raise KilledError
-        super().write_bytes(uri, data)
+        super().write_bytes(uri, data, sync=sync)
 
 
 @dataclass(frozen=True)
@@ -267,6 +262,6 @@ class Poisoned(ModelParts):
 
 def poisoned(training: Training, *clip_ids: str, gradient: bool = False) -> Training:
     """The run with such a model."""
-    parts = {field.name: getattr(training.model, field.name) for field in fields(ModelParts)}
+    parts = {field.name: getattr(training.model, field.name) for field in dataclasses.fields(ModelParts)}
     model = Poisoned(**parts, clip_ids=frozenset(clip_ids), gradient=gradient)
     return replace(training, model=model)

@@ -112,4 +112,4 @@ def test_the_peer_reads_what_shares_of_weights_came_to(runs: Runs, tmp_path: Pat
 def _clips(training: Training) -> list[torch.Tensor]:
     index = index_of(training)
     batch: Batch = reader_of(training, index, augmented=False).batch(order_of(training).packs(0)[0])
-    return batch.features.split()
+    return list(batch.features.split())
