@@ -5,7 +5,6 @@ What a run is and where it goes on is not Ray's to know: it lies in the run's ow
 
 from __future__ import annotations
 
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +36,6 @@ Work = Callable[[Group, Tell], Outcome]
 """What each worker does; only the leader tells."""
 _EVERY_S = 0.5
 _ENDED = "ended"
-_RAISED = re.compile(r"[\w.]+(: |$)")  # its class, with the module, and what it says
 
 
 @dataclass(frozen=True)
@@ -194,8 +192,8 @@ class _Deaths(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for rank, problem in worker_exceptions.items():
-            if not (reason := _reason(problem)).startswith(JobError.__module__):  # which end the run
-                self._board.put.remote("died", f"worker {rank} died ({reason})")
+            if not isinstance(problem, JobError):  # which ends the run
+                self._board.put.remote("died", f"worker {rank} died ({_reason(problem)})")
 
 
 @contextmanager
@@ -240,9 +238,7 @@ def _explained(problem: WorkerGroupError) -> JobError:
 
 
 def _reason(problem: BaseException) -> str:
-    """Without Ray's paragraphs, and of a traceback only what was raised."""
-    problem = getattr(problem, "health_check_failure", problem)
-    lines = [line for line in str(problem).splitlines() if line.strip()] or [""]
-    if lines[0].startswith("Traceback"):
-        return next((line for line in reversed(lines) if _RAISED.match(line)), lines[-1])[:300]
-    return f"{type(problem).__name__}: {lines[0]}"[:300]
+    """Without Ray's paragraphs."""
+    cause = getattr(problem, "health_check_failure", problem)
+    first = next((line for line in str(cause).splitlines() if line.strip()), "")
+    return f"{type(cause).__name__}: {first}"[:300]
