@@ -98,14 +98,18 @@ def fail(program: str, problem: JobError) -> int:
 def stopped_by_signals() -> Iterator[None]:
     """SIGTERM and SIGINT end the block as errors do, so that the table's lock is released."""
 
+    terminated = False
+
     def stop(number: int, frame: object) -> None:
+        nonlocal terminated
+        terminated = True
         raise SystemExit(number)
 
     given = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stopped:
-        name = "SIGINT" if isinstance(stopped, KeyboardInterrupt) else "SIGTERM"
+        name = "SIGTERM" if terminated else "SIGINT"  # for which Ray Train raises SystemExit too
         raise BrokenOffError(f"stopped by {name}") from stopped
     finally:
         signal.signal(signal.SIGTERM, given)

@@ -55,6 +55,11 @@ class Group:
         dist.all_gather_object(gathered, value)
         return gathered
 
+    def wait(self) -> None:
+        """Until all workers are here."""
+        if self.size > 1:
+            dist.barrier()
+
     def lead(self, work: Callable[[], Value]) -> Value:
         """What work comes to that the leader alone does; all workers have it, or raise what it raised."""
         if self.size == 1:

@@ -81,7 +81,7 @@ def _write_data(job: Job) -> None:
     job.labelled.train.index.save(join(folder, "train.arrow"), storage)
     if job.labelled.valid is not None:
         job.labelled.valid.index.save(join(folder, "valid.arrow"), storage)
-    write_skipped(job.labelled.train.skipped, join(folder, "skipped.parquet"), storage)
+    write_skipped(job.labelled.skipped, join(folder, "skipped.parquet"), storage)
     if job.labelled.vocabulary is not None:
         job.labelled.vocabulary.save(folder, storage)
     storage.write_bytes(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from pipeline.errors import JobError
 from pipeline.metrics.rttm import Marks, read_rttm
 from pipeline.node_files import CheckpointFiles
@@ -39,6 +41,7 @@ class Labelled:
 
     Attributes:
         train, valid: the examples, and the rows that are none; `valid` None: nothing to validate on.
+        skipped: of both, the rows that are none: see `Built`.
         rows: of the training tables, clips times speeds.
         heads: by task, the fields of the configuration for its head.
         texts: by clip id, what is said, as far as it is known.
@@ -46,6 +49,7 @@ class Labelled:
 
     train: Built
     valid: Built | None
+    skipped: pa.Table
     rows: int
     heads: Mapping[str, Mapping[str, Any]]
     tokenizer: Wav2Vec2CTCTokenizer | None
@@ -112,14 +116,15 @@ class _Labelling:
         limits = Limits(data.min_duration_s, data.max_duration_s, minimum_frames(self._start.config))
         train_labels = {task: self._learned(task, rows) for task in self._spec.tasks}
         built = build_index(rows, train_labels, limits)
-        if not len(built.index):
-            reasons = sorted(set(built.skipped["reason"].to_pylist()))
-            raise JobError(f"--train: none of its {len(rows):,} clips can be used ({', '.join(reasons)})")
+        _require_examples("--train", built, rows)
         valid_labels = {task: self._measured(each, held_out) for task, each in train_labels.items()}
-        built_valid = build_index(held_out, valid_labels, limits) if len(held_out) else None
+        built_valid = build_index(held_out, valid_labels, limits)
+        if valid:
+            _require_examples("--valid", built_valid, held_out)
         return Labelled(
             built,
-            built_valid if built_valid is not None and len(built_valid.index) else None,
+            built_valid if len(built_valid.index) else None,
+            pa.concat_tables([built.skipped, built_valid.skipped]),
             len(rows),
             self._heads,
             self._tokenizer,
@@ -211,6 +216,12 @@ class _Labelling:
         once = rows.once().table
         pairs = zip(once["clip.id"].to_pylist(), once[column].to_pylist(), strict=True)
         return {clip_id: text for clip_id, text in pairs if text is not None}
+
+
+def _require_examples(flag: str, built: Built, rows: Rows) -> None:
+    if not len(built.index):
+        reasons = sorted(set(built.skipped["reason"].to_pylist()))
+        raise JobError(f"{flag}: none of its {len(rows):,} clips can be used ({', '.join(reasons)})")
 
 
 def _labels(names: Sequence[str]) -> dict[str, Any]:

@@ -7,13 +7,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from pipeline import strict_json
+from pipeline.errors import Code
 from pipeline.storage import is_remote, join
 from pipeline.training.batches.order import Order
+from pipeline.training.examples.building import SKIPPED, write_skipped
 from pipeline.training.examples.index import Index
 from pipeline.training.loop.course import Outcome
 from pipeline.training.loop.evaluate import Evaluator, ValidationSettings, gathered
@@ -21,7 +25,7 @@ from pipeline.training.loop.worker import Training, reader_of
 from pipeline.training.model.learner import Learner
 from pipeline.training.publish import publish
 from pipeline.training.report.card import Card, Data, Parent, write_card
-from pipeline.training.report.events import read_events
+from pipeline.training.report.events import NOT_FINITE, read_events
 from pipeline.training.report.losses import hard_clips, merge
 from pipeline.training.report.page import Page, UnusableClip, write_page
 from pipeline.training.report.page.pictures import MaskedExample
@@ -46,6 +50,7 @@ class Result:
         metrics: at that step, by "task/metric".
         backbone: digest of the encoder that all of them share.
         skipped: steps that came to nothing.
+        unusable: clips whose stored features are not finite.
     """
 
     identity: str
@@ -58,6 +63,7 @@ class Result:
     examples: int
     seconds: float
     skipped: int
+    unusable: int
 
 
 def finished(output: str, identity: str, storage: Any) -> Result | None:
@@ -78,6 +84,7 @@ def finish(job: Job, training: Training, outcome: Outcome) -> Result:
     assert step is not None  # the last step has one
     learner, _ = job.model.build()
     publish(learner, checkpoints.weights(step), training.settings, output, storage)
+    unusable = _write_unusable(job)
     metrics = next((found for found in outcome.progress.measured if found["step"] == step), {})
     result = Result(
         identity=job.identity,
@@ -90,6 +97,7 @@ def finish(job: Job, training: Training, outcome: Outcome) -> Result:
         examples=job.statistics.examples,
         seconds=outcome.progress.seconds,
         skipped=outcome.progress.skipped,
+        unusable=unusable,
     )
     for task, folder in result.checkpoints.items():
         write_card(_card(job, task, result), folder, storage)
@@ -106,11 +114,28 @@ def format_result(result: Result) -> str:
     lines = [
         f"{result.examples:,} examples ({result.hours:.2f} h), {result.max_steps:,} steps in "
         f"{result.seconds / 60:.1f} min" + (f", {result.skipped} of them skipped" if result.skipped else ""),
+        *filter(None, [_unusable_line(result.unusable)]),
         *(f"{name}: {value:.4g}" for name, value in result.metrics.items()),
         f"checkpoints of step {result.step:,}, which share one encoder:",
         *(f"  {task}: {place}" for task, place in result.checkpoints.items()),
     ]
     return "\n".join(lines)
+
+
+def _unusable_line(clips: int) -> str:
+    return f"{clips:,} clips have features that are not finite: see data/skipped.parquet" if clips else ""
+
+
+def _write_unusable(job: Job) -> int:
+    """Adds to the clips that were not used those that turned out to be unusable; their number."""
+    events = read_events(job.output, job.storage)
+    held = [event["clip_ids"] for event in events if event.get("reason") == NOT_FINITE]
+    about = {"reason": Code.NON_FINITE.value, "detail": NOT_FINITE}
+    rows = [{"clip_id": clip_id, **about} for clip_id in dict.fromkeys(chain(*held))]
+    if rows:
+        table = pa.concat_tables([job.labelled.skipped, pa.Table.from_pylist(rows, SKIPPED)])
+        write_skipped(table, join(job.output, "data", "skipped.parquet"), job.storage)
+    return len(rows)
 
 
 def _command() -> str:
@@ -168,7 +193,7 @@ def _page(job: Job, training: Training, learner: Learner, result: Result) -> Pag
             UnusableClip(
                 row["clip_id"], " ".join(filter(None, (row["reason"], row["task"]))), row["detail"] or ""
             )
-            for row in labelled.train.skipped.to_pylist()
+            for row in labelled.skipped.to_pylist()
         ],
         masked=_masked(training, learner),
     )

@@ -37,6 +37,8 @@ class Batch:
         targets: by task a target of each clip, None where it has none. transcribe: (tokens,) int64 ids.
             classify, embed: () int64, the index of a class. diarize: (frames, speakers of the clip) float32,
             one where a speaker speaks; (frames, 0) of a clip in which nobody does.
+        unusable: ids of the clips whose stored features are not finite. They are zeros without a target, so
+            that neither packs nor losses of others change.
     """
 
     pack: Pack
@@ -45,6 +47,7 @@ class Batch:
     speeds: Sequence[float]
     features: Packed
     targets: Mapping[str, Sequence[Tensor | None]]
+    unusable: Sequence[str] = ()
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:

@@ -33,8 +33,6 @@ class Reader:
         augmenter: None: the stored features, as in validation.
 
     Attributes:
-        unusable: the clips whose stored features are not finite, as they were met. They are zeros without a
-            target in their batches, so that neither packs nor losses of others change.
         waited_s: seconds that `stream` kept its reader waiting.
 
     Raises:
@@ -53,7 +51,6 @@ class Reader:
             raise JobError("--concat-prob joins texts: it goes with --task transcribe alone.")
         self._index, self._cache, self._seed = index, cache, seed
         self._augmenter = augmenter
-        self.unusable: set[str] = set()
         self.waited_s = 0.0
 
     def batch(self, pack: Pack) -> Batch:
@@ -65,10 +62,11 @@ class Reader:
         groups = list(self._groups(pack, seed))
         clips = [self._features(group, generator) for group, generator in groups]
         good = [np.isfinite(clip).all() for clip in clips]
+        unusable: list[str] = []
         for clip, (group, _), is_good in zip(clips, groups, good, strict=True):
             if not is_good:
                 clip.fill(0.0)
-                self.unusable.update(map(self._clip_id, group))
+                unusable += map(self._clip_id, group)
         lengths = tuple(len(clip) for clip in clips)
         return Batch(
             pack,
@@ -83,6 +81,7 @@ class Reader:
                 ]
                 for task in self._index.targets
             },
+            unusable=unusable,
         )
 
     def stream(self, packs: Iterable[Pack], threads: int = 2) -> Iterator[Batch]:

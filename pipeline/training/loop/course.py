@@ -79,7 +79,8 @@ class StepReport:
         numbers: over all workers: see `Sums.numbers`.
         rate: share of the peak learning rates.
         learned: the weights were changed.
-        bad: ids of the clips that were left out since something was not finite.
+        bad: ids of the clips that were left out since a loss or a gradient was not finite.
+        unusable: those whose stored features are not: see `Batch`.
         waited_s: for data.
     """
 
@@ -91,6 +92,7 @@ class StepReport:
     grad_norm: float
     learned: bool
     bad: Sequence[str]
+    unusable: Sequence[str]
     seconds: float
     waited_s: float
 

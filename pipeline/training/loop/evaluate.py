@@ -65,11 +65,13 @@ class Evaluated:
         clips: by task, those that have a target for it.
         totals: by task, the sum of losses and what it counts: see `TaskLoss`.
         facts: sums of `TaskLoss.facts`, by "task/fact".
+        unusable: ids of the clips whose stored features are not finite.
     """
 
     clips: dict[str, list[Scored]] = field(default_factory=dict)
     totals: dict[str, tuple[float, float]] = field(default_factory=dict)
     facts: Counter[str] = field(default_factory=Counter)
+    unusable: list[str] = field(default_factory=list)
 
     def add(self, other: Evaluated) -> None:
         for task, clips in other.clips.items():
@@ -79,6 +81,7 @@ class Evaluated:
             self.totals[task] = before[0] + total, before[1] + count
         for name, value in other.facts.items():
             self.facts[name] += value
+        self.unusable += other.unusable
 
 
 class Evaluator:
@@ -112,6 +115,7 @@ class Evaluator:
             found = Evaluated(totals={task: (float(loss.total), loss.count)})
             found.facts.update({f"{task}/{fact}": value for fact, value in loss.facts.items()})
             self._found.add(found)
+        self._found.unusable += batch.unusable
         for task, of_clips in values.items():
             self._found.add(Evaluated({task: self._scored(task, batch, of_clips, losses[task])}))
         return losses

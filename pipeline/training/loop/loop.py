@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from pipeline.errors import JobError
 from pipeline.training.batches.batch import Batch, Pack
 from pipeline.training.loop.course import Course, Feed, Outcome, Planned, StepReport, Watcher
-from pipeline.training.loop.step import Draw, Gradients, Sums
+from pipeline.training.loop.step import Draw, Gradients
 from pipeline.training.optimiser.groups import set_rate
 from pipeline.training.optimiser.schedule import Schedule
 from pipeline.training.state.checkpoints import Begun, Checkpoints, Progress, Snapshot
@@ -54,6 +54,8 @@ class Trainer:
     def run(self) -> Outcome:
         """Begins the run or goes on with it, to its end or until too much of it failed."""
         begun = self._begin()
+        if self._no_longer_better():  # it was so before a start that did not come to the end
+            return Outcome(self._progress, begun.max_steps)
         schedule = replace(self._course.schedule, steps=begun.max_steps)
         for planned, batches in self._batches(begun):
             bad = self._step(planned, batches, schedule)
@@ -152,18 +154,18 @@ class Trainer:
         sums = self._gradients.of(batches, self._draw(planned.step, schedule.steps), blank=blank)
         rate = schedule(planned.step - 1)
         norm = self._learn(planned.step, rate)
-        if learned := math.isfinite(norm):
-            bad = sums.bad
-        else:  # whichever clip it was
-            bad, sums.clips = [clip_id for batch in batches for clip_id in batch.clip_ids], []
-        numbers, all_bad = self._together(sums, bad)
+        own, bad = batches[: len(batches) - blank], sums.bad
+        if not (learned := math.isfinite(norm)):  # whichever clip it was
+            bad, sums.clips = [clip_id for batch in own for clip_id in batch.clip_ids], []
+        left_out = [clip_id for batch in own for clip_id in batch.unusable]
+        numbers, all_bad, unusable = _together(self._group.gather((dict(sums.numbers), bad, left_out)))
         progress, seconds = self._progress, time.perf_counter() - started
         progress.step, progress.seconds = planned.step, progress.seconds + seconds
         progress.skipped += bool(all_bad)
         waited_s = self._reader.waited_s - waited_s
         step, epoch = planned.step, planned.epoch
         self._watcher.step(
-            StepReport(step, epoch, sums, numbers, rate, norm, learned, all_bad, seconds, waited_s)
+            StepReport(step, epoch, sums, numbers, rate, norm, learned, all_bad, unusable, seconds, waited_s)
         )
         return all_bad
 
@@ -175,23 +177,13 @@ class Trainer:
             self._group.sum_gradients(keeper.named.values())
         learning = [parameter for parameter in keeper.named.values() if parameter.requires_grad]
         norm = _number(nn.utils.clip_grad_norm_(learning, self._course.max_grad_norm))
-        if math.isfinite(norm):
+        if math.isfinite(norm) and norm > 0:  # where nothing counted, momentum would change weights
             set_rate(keeper.optimiser, rate)
             keeper.optimiser.step()
             if keeper.average is not None:
                 keeper.average.update(step - 1)
         keeper.model.zero_grad(set_to_none=True)
         return norm
-
-    def _together(self, sums: Sums, bad: list[str]) -> tuple[dict[str, float], list[str]]:
-        """The numbers of all workers, and the clips that any of them could not learn from."""
-        numbers: dict[str, float] = {}
-        all_bad: list[str] = []
-        for found, ids in self._group.gather((dict(sums.numbers), bad)):
-            for name, value in found.items():
-                numbers[name] = numbers.get(name, 0.0) + value
-            all_bad += ids
-        return numbers, all_bad
 
     def _too_many(self, bad: Sequence[str]) -> str:
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
@@ -217,6 +209,7 @@ class Trainer:
                 self._progress.measured.append({"step": step, **metrics})
                 self._watcher.measured(step, metrics)
         self._watcher.saving(step)
+        self._group.wait()  # until what each of them was told is safe
         snapshot = self._keeper.snapshot(self._progress)
         self._group.lead(lambda: self._save(snapshot))  # nobody goes on before it is safe
         return validates
@@ -233,6 +226,21 @@ class Trainer:
         found = [measured[kept.metric] for measured in self._progress.measured if kept.metric in measured]
         found = [-value for value in found] if kept.higher else found
         return len(found) > patience and min(found[-patience:]) >= min(found[:-patience])
+
+
+def _together(
+    found: Sequence[tuple[Mapping[str, float], list[str], list[str]]],
+) -> tuple[dict[str, float], list[str], list[str]]:
+    """The numbers of all workers, the clips that any of them could not learn from, and the unusable ones."""
+    numbers: dict[str, float] = {}
+    bad: list[str] = []
+    unusable: list[str] = []
+    for own, some, others in found:
+        for name, value in own.items():
+            numbers[name] = numbers.get(name, 0.0) + value
+        bad += some
+        unusable += others
+    return numbers, bad, unusable
 
 
 def _number(value: Tensor) -> float:

@@ -165,6 +165,7 @@ def _keeper(training: Training, group: Group) -> tuple[Learner, WeightsKeeper]:
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)  # losses are divided by what all workers count
+                module.set_force_sum_reduction_for_comms(True)  # gloo has no other
     named = dict(model.named_parameters())
     frozen = frozen_names(named, training.freeze, training.freeze_layers)
     optimiser = make_optimiser(named, len(layers), new, training.rates)
@@ -202,6 +203,7 @@ class _Validation:
         if self._is_short():
             evaluator.go_through(self._reader.batch(self._order.packs(0)[0]))
         found = self._group.gather(evaluator.rows())
+        self._watch.unusable([clip_id for worker in found for clip_id in worker.unusable])
         return self._group.lead(lambda: summarise(found))
 
     def _share(self) -> Iterator[Pack]:

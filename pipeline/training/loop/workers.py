@@ -5,9 +5,10 @@ What a run is and where it goes on is not Ray's to know: it lies in the run's ow
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
@@ -60,7 +62,7 @@ def workers_of(cluster: ClusterPart, max_failures: int) -> Workers:
     """What the cluster, which is joined, has for a run.
 
     Raises:
-        JobError: more GPUs are asked for than there are.
+        JobError: more is asked for than there is.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -70,10 +72,25 @@ def workers_of(cluster: ClusterPart, max_failures: int) -> Workers:
     if each and least > gpus and not high:
         raise JobError(f"--num-workers {least}: the cluster has {gpus} GPUs. Ask for fewer, or start nodes.")
     most = int(high) if high else least
-    cores = sum(int(node.get("CPU", 0)) for node in nodes)
-    largest = max(int(node.get("CPU", 0)) for node in nodes)
-    cpus = cluster.threads_per_worker or max(1, min(cores // most, largest))
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    cpus = cluster.threads_per_worker or _most_cpus(cores, most)
+    if (room := _places(cores, cpus)) < least:  # Ray Train would wait for more without a word
+        raise JobError(
+            f"--num-workers {least}: the cluster has room for {room} of {cpus} CPUs. Ask for fewer, or for "
+            "a smaller --threads-per-worker, or start nodes."
+        )
     return Workers((least, most) if high else least, cpus, each, max_failures)
+
+
+def _places(cores: Sequence[int], cpus: int) -> int:
+    """Workers of so many CPUs that nodes of these cores have room for."""
+    return sum(held // cpus for held in cores)
+
+
+def _most_cpus(cores: Sequence[int], workers: int) -> int:
+    """What each of these workers may have."""
+    fitting = (cpus for cpus in range(max(cores), 1, -1) if _places(cores, cpus) >= workers)
+    return next(fitting, 1)
 
 
 def run_on_workers(work: Work, workers: Workers, place: str, storage: Storage, show: Tell) -> Outcome:
@@ -113,13 +130,15 @@ def run_on_workers(work: Work, workers: Workers, place: str, storage: Storage, s
         else:
             show(kind, news)
 
-    with _shown(board, take):
+    with _shown(board, take), _sigint_kept():
         try:
             trainer.fit()
         except WorkerGroupError as problem:
-            raise _explained(problem) from problem
+            failure = _explained(problem)
         except ControllerError as problem:
-            raise BrokenOffError(f"the Ray cluster failed ({problem})") from problem
+            failure = BrokenOffError(f"the Ray cluster failed ({_reason(problem)})")
+    if not ended:
+        raise failure
     if isinstance(ended[0], JobError):
         raise ended[0]
     return ended[0]
@@ -131,14 +150,17 @@ def _train(config: dict[str, Any]) -> None:
     group = Group.current(ray.train.torch.get_device())
     work: Work = ray.get(config["work"])
     board = config["board"]
+    if ray.get(board.is_over.remote()):
+        return
 
     def tell(kind: str, news: Any) -> None:
         board.put.remote(kind, news)
 
     try:
-        ended: Outcome | JobError = work(group, tell)
-    except JobError as problem:  # all workers have it, and would have it again
-        ended = problem
+        ended = work(group, tell)
+    except JobError as problem:  # this worker would have it again, and others may wait for it now
+        ray.get(board.put.remote(_ENDED, problem))
+        raise
     if group.leads:
         ray.get(board.put.remote(_ENDED, ended))
 
@@ -148,9 +170,14 @@ class _Board:
 
     def __init__(self) -> None:
         self._news: list[tuple[str, Any]] = []
+        self._over = False
 
     def put(self, kind: str, news: Any) -> None:
         self._news.append((kind, news))
+        self._over |= kind == _ENDED
+
+    def is_over(self) -> bool:
+        return self._over
 
     def take(self) -> list[tuple[str, Any]]:
         news, self._news = self._news, []
@@ -165,7 +192,8 @@ class _Deaths(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for rank, problem in worker_exceptions.items():
-            self._board.put.remote("died", f"worker {rank} died ({_reason(problem)})")
+            if not isinstance(problem, JobError):  # which ends the run
+                self._board.put.remote("died", f"worker {rank} died ({_reason(problem)})")
 
 
 @contextmanager
@@ -174,8 +202,9 @@ def _shown(board: Any, show: Tell) -> Iterator[None]:
     over = threading.Event()
 
     def look() -> None:
-        for kind, news in ray.get(board.take.remote()):
-            show(kind, news)
+        with suppress(RayError):  # a cluster that is gone tells nothing more
+            for kind, news in ray.get(board.take.remote()):
+                show(kind, news)
 
     def keep_looking() -> None:
         while not over.wait(_EVERY_S):
@@ -191,6 +220,17 @@ def _shown(board: Any, show: Tell) -> Iterator[None]:
         look()
 
 
+@contextmanager
+def _sigint_kept() -> Iterator[None]:
+    """Puts back the handler that the caller has: Ray Train's, which ends workers that are no more, stays."""
+    given = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, given)
+
+
 def _explained(problem: WorkerGroupError) -> JobError:
     """What ended the run, for a person."""
     rank, failure = next(iter(problem.worker_failures.items()))
@@ -199,6 +239,6 @@ def _explained(problem: WorkerGroupError) -> JobError:
 
 def _reason(problem: BaseException) -> str:
     """Without Ray's paragraphs."""
-    cause = getattr(problem, "cause", problem)
+    cause = getattr(problem, "health_check_failure", problem)
     first = next((line for line in str(cause).splitlines() if line.strip()), "")
     return f"{type(cause).__name__}: {first}"[:300]

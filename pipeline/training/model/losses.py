@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
+from torch.export import register_dataclass
 
 
 @dataclass(frozen=True)
@@ -25,3 +26,8 @@ class TaskLoss:
     count: float
     clips: Tensor
     facts: Mapping[str, float] = field(default_factory=dict)
+
+
+# FSDP2 hooks the tensors that it finds in what `forward` returns: without, no gradient is summed up where the
+# encoder learns nothing.
+register_dataclass(TaskLoss)

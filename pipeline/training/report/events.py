@@ -23,6 +23,7 @@ from pipeline.storage import Storage, is_remote, join, path_of
 
 FILE, TENSORBOARD = "events.jsonl", "tensorboard"
 STEP, VALID, SKIPPED = "step", "valid", "skipped"
+NOT_FINITE = "the stored features are not finite"  # why a clip is left out
 Event = dict[str, Any]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from pipeline.storage import Storage, join
-from pipeline.training.report.events import Events
+from pipeline.training.report.events import NOT_FINITE, Events
 from pipeline.training.report.losses import TRAIN, VALID, ClipLoss, LossLog, drop_beyond
 from pipeline.training.report.progress import Step
 from pipeline.training.report.scores import LOSS, main_metric, means
@@ -40,6 +40,8 @@ class Report(Protocol):
     @property
     def bad(self) -> Sequence[str]: ...
     @property
+    def unusable(self) -> Sequence[str]: ...
+    @property
     def seconds(self) -> float: ...
     @property
     def waited_s(self) -> float: ...
@@ -68,6 +70,7 @@ class Watch:
         self._losses: LossLog | None = None
         self._events: Events | None = None
         self._step = self._epoch = 0
+        self._unusable: set[str] = set()
 
     def resumed(self, step: int) -> None:
         parts = join(self._output, PARTS)
@@ -87,6 +90,7 @@ class Watch:
         if report.bad:
             what = "loss" if report.learned else "gradient"
             self._events.skipped(report.step, report.bad, f"the {what} is not finite")
+        self.unusable(report.unusable)
         losses = {
             tag.partition("/")[0]: value for tag, value in scalars.items() if tag.rpartition("/")[2] == LOSS
         }
@@ -96,6 +100,13 @@ class Watch:
     def validated(self, losses: Iterable[ClipLoss]) -> None:
         """Takes losses of validation clips, as this worker's `Evaluator` finds them."""
         self._log(losses, VALID)
+
+    def unusable(self, clip_ids: Sequence[str]) -> None:
+        """Takes the ids of clips whose stored features are not finite, those of all workers."""
+        new = [clip_id for clip_id in dict.fromkeys(clip_ids) if clip_id not in self._unusable]
+        self._unusable.update(new)
+        if new and self._events is not None:
+            self._events.skipped(self._step, new, NOT_FINITE)
 
     def measured(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._events is not None:

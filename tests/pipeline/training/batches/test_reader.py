@@ -178,7 +178,7 @@ def test_a_clip_that_is_not_finite_is_left_out_and_told(tmp_path: Path) -> None:
         targets = batch.targets["transcribe"]
         assert targets[0] is not None
         assert targets[1] is None
-        assert reader.unusable == {"bad"}
+        assert batch.unusable == ["bad"]
 
 
 def joined(tmp_path: Path, frames: Sequence[int], **settings: Any) -> Batch:

@@ -29,6 +29,7 @@ class StepReport:
     step: int
     sums: Sums = field(default_factory=Sums)
     bad: Sequence[str] = ()
+    unusable: Sequence[str] = ()
     learned: bool = True
     epoch: int = 0
     numbers: Mapping[str, float] = field(
