@@ -125,9 +125,7 @@ def _peer(
 
     def run() -> float:
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            loss = peer(
-                features.to(device), attention_mask=mask.to(device), labels=labels.to(device)
-            ).loss
+            loss = peer(features.to(device), attention_mask=mask.to(device), labels=labels.to(device)).loss
         loss.backward()
         return float(loss.detach())
 
@@ -168,7 +166,8 @@ def race(
 def waiting(run: Path, epoch: int = 1) -> tuple[float, float]:
     """Seconds of an epoch (from 0) of a run, and those of them that waited for data."""
     steps = [
-        event for event in map(json.loads, (run / "events.jsonl").read_text(encoding="utf-8").splitlines())
+        event
+        for event in map(json.loads, (run / "events.jsonl").read_text(encoding="utf-8").splitlines())
         if event.get("epoch") == epoch and "waited_s" in event.get("scalars", event)
     ]
     scalars = [event.get("scalars", event) for event in steps]
@@ -208,7 +207,8 @@ def row(name: str, held: dict[str, Contender]) -> str:
     seconds = {who: statistics.median(contender.seconds) for who, contender in held.items()}
     memory = {who: statistics.median(contender.bytes) for who, contender in held.items()}
     pairs = [
-        mine / min(theirs) for mine, *theirs in zip(*(held[who].seconds for who in ("ours", *PEERS)), strict=True)
+        mine / min(theirs)
+        for mine, *theirs in zip(*(held[who].seconds for who in ("ours", *PEERS)), strict=True)
     ]
     times = [f"{1e3 * seconds[who]:,.0f} ms" for who in (*PEERS, "ours")]
     sizes = [f"{memory[who] / MB:,.0f} MB" for who in (*PEERS, "ours")]
