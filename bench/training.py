@@ -142,7 +142,8 @@ def compare(fields: dict[str, Any]) -> None:
     losses = {name: contender.gradients() for name, contender in held.items()}
     ours = held["ours"].model
     assert isinstance(ours, Learner)
-    mine = {name: p.grad for name, p in ours.results["transcribe"].named_parameters()}
+    model = ours.results["transcribe"]
+    mine = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     for name in PEERS:
         theirs = {key: p.grad for key, p in held[name].model.named_parameters() if p.grad is not None}
         size = torch.stack([gradient.norm() for gradient in theirs.values()]).norm()
@@ -165,13 +166,9 @@ def race(
 
 def waiting(run: Path, epoch: int = 1) -> tuple[float, float]:
     """Seconds of an epoch (from 0) of a run, and those of them that waited for data."""
-    steps = [
-        event
-        for event in map(json.loads, (run / "events.jsonl").read_text(encoding="utf-8").splitlines())
-        if event.get("epoch") == epoch and "waited_s" in event.get("scalars", event)
-    ]
-    scalars = [event.get("scalars", event) for event in steps]
-    return sum(held["seconds"] for held in scalars), sum(held["waited_s"] for held in scalars)
+    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [event for event in map(json.loads, lines) if event["kind"] == "step" and event["epoch"] == epoch]
+    return sum(step["seconds"] for step in steps), sum(step["waited_s"] for step in steps)
 
 
 def _now(device: torch.device) -> float:
@@ -234,9 +231,10 @@ def main() -> None:
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)
     lines = ["# A training step", "", describe(args.date), ""]
     lines += [
-        f"CTC, AdamW, clips of {LENGTHS[0]} to {LENGTHS[-1]} frames, {len(LENGTHS)} in a batch, {args.dtype}, "
-        f"`relative_key`. Medians of {args.repeats} steps of each, in alternation; times are those that processors "
-        "worked, which other processes disturb the least; memory is the peak above what was held before the step. Ours against the faster and the smaller of the peer's two.",
+        f"CTC, AdamW, clips of {LENGTHS[0]} to {LENGTHS[-1]} frames, {len(LENGTHS)} a batch, {args.dtype}, "
+        f"`relative_key`. Medians of {args.repeats} steps of each, in alternation. Times are those that "
+        "processors worked for the process, which others on the machine disturb least; memory is the peak "
+        "above that before the step. Ours against the faster, and the smaller, of the peer's two.",
         "",
         "| | peer eager | peer sdpa | ours | time (of each round) | peer eager | peer sdpa | ours | memory |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",

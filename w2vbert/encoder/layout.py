@@ -136,7 +136,8 @@ class Layout:
         Cut once: slices taken one by one would each have a gradient as large as the whole.
         """
         joined = packed if self._order is None else packed.index_select(0, self._grouped_frames)
-        return joined.split([len(group.rows) * group.length for group in self.groups])
+        parts: tuple[Tensor, ...] = joined.split([len(group.rows) * group.length for group in self.groups])
+        return parts
 
     @cached_property
     def _grouped_frames(self) -> Tensor:
