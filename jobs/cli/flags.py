@@ -201,13 +201,16 @@ def _describe(field: FieldInfo) -> tuple[str, str]:
     if field.is_required():
         return name, "required"
     default = field.get_default(call_default_factory=True)
-    if default is None or default is PydanticUndefined:
+    if default is None or default is PydanticUndefined or default in ([], {}, ""):
         return name, "default: unset"
+    if isinstance(default, list):
+        default = ",".join(map(str, default))
     return name, f"default: {str(default).lower() if isinstance(default, bool) else default}"
 
 
 def _kind_name(kind: type) -> str:
-    return {"str": "text", "bool": "flag", "datetime": "time"}.get(kind.__name__, kind.__name__)
+    names = {"str": "text", "bool": "flag", "datetime": "time", "Literal": "name", "dict": "pairs"}
+    return names.get(kind.__name__, kind.__name__)
 
 
 def _flag(path: _Path) -> str:

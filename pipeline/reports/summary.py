@@ -161,8 +161,8 @@ class RunSummary:
             "rtfx": self.rtfx,
             "spec": dict(self.spec),
         }
-        if self.stage_s is not None:
-            facts["stage_s"] = dict(self.stage_s)
+        if self.stage_s is not None or self.encoder is not None:
+            facts["stage_s"] = dict(self.stage_s or {})
             facts["models"] = self.models
         if self.encoder is not None:
             facts["encoder"] = vars(self.encoder)

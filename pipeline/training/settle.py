@@ -19,6 +19,7 @@ from pipeline.training.feature_table.table import FeatureTable
 from pipeline.training.labelling import Labelled, Start, label
 from pipeline.training.loop.worker import ModelParts
 from pipeline.training.model.build import config_of
+from pipeline.training.model.masked import SpanMasks
 from pipeline.training.report.scores import require_packages
 from pipeline.training.spec import FinetuneSpec
 from pipeline.training.spec.learning import as_range
@@ -70,6 +71,7 @@ class Job:
             seed=spec.run.seed,
             new_heads=asked.new_heads,
             codebooks=codebooks if asked.masked else None,
+            masks=SpanMasks(asked.mask_prob, asked.mask_length, asked.min_masks),
             crop_frames=self._frames(spec.augmentation.crop_s),
         )
 

@@ -50,9 +50,8 @@ def prepare(
             f"the feature extractor is made for audio at {extractor.sampling_rate:,} Hz, not {SAMPLE_RATE:,}."
         )
     storage = storage_of(spec)
-    beside, held = choose_table(spec, storage)
-    # Nothing goes beside a table of annotations: that it is another is what the scan says.
-    table = held or beside
+    table, other = choose_table(spec, storage)
+    table = other or table  # nothing goes beside a table of annotations: the scan refuses it
     (made,) = spec.makes
     made_by = {name: getattr(extractor, name) for name in _SETTINGS}
     identity = {"models": {made: made_by}, **spec.output_settings()}

@@ -55,6 +55,23 @@ class ModelPart(PublicOptions):
         description="weight of a task's loss in the sum, such as transcribe=1,embed=0.3; unset: 1 each",
     )
     new_heads: bool = Field(False, description="start with random heads where the checkpoint has some")
+    mask_prob: float = Field(
+        0.65,
+        gt=0,
+        le=1,
+        description="share of the frames to mask, if no spans overlapped",
+        json_schema_extra=_MASKED,
+    )
+    mask_length: int = Field(
+        10, ge=1, le=1000, description="number of frames in a masked span", json_schema_extra=_MASKED
+    )
+    min_masks: int = Field(
+        2,
+        ge=0,
+        le=1000,
+        description="minimum masked spans in a clip, as far as they fit",
+        json_schema_extra=_MASKED,
+    )
     codebook_size: int = Field(
         8192, ge=2, le=1 << 20, description="number of codes in a codebook", json_schema_extra=_MASKED
     )
