@@ -107,7 +107,7 @@ def test_the_checkpoint_is_better(followed: Followed) -> None:
     names = sorted(heard)
     after = jiwer.wer([followed.texts[name] for name in names], [heard[name] for name in names])
     before = word_error_rate(followed, ROOT / "demo" / "checkpoint")
-    assert after < 0.5 * before
+    assert after < 0.7 * before
     assert held_out < before
 
 

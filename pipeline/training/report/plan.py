@@ -95,7 +95,8 @@ def plan_of(job: Job) -> TrainingPlan:
 
 def format_plan(plan: TrainingPlan) -> str:
     """The plan as a person reads it."""
-    lines = list(plan.found.lines())
+    found = plan.found.lines()
+    lines = [line for line in found if line[0] not in ("skipped", "hint")]  # listed below; said last
     lines.insert(1, ("validation", _valid_line(plan)))
     lines.append(("packs", f"{plan.packs:,} an epoch, of at most {plan.budget:,} frames"))
     steps = f"{plan.steps_per_epoch:,} an epoch, of {plan.packs_per_step} pack(s)"
@@ -110,6 +111,7 @@ def format_plan(plan: TrainingPlan) -> str:
             spent += f", {duration(plan.epoch_s * plan.steps / plan.steps_per_epoch)} in all"
         lines.append(("time", f"{spent}, without validation"))
     lines.append(("", plan.basis))
+    lines += [line for line in found if line[0] == "hint"]
     text = format_lines(lines, _WIDTH)
     return "\n".join([text, *_unusable_lines(plan)])
 

@@ -8,7 +8,9 @@ from pipeline.training.examples.statistics import Statistics
 from pipeline.training.report.plan import TrainingPlan, Unusable, format_plan
 from pipeline.training.result import Result, format_result
 
-FOUND = Statistics(100, 98, 2.5, {"transcribe": 98}, None, None, None, {("transcribe", "empty_label"): 2})
+FOUND = Statistics(
+    100, 98, 2.5, {"transcribe": 98}, None, None, None, {("transcribe", "empty_label"): 4}, hints=["do this"]
+)
 PLAN = TrainingPlan(
     output="s3://models/ours",
     found=FOUND,
@@ -41,11 +43,11 @@ def test_the_plan() -> None:
         "examples       98 of 100 rows, 2.50 h",
         "validation     7 examples, 6.0 min, held out of --train (5%)",
         "transcribe     98 examples",
-        "skipped        2 empty_label (transcribe)",
         "packs          25 an epoch, of at most 4,096 frames",
         "steps          13 an epoch, of 2 pack(s); 26 in all, 2 epochs",
         "time           about 2 min an epoch, 3 min in all, without validation",
         "               from 3 packs, timed here on 2 thread(s)",
+        "hint           do this",
         "",
         "not learned from (all of them: s3://models/ours/data/skipped.parquet once the run begins)",
         "4 empty_label (transcribe)",
@@ -59,10 +61,11 @@ def test_what_a_plan_cannot_know() -> None:
     plan = replace(PLAN, valid=None, steps=None, epoch_s=None, basis="GPUs are not tried", unusable=[])
     lines = format_plan(plan).splitlines()
     assert lines[1].startswith("validation     none: the last checkpoint is taken")
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "steps          13 an epoch, of 2 pack(s)",
         "time           ?",
         "               GPUs are not tried",
+        "hint           do this",
     ]
 
 
