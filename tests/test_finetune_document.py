@@ -88,8 +88,8 @@ def fields(printed: str) -> dict[str, str]:
 @pytest.mark.slow
 def test_the_plan(followed: Followed) -> None:
     plan = fields(followed.printed[0])
-    assert plan["examples"].startswith("120 of 120 rows")
-    assert plan["validation"].startswith("40 examples")
+    assert plan["examples"].startswith("140 of 140 rows")
+    assert plan["validation"].startswith("20 examples")
     assert "'e' " in plan["characters"]
     assert re.match(r"\d+ an epoch, of 1 pack\(s\); \d+ in all, 12 epochs", plan["steps"])
     assert re.match(r"about .+ an epoch, .+ in all", plan["time"])
