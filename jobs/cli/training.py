@@ -22,14 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         spec = read_spec(FinetuneSpec, arguments, program=_PROGRAM)
         # After the flags are read: --help and mistakes should not wait for torch.
-        from pipeline.reports.summary import format_lines
         from pipeline.training.job import finetune
+        from pipeline.training.report.plan import format_plan, plan_of
         from pipeline.training.result import format_result
-        from pipeline.training.settle import settle
+        from pipeline.training.settle import require_usable, settle
 
         with stopped_by_signals():
             if spec.run.plan:
-                print(format_lines(settle(spec, print).statistics.lines()))
+                job = settle(spec, print)
+                print(format_plan(plan_of(job)))
+                require_usable(job)
                 return 0
             print(format_result(finetune(spec)))
     except JobError as problem:

@@ -23,8 +23,8 @@ from pipeline.training.state.checkpoints import Kept
 _DEFAULT_EPOCHS = 10.0
 
 
-def training_of(job: Job, lock: Lock, workers: Workers) -> Training:
-    """What the workers are handed."""
+def training_of(job: Job, lock: Lock | None, workers: Workers) -> Training:
+    """What the workers are handed; without a lock for what is only planned."""
     spec, optimiser, folder = job.spec, job.spec.optimiser, join(job.output, "data")
     learner, _ = job.model.build()
     rates = Rates(
@@ -56,7 +56,7 @@ def training_of(job: Job, lock: Lock, workers: Workers) -> Training:
     return Training(
         output=job.output,
         storage=job.storage,
-        lock=(lock.uri, lock.token),
+        lock=None if lock is None else (lock.uri, lock.token),
         course=_course(job, workers),
         model=job.model,
         data=data,

@@ -20,7 +20,7 @@ from pipeline.training.model.masked import MASKED_PREDICTION
 from pipeline.training.report.progress import Progress
 from pipeline.training.report.watch import MEASURED, STEPPED
 from pipeline.training.result import Result, finish, finished
-from pipeline.training.settle import Job, places_of, settle
+from pipeline.training.settle import Job, places_of, require_usable, settle
 from pipeline.training.spec import FinetuneSpec
 from pipeline.training.state.checkpoints import Checkpoints
 
@@ -42,6 +42,7 @@ def finetune(spec: FinetuneSpec, *, say: Say = print) -> Result:
         if spec.run.overwrite:
             _clear(spec, output, storage)
         job = settle(spec, say)
+        require_usable(job)
         if done := finished(output, job.identity, storage):
             say("this run is done: --overwrite begins it anew")
             return done

@@ -15,6 +15,7 @@ import torch
 
 from pipeline import strict_json
 from pipeline.errors import Code
+from pipeline.reports.summary import format_hours, format_lines
 from pipeline.storage import is_remote, join
 from pipeline.training.batches.order import Order
 from pipeline.training.examples.building import SKIPPED, write_skipped
@@ -29,6 +30,7 @@ from pipeline.training.report.events import NOT_FINITE, read_events
 from pipeline.training.report.losses import hard_clips, merge
 from pipeline.training.report.page import Page, UnusableClip, write_page
 from pipeline.training.report.page.pictures import MaskedExample
+from pipeline.training.report.progress import duration
 from pipeline.training.report.scores import Scored
 from pipeline.training.report.watch import PARTS
 from pipeline.training.settle import Job
@@ -36,7 +38,18 @@ from pipeline.training.state.checkpoints import Checkpoints
 from w2vbert.encoder.masking import span_mask
 from w2vbert.pretrained.digest import backbone_digest
 
+PAGE, LOSSES = "training.html", "losses.parquet"
 _SUMMARY = "summary.json"
+_TROUBLE = {
+    "blank_only": "clips without a word",
+    "one_word": "clips with one word for several",
+    "failed": "clips that came to nothing",
+}
+_NAMES = {
+    **{"wer": "WER", "cer": "CER", "der": "DER", "eer": "EER", "accuracy": "accuracy"},
+    **{"macro_f1": "macro F1", "most_frequent": "by always saying the most frequent code", "loss": "loss"},
+    **_TROUBLE,
+}
 _SHOWN_FRAMES = 15_000  # of validation clips that the page shows: five minutes
 
 
@@ -101,9 +114,9 @@ def finish(job: Job, training: Training, outcome: Outcome) -> Result:
     )
     for task, folder in result.checkpoints.items():
         write_card(_card(job, task, result), folder, storage)
-    losses = join(output, "losses.parquet")
+    losses = join(output, LOSSES)
     merge(join(output, PARTS), losses, storage)
-    write_page(_page(job, training, learner, result), join(output, "training.html"), storage)
+    write_page(_page(job, training, learner, result), join(output, PAGE), storage)
     text = strict_json.dumps(asdict(result), indent=2) + "\n"
     storage.write_bytes(join(output, _SUMMARY), text.encode())
     return result
@@ -111,19 +124,31 @@ def finish(job: Job, training: Training, outcome: Outcome) -> Result:
 
 def format_result(result: Result) -> str:
     """For a person."""
-    lines = [
-        f"{result.examples:,} examples ({result.hours:.2f} h), {result.max_steps:,} steps in "
-        f"{result.seconds / 60:.1f} min" + (f", {result.skipped} of them skipped" if result.skipped else ""),
-        *filter(None, [_unusable_line(result.unusable)]),
-        *(f"{name}: {value:.4g}" for name, value in result.metrics.items()),
-        f"checkpoints of step {result.step:,}, which share one encoder:",
-        *(f"  {task}: {place}" for task, place in result.checkpoints.items()),
+    steps = f"{result.max_steps:,} in {duration(result.seconds)}"
+    if result.skipped:
+        steps += f"; {result.skipped:,} had clips whose loss or gradient was not finite, see events.jsonl"
+    unusable = [
+        ("unusable", f"{result.unusable:,} clips have features that are not finite, see data/skipped.parquet")
     ]
-    return "\n".join(lines)
+    measured = {task: _measured(task, result.metrics) for task in result.checkpoints}
+    lines = [("examples", f"{result.examples:,}, {format_hours(result.hours)}"), ("steps", steps)]
+    lines += unusable if result.unusable else []
+    lines += [(task, found or "nothing was held out to measure it on") for task, found in measured.items()]
+    best = f"step {result.step:,}{', the best' if any(measured.values()) else ', the last'}"
+    shared = "; one encoder for all" if len(measured) > 1 else ""
+    lines += [("checkpoint", f"{place} ({best}{shared})") for place in result.checkpoints.values()]
+    output = next(iter(result.checkpoints.values())).rpartition("/")[0]
+    lines += [("page", join(output, PAGE)), ("losses", join(output, LOSSES))]
+    return format_lines(lines, width=max(12, *(len(name) + 2 for name, _ in lines)))
 
 
-def _unusable_line(clips: int) -> str:
-    return f"{clips:,} clips have features that are not finite: see data/skipped.parquet" if clips else ""
+def _measured(task: str, metrics: Mapping[str, float]) -> str:
+    found = {tag.rpartition("/")[2]: value for tag, value in metrics.items() if tag.startswith(f"{task}/")}
+    return ", ".join(
+        f"{name} {value:.4g}" if name == "loss" else f"{name} {value:.2%}"
+        for key, name in _NAMES.items()
+        if (value := found.get(key)) is not None and (value or key not in _TROUBLE)
+    )
 
 
 def _write_unusable(job: Job) -> int:
@@ -171,7 +196,7 @@ def _is_on_hub(name: str) -> bool:
 
 def _page(job: Job, training: Training, learner: Learner, result: Result) -> Page:
     storage, labelled = job.storage, job.labelled
-    hard = hard_clips(join(job.output, "losses.parquet"), storage)
+    hard = hard_clips(join(job.output, LOSSES), storage)
     ids = {clip.clip_id for clip in (*hard.worst, *hard.slowest)}
     facts = [
         ("command", _command()),

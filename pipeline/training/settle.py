@@ -86,7 +86,7 @@ def settle(spec: FinetuneSpec, say: Say) -> Job:
     """Prepares the features, and finds out what is learned from them: all but the training itself.
 
     Raises:
-        JobError: see `finetune`.
+        JobError: bad configuration.
     """
     storage, output = places_of(spec)
     require_packages(spec.tasks)
@@ -103,13 +103,17 @@ def settle(spec: FinetuneSpec, say: Say) -> Job:
     labelled = label(spec, start, trained, valid, storage, extractor.frame_s)
     found = statistics(labelled.train, labelled.rows, extractor.frame_s, start.config, labelled.vocabulary)
     files = [uri for table in noise for uri in table.files]
-    job = Job(spec, storage, output, start, extractor, labelled, found, files)
-    if found.unusable > spec.data.max_unusable:
+    return Job(spec, storage, output, start, extractor, labelled, found, files)
+
+
+def require_usable(job: Job) -> None:
+    """Raises QualityError where too many clips cannot be used."""
+    found, most = job.statistics, job.spec.data.max_unusable
+    if found.unusable > most:
         raise QualityError(
-            f"{found.unusable:.1%} of the clips cannot be used, more than --max-unusable "
-            f"{spec.data.max_unusable:g}:\n{_reasons(found)}"
+            f"{found.unusable:.1%} of the clips cannot be used, more than --max-unusable {most:g}:\n"
+            f"{_reasons(found)}"
         )
-    return job
 
 
 def _reasons(found: Statistics) -> str:

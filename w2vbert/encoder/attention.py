@@ -67,14 +67,13 @@ class SelfAttention(nn.Module):
             `None`.
         """
         turned = self.scheme.turn(frames, positions)
-        query, key, value = self.linear_q(turned), self.linear_k(turned), self.linear_v(frames)
+        projected = self.linear_q(turned), self.linear_k(turned), self.linear_v(frames)
         of_layer = self.scheme.of_layer(self, positions)
         dropout = self.dropout.p if self.training else 0.0
         outputs, weights = [], []
-        for group in layout.groups:
-            q = group.heads(query, self.num_heads)
-            k = group.heads(key, self.num_heads)[:, :, : group.keys]
-            v = group.heads(value, self.num_heads)[:, :, : group.keys]
+        for group, *of_group in zip(layout.groups, *map(layout.grouped, projected), strict=True):
+            q, k, v = (group.heads(part, self.num_heads) for part in of_group)
+            k, v = k[:, :, : group.keys], v[:, :, : group.keys]
             q, bias = self.scheme.score(self, q, group.keys, of_layer)
             scoring = Scoring(self.scaling, bias, group.mask, dropout)
             if need_weights:
@@ -123,22 +122,32 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tenso
     outputs = []
     for start in range(0, queries, block):
         stop = min(start + block, queries)
-        term = bias(start, stop)
+        some, term = query[:, :, start:stop], bias(start, stop)
+        if term.requires_grad and term.device.type == "cpu":
+            # No fused kernel gives the term a gradient, and what stands in for it looks for queries that may
+            # look at nothing. There are none here, and the search takes longer than the softmax.
+            outputs.append(_weights(some, key, term, scoring) @ value)
+            continue
         if mask is not None:
             term = term.masked_fill(~mask, float("-inf"))
-        outputs.append(fused(query[:, :, start:stop], key, value, term))
+        outputs.append(fused(some, key, value, term))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
 def attend_with_weights(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> tuple[Tensor, Tensor]:
     """As `attend`, step by step, to have the weights too: (batch, heads, queries, keys)."""
+    term = None if scoring.bias is None else scoring.bias(0, query.shape[2])
+    weights = _weights(query, key, term, scoring)
+    return weights @ value, weights
+
+
+def _weights(query: Tensor, key: Tensor, term: Tensor | None, scoring: Scoring) -> Tensor:
     scores = (query * scoring.scale) @ key.transpose(-1, -2)
-    if scoring.bias is not None:
-        scores = scores + scoring.bias(0, query.shape[2])
+    if term is not None:
+        scores = scores + term
     if scoring.mask is not None:
         scores = scores.masked_fill(~scoring.mask, float("-inf"))
-    weights = F.dropout(scores.softmax(dim=-1), scoring.dropout)
-    return weights @ value, weights
+    return F.dropout(scores.softmax(dim=-1), scoring.dropout)
 
 
 def _padded_weights(weights: list[Tensor], layout: Layout) -> Tensor:

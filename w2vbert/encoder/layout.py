@@ -122,22 +122,35 @@ class Layout:
         return tuple(self._group(rows) for rows in groups)
 
     def _group(self, rows: Sequence[int]) -> Group:
-        length, offset = self.lengths[rows[0]], self._offsets[rows[0]]
         num_valid = [self.num_valid[row] for row in rows]
-        if len(rows) == 1:
-            return Group(tuple(rows), length, num_valid[0], slice(offset, offset + length), None)
-        steps = torch.arange(length, device=self.device)
-        lengths = self._per_sequence([self.lengths[row] for row in rows]).unsqueeze(1)
-        # Past its end a sequence repeats its last frame: any frame would do, for it is masked and thrown
-        # away.
-        tokens = self._per_sequence([self._offsets[row] for row in rows]).unsqueeze(1) + steps.minimum(
-            lengths - 1
-        )
         keys = max(num_valid)
         mask = None
         if min(num_valid) < keys:
-            mask = (steps[:keys] < self._per_sequence(num_valid).unsqueeze(1))[:, None, None, :]
-        return Group(tuple(rows), length, keys, tokens.flatten(), mask)
+            steps = torch.arange(keys, device=self.device)
+            mask = (steps < self._per_sequence(num_valid).unsqueeze(1))[:, None, None, :]
+        return Group(tuple(rows), self.lengths[rows[0]], keys, mask)
+
+    def grouped(self, packed: Tensor) -> tuple[Tensor, ...]:
+        """(total, ...) -> (batch * length, ...) of each group.
+
+        Cut once: slices taken one by one would each have a gradient as large as the whole.
+        """
+        joined = packed if self._order is None else packed.index_select(0, self._grouped_frames)
+        parts: tuple[Tensor, ...] = joined.split([len(group.rows) * group.length for group in self.groups])
+        return parts
+
+    @cached_property
+    def _grouped_frames(self) -> Tensor:
+        """Packed index of the frames of each group, one group after another."""
+        # Past its end a sequence repeats its last frame: any frame would do, for it is masked and thrown
+        # away.
+        return torch.cat([self._frames_of(group) for group in self.groups])
+
+    def _frames_of(self, group: Group) -> Tensor:
+        first = self._per_sequence([self._offsets[row] for row in group.rows]).unsqueeze(1)
+        last = self._per_sequence([self.lengths[row] - 1 for row in group.rows]).unsqueeze(1)
+        steps = torch.arange(group.length, device=self.device)
+        return (first + steps.minimum(last)).flatten()
 
     @cached_property
     def _order(self) -> Tensor | None:
@@ -155,7 +168,7 @@ class Layout:
     def ungroup(self, grouped: Sequence[Tensor]) -> Tensor:
         """(batch * length, ...) of each group -> (total, ...) in packed order."""
         joined = grouped[0] if len(grouped) == 1 else torch.cat(tuple(grouped))
-        return joined if self._order is None else joined[self._order]
+        return joined if self._order is None else joined.index_select(0, self._order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,17 +179,14 @@ class Group:
         rows: their numbers in the pack.
         length: frames of the longest; the others are filled up to it.
         keys: how many first frames can be looked at.
-        tokens: packed index of their frames, batch * length of them.
         mask: (batch, 1, 1, keys) bool, true where a key is a valid frame; `None` if all are.
     """
 
     rows: tuple[int, ...]
     length: int
     keys: int
-    tokens: slice | Tensor
     mask: Tensor | None
 
-    def heads(self, projected: Tensor, num_heads: int) -> Tensor:
-        """(total, num_heads * head_size) -> (batch, num_heads, length, head_size)."""
-        frames = projected[self.tokens]
+    def heads(self, frames: Tensor, num_heads: int) -> Tensor:
+        """(batch * length, num_heads * head_size) -> (batch, num_heads, length, head_size)."""
         return frames.view(len(self.rows), self.length, num_heads, -1).transpose(1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,6 +54,12 @@ class Course:
     num_epochs: float | None = None
     max_minutes: float | None = None
 
+    def length(self, steps_per_epoch: int) -> int | None:
+        """Of the run, in steps; None where `max_minutes` decides, by the time that a step takes."""
+        if self.max_steps is not None or self.max_minutes is not None:
+            return self.max_steps
+        return max(1, math.ceil((self.num_epochs or 1.0) * steps_per_epoch))
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -81,7 +88,8 @@ class StepReport:
         learned: the weights were changed.
         bad: ids of the clips that were left out since a loss or a gradient was not finite.
         unusable: those whose stored features are not: see `Batch`.
-        waited_s: for data.
+        seconds: with those that it waited for data.
+        waited_s: for data, before the step.
     """
 
     step: int

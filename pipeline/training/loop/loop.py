@@ -50,12 +50,14 @@ class Trainer:
         self._group = keeper.group
         self._gradients = Gradients(keeper.model, keeper.group, sharded=keeper.sharded)
         self._progress = Progress()
+        self._waited_s = 0.0  # of what the reader says, what steps had in theirs
 
     def run(self) -> Outcome:
         """Begins the run or goes on with it, to its end or until too much of it failed."""
         begun = self._begin()
         if self._no_longer_better():  # it was so before a start that did not come to the end
             return Outcome(self._progress, begun.max_steps)
+        self._waited_s = self._reader.waited_s
         schedule = replace(self._course.schedule, steps=begun.max_steps)
         for planned, batches in self._batches(begun):
             bad = self._step(planned, batches, schedule)
@@ -104,12 +106,11 @@ class Trainer:
     def _length(self, step_s: float) -> int:
         """Of the run, in steps."""
         course = self._course
-        if course.max_steps is not None:
-            return course.max_steps
         if course.max_minutes is not None:
             return max(1, round(60 * course.max_minutes / (step_s * _ROOM)))
-        epochs = course.num_epochs or 1.0
-        return max(1, math.ceil(epochs * self._order.steps(course.packs_per_step).per_epoch))
+        length = course.length(self._order.steps(course.packs_per_step).per_epoch)
+        assert length is not None
+        return length
 
     # Its steps
 
@@ -146,8 +147,7 @@ class Trainer:
 
     def _step(self, planned: Planned, batches: Sequence[Batch], schedule: Schedule) -> list[str]:
         """Learns from one step; ids of the clips that it could not learn from."""
-        started, waited_s = time.perf_counter(), self._reader.waited_s
-        keeper = self._keeper
+        started, keeper = time.perf_counter(), self._keeper
         keeper.model.train()
         keeper.hold_encoder(planned.step <= self._course.freeze_encoder_steps)
         blank = keeper.sharded and self._is_short(planned)
@@ -159,10 +159,10 @@ class Trainer:
             bad, sums.clips = [clip_id for batch in own for clip_id in batch.clip_ids], []
         left_out = [clip_id for batch in own for clip_id in batch.unusable]
         numbers, all_bad, unusable = _together(self._group.gather((dict(sums.numbers), bad, left_out)))
-        progress, seconds = self._progress, time.perf_counter() - started
+        waited_s, self._waited_s = self._reader.waited_s - self._waited_s, self._reader.waited_s
+        progress, seconds = self._progress, time.perf_counter() - started + waited_s
         progress.step, progress.seconds = planned.step, progress.seconds + seconds
         progress.skipped += bool(all_bad)
-        waited_s = self._reader.waited_s - waited_s
         step, epoch = planned.step, planned.epoch
         self._watcher.step(
             StepReport(step, epoch, sums, numbers, rate, norm, learned, all_bad, unusable, seconds, waited_s)

@@ -53,7 +53,9 @@ def test_grouping_loses_nothing(similar: float, lengths: list[int]) -> None:
         else:
             assert group.mask.sum((1, 2, 3)).tolist() == [lengths[row] for row in group.rows]
     frames = torch.arange(1.0, 2 * sum(lengths) + 1).view(-1, 2)
-    heads = [group.heads(frames, num_heads=2) for group in groups]
+    heads = [
+        group.heads(part, num_heads=2) for group, part in zip(groups, layout.grouped(frames), strict=True)
+    ]
     assert [tuple(h.shape) for h in heads] == [(len(g.rows), 2, g.length, 1) for g in groups]
     assert torch.equal(layout.ungroup([h.transpose(1, 2).flatten(2).flatten(0, 1) for h in heads]), frames)
 

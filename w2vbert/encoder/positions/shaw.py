@@ -53,19 +53,25 @@ def shaw_bias(
 
     def bias(start: int, stop: int) -> Tensor:
         products = query[:, :, start:stop] @ embedding.T
-        first = min(max(start - left, 0), keys)
-        last = max(min(stop + right, keys), first)
-        distance = torch.arange(first, last, device=query.device) - torch.arange(
-            start, stop, device=query.device
-        ).unsqueeze(1)
-        index = (distance.clamp(-left, right) + left).expand(*products.shape[:2], -1, -1)
-        return torch.cat(
-            (
-                products[..., :1].expand(-1, -1, -1, first),
-                products.gather(-1, index),
-                products[..., -1:].expand(-1, -1, -1, keys - last),
-            ),
-            dim=-1,
-        )
+        rows = stop - start
+        every = _clipped(products, 1 - stop, keys - 1 - start, left, right)
+        batch, heads, _, length = every.shape
+        # Key 0 of row i lies at `rows - 1 - i`, so each row begins one number earlier than the one before.
+        strides = (heads * rows * length, rows * length, length - 1, 1)
+        laid_out = every.as_strided((batch, heads, rows, keys), strides, rows - 1)
+        return laid_out if every.device.type == "cpu" else laid_out.contiguous()  # as GPU kernels want it
 
     return bias
+
+
+def _clipped(products: Tensor, first: int, last: int, left: int, right: int) -> Tensor:
+    """(..., distances -left to right) -> (..., distances first to last), clipped."""
+    count = last - first + 1
+    before, after = min(max(-left - first, 0), count), min(max(last - right, 0), count)
+    shape = products.shape[:-1]
+    parts = (
+        products[..., :1].expand(*shape, before),
+        products[..., max(first + left, 0) : max(last + left + 1, 0)],
+        products[..., -1:].expand(*shape, after),
+    )
+    return torch.cat(parts, dim=-1)
