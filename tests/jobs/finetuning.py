@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,9 +135,10 @@ def _steps(output: Path) -> list[str]:
 
 
 def training_workers() -> list[psutil.Process]:
-    """The processes of Ray's that train just now, on this machine."""
+    """The processes that train just now, of the cluster that this process started: others have theirs."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if " ".join(process.info["cmdline"] or []).startswith("ray::RayTrainWorker"):
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith("ray::RayTrainWorker"):
+                found.append(process)
     return found

@@ -8,10 +8,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from jobs.cli.training import main
@@ -138,5 +136,3 @@ def test_a_driver_that_is_stopped_and_killed(
 
     assert main(told(output)) == 0
     assert_same_run(output, undisturbed)
-    with suppress(psutil.Error):
-        waited(lambda: not training_workers())
