@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipeline.annotate.checkpoints import read_checkpoint
 from pipeline.engine.cluster import connect
 from pipeline.errors import BrokenOffError, JobError, QualityError
-from pipeline.storage import Storage, join, place_errors
+from pipeline.storage import Storage, join, name_of, place_errors
 from pipeline.training.batches.mel import COLOURS
 from pipeline.training.examples.statistics import Statistics, statistics
 from pipeline.training.feature_table.prepare import prepare
@@ -98,8 +98,8 @@ def settle(spec: FinetuneSpec, say: Say) -> Job:
     tables = _Tables(spec, extractor, storage, say)
     trained = tables.of(spec.data.train, join(features, "train"), spec.augmentation.speeds)
     valid = tables.of(spec.data.valid, join(features, "valid"))
-    places = [place for place in spec.augmentation.noise if place not in COLOURS]
-    noise = tables.of(places, join(features, "noise"))
+    recordings = [place for place in spec.augmentation.noise if place not in COLOURS]
+    noise = tables.of(recordings, join(features, "noise"))
     labelled = label(spec, start, trained, valid, storage, extractor.frame_s)
     found = statistics(labelled.train, labelled.rows, extractor.frame_s, start.config, labelled.vocabulary)
     files = [uri for table in noise for uri in table.files]
@@ -159,14 +159,18 @@ class _Tables:
     say: Say
 
     def of(self, inputs: Sequence[str], place: str, speeds: Sequence[float] = (1.0,)) -> list[FeatureTable]:
-        """One for each speed; none where there is no input."""
-        return [self._table(one) for one in self._asked(inputs, place).at_speeds(speeds)] if inputs else []
+        """One for each speed; none where there is no input.
 
-    def _table(self, asked: FeatureTableSpec) -> FeatureTable:
-        place = asked.table.output
-        summary = prepare(
-            asked, self.extractor, say=lambda line: self.say(f"{place.rpartition('/')[2]}: {line}")
-        )
+        Other input has tables of other names, since a table keeps the clips of all input that it ever had.
+        """
+        named = sorted({self.storage.normalise(uri) for uri in inputs})
+        asked = self._asked(inputs, f"{place}-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:8]}")
+        return [self._table(one, name_of(place)) for one in asked.at_speeds(speeds)] if inputs else []
+
+    def _table(self, asked: FeatureTableSpec, name: str) -> FeatureTable:
+        place, speed = asked.table.output, asked.corpus.speed
+        about = name if speed == 1 else f"{name} at speed {speed:g}"
+        summary = prepare(asked, self.extractor, say=lambda line: self.say(f"{about}: {line}"))
         if not summary.complete:
             raise BrokenOffError(f"storage did not deliver all of {', '.join(asked.corpus.input)}")
         return FeatureTable(place, self.storage)

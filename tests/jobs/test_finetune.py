@@ -68,7 +68,7 @@ def number_of(clip_id: str) -> int:
 
 def break_features(output: Path, number: int) -> None:
     """Makes a number of a clip's features NaN, as a disk might."""
-    (path,) = [path for path in output.glob("features/train/*.parquet") if "-errors" not in path.name]
+    (path,) = [path for path in output.glob("features/train-*/*.parquet") if "-errors" not in path.name]
     table = pq.read_table(path)
     features = table["features"].to_pylist()
     row = [number_of(clip_id) for clip_id in table["clip_id"].to_pylist()].index(number)

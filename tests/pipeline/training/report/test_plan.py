@@ -35,6 +35,7 @@ RESULT = Result(
     examples=98,
     seconds=3700.0,
     skipped=0,
+    unusable=0,
 )  # fmt: skip
 
 
