@@ -163,9 +163,11 @@ class _Tables:
 
         Other input has tables of other names, since a table keeps the clips of all input that it ever had.
         """
+        if not inputs:
+            return []
         named = sorted({self.storage.normalise(uri) for uri in inputs})
         asked = self._asked(inputs, f"{place}-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:8]}")
-        return [self._table(one, name_of(place)) for one in asked.at_speeds(speeds)] if inputs else []
+        return [self._table(one, name_of(place)) for one in asked.at_speeds(speeds)]
 
     def _table(self, asked: FeatureTableSpec, name: str) -> FeatureTable:
         place, speed = asked.table.output, asked.corpus.speed
