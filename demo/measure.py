@@ -1,0 +1,78 @@
+"""Print how good the annotations of a table are: word, label, diarization and equal error rates, by shard.
+
+    python demo/measure.py TABLE [RTTM ...]      # needs the extras diarization and speakers
+
+TABLE is what `jobs/annotate.py` wrote; RTTM says who speaks when. What else a clip is stands in the table's
+columns `ref_text`, `ref_label` (or is heard of a voice of the corpus) and `speaker`.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset
+
+from pipeline.clip_names import names_of
+from pipeline.metrics.rttm import Marks, read_rttm
+from pipeline.storage import Storage, StorageOptions
+from pipeline.training.report.scores import Scored, metrics_of
+
+# What one hears in the corpus. espeak-ng 1.51 speaks "en-gb+f5" in the plain male voice of "en-gb".
+HEARD = {
+    "en-us+f3": "female",
+    "en-us+m4": "male",
+    "en-gb+f5": "male",
+    "en-gb-scotland+m6": "male",
+    "en-gb-x-rp+Andrea": "female",
+    "en-029+m2": "male",
+}
+
+
+def scored(rows: Sequence[dict[str, Any]], marks: dict[str, Marks]) -> dict[str, list[Scored]]:
+    """By task, what the clips are and what is said of them."""
+    texts = _texts_of_loose_files()
+    found: dict[str, list[Scored]] = defaultdict(list)
+    for row in rows:
+        clip_id, speaker = row["clip_id"], row.get("speaker")
+        name = next((name for name in names_of(clip_id) if name in marks), None)
+        references = {
+            "transcribe": row.get("ref_text") or texts.get(clip_id.partition("#")[0]),
+            "classify": row.get("ref_label") or HEARD.get(speaker or ""),
+            "diarize": marks[name].segments if name else None,
+            "embed": speaker,
+        }
+        for task, reference in references.items():
+            if reference:
+                found[task].append(Scored(clip_id, reference, row, row["duration_s"]))
+    return found
+
+
+def _texts_of_loose_files() -> dict[str, str]:
+    with (Path(__file__).parent / "references.tsv").open(newline="") as file:
+        return {Path(row["path"]).name: row["text"] for row in csv.DictReader(file, delimiter="\t")}
+
+
+def main(table: str, rttm: Sequence[str]) -> None:
+    storage = Storage(StorageOptions())
+    marks: dict[str, Marks] = {}
+    for uri in rttm:
+        marks |= read_rttm("RTTM", storage.normalise(uri), storage)
+    shards: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in pyarrow.dataset.dataset(table, format="parquet").to_table().to_pylist():
+        if row["error"] is None:
+            shards[row["shard"]].append(row)
+            shards["all of them"].append(row)
+    for shard, rows in sorted(shards.items()):
+        for task, clips in scored(rows, marks).items():
+            figures = ", ".join(f"{name} {value:.1%}" for name, value in metrics_of(task, clips).items())
+            if figures and len(clips) > 1:
+                print(f"{shard}, {task}, {len(clips)} clips: {figures}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
