@@ -35,13 +35,15 @@ HEARD = {
 
 def scored(rows: Sequence[dict[str, Any]], marks: dict[str, Marks]) -> dict[str, list[Scored]]:
     """By task, what the clips are and what is said of them."""
-    texts = _texts_of_loose_files()
+    loose = _loose_files()
     found: dict[str, list[Scored]] = defaultdict(list)
     for row in rows:
-        clip_id, speaker = row["clip_id"], row.get("speaker")
+        clip_id = row["clip_id"]
+        row = loose.get(Path(clip_id.partition("#")[0]).name, {}) | row
+        speaker = row.get("speaker") or row.get("loose_speaker")
         name = next((name for name in names_of(clip_id) if name in marks), None)
         references = {
-            "transcribe": row.get("ref_text") or texts.get(clip_id.partition("#")[0]),
+            "transcribe": row.get("ref_text") or row.get("loose_text"),
             "classify": row.get("ref_label") or HEARD.get(speaker or ""),
             "diarize": marks[name].segments if name else None,
             "embed": speaker,
@@ -52,9 +54,13 @@ def scored(rows: Sequence[dict[str, Any]], marks: dict[str, Marks]) -> dict[str,
     return found
 
 
-def _texts_of_loose_files() -> dict[str, str]:
+def _loose_files() -> dict[str, dict[str, str]]:
+    """By name, what the table of the corpus' loose files says of them."""
     with (Path(__file__).parent / "references.tsv").open(newline="") as file:
-        return {Path(row["path"]).name: row["text"] for row in csv.DictReader(file, delimiter="\t")}
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {
+        Path(row["path"]).name: {f"loose_{name}": row[name] for name in ("text", "speaker")} for row in rows
+    }
 
 
 def main(table: str, rttm: Sequence[str]) -> None:
@@ -68,10 +74,10 @@ def main(table: str, rttm: Sequence[str]) -> None:
             shards[row["shard"]].append(row)
             shards["all of them"].append(row)
     for shard, rows in sorted(shards.items()):
+        name = shard.rpartition("/")[2]
         for task, clips in scored(rows, marks).items():
-            figures = ", ".join(f"{name} {value:.1%}" for name, value in metrics_of(task, clips).items())
-            if figures and len(clips) > 1:
-                print(f"{shard}, {task}, {len(clips)} clips: {figures}")
+            figures = ", ".join(f"{metric} {value:.1%}" for metric, value in metrics_of(task, clips).items())
+            print(f"{name}, {task}, {len(clips)} clips: {figures}")
 
 
 if __name__ == "__main__":

@@ -52,19 +52,16 @@ def measured(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> dict[
     from jobs.annotate import main
 
     output = tmp_path_factory.mktemp("demo") / "annotated"
-    arguments = ["--input", DEMO / "corpus", "--input", MEETING / "list.jsonl", "--output", output]
+    arguments = ["--input", DEMO / "corpus", "--input", MEETING / "meeting.flac", "--output", output]
     for task, place in zip(TASKS, CHECKPOINTS, strict=True):
         arguments += [f"--{task}", DEMO / place]
     assert main(list(map(str, arguments))) == 0
-    measure = _script("measure")
     rows = [row for row in pq.read_table(output).to_pylist() if row["error"] is None]
     assert len(rows) == 30
     marks = read_rttm("RTTM", str(MEETING / "meeting.rttm"), Storage(StorageOptions()))
-    # The recording's name in the RTTM; the list calls its clip by its number.
-    scored = measure.scored(rows, {"list.jsonl": marks["meeting"]})
-    assert {task: len(clips) for task, clips in scored.items()} == {
-        "transcribe": 30, "classify": 29, "diarize": 1, "embed": 29
-    }  # fmt: skip
+    scored = _script("measure").scored(rows, marks)
+    counts = {task: len(clips) for task, clips in scored.items()}
+    assert counts == {"transcribe": 29, "classify": 29, "diarize": 1, "embed": 29}
     return {task: metrics_of(task, clips) for task, clips in scored.items()}
 
 
