@@ -27,7 +27,8 @@ demo-model: venv
 	$(BIN)/python demo/make_training.py demo/out/training $(if $(RECORDINGS),--recordings $(RECORDINGS))
 	$(BIN)/python jobs/finetune.py --config demo/recipe/1-easy.yaml
 	$(BIN)/python jobs/finetune.py --config demo/recipe/2-all.yaml
-	$(BIN)/python demo/keep.py demo/out/model/2-all
+	$(BIN)/python jobs/finetune.py --config demo/recipe/3-voices.yaml
+	$(BIN)/python demo/keep.py demo/out/model/2-all demo/out/model/3-voices
 
 quick: venv
 	$(BIN)/python -m pytest -m "not ray and not slow" -n 2 --dist worksteal

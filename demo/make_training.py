@@ -122,9 +122,18 @@ def recorded_string(
 def talk(speakers: Mapping[str, Utter], rng: np.random.Generator) -> Clip:
     """A conversation of two, every fifth time of one with himself. Its text is known if nobody interrupts."""
     count = 1 if rng.random() < 0.2 else 2
-    names = rng.choice(sorted(speakers), size=count, replace=False)
-    turns = int(rng.integers(2, 5) if count == 1 else rng.integers(4, 9))
-    chosen = {str(name): speakers[name] for name in names}
+    return _talk_of(speakers, rng.choice(sorted(speakers), size=count, replace=False).tolist(), rng)
+
+
+def pair(women: Mapping[str, Utter], men: Mapping[str, Utter], rng: np.random.Generator) -> Clip:
+    """A conversation of a woman and a man, who are easy to tell apart."""
+    names = [str(rng.choice(sorted(women))), str(rng.choice(sorted(men)))]
+    return _talk_of({**women, **men}, names, rng)
+
+
+def _talk_of(speakers: Mapping[str, Utter], names: Sequence[str], rng: np.random.Generator) -> Clip:
+    turns = int(rng.integers(2, 5) if len(names) == 1 else rng.integers(4, 9))
+    chosen = {name: speakers[name] for name in names}
     samples, said = converse(
         chosen, rng, turns, silence_s=float(rng.choice([0, rng.uniform(0, 3)])), overlapping=0.35
     )
@@ -219,6 +228,8 @@ def main(folder: Path, recordings: Path | None, without: str) -> None:
         shards.write("train/easy", 3_000, *easy)
         shards.write("train/strings", 3_600, *strings)
         shards.write("train/talks", 800, *talks)
+        women, men = ([person for person in heard if person.sex == sex] for sex in ("female", "male"))
+        shards.write("train/pairs", 600, partial(pair, utters(women), utters(men)))
         for place, persons in (("valid", for_validation), ("test", held_out)):
             shards.write(f"{place}/strings", 20 * len(persons), partial(string_of, persons, LONGEST, False))
             shards.write(f"{place}/talks", 40, partial(talk, utters(persons)))
