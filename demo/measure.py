@@ -20,7 +20,7 @@ import pyarrow.dataset
 from pipeline.clip_names import names_of
 from pipeline.metrics.rttm import Marks, read_rttm
 from pipeline.storage import Storage, StorageOptions
-from pipeline.training.report.scores import Scored, metrics_of
+from pipeline.training.report.scores import SCORINGS, Scored, metrics_of
 
 # What one hears in the corpus. espeak-ng 1.51 speaks "en-gb+f5" in the plain male voice of "en-gb".
 HEARD = {
@@ -50,7 +50,8 @@ def scored(rows: Sequence[dict[str, Any]], marks: dict[str, Marks]) -> dict[str,
         }
         for task, reference in references.items():
             if reference:
-                found[task].append(Scored(clip_id, reference, row, row["duration_s"]))
+                values = {name: row[name] for name in SCORINGS[task].columns if row.get(name) is not None}
+                found[task].append(Scored(clip_id, reference, values, row["duration_s"]))
     return found
 
 
