@@ -1,6 +1,6 @@
 """Keep the checkpoints of runs as the demo's, at half the size: weights in float16, to be loaded as float32.
 
-    python demo/keep.py RUN ...        # of a task that several runs have, the last one's
+python demo/keep.py RUN ...        # of a task that several runs have, the last one's
 """
 
 from __future__ import annotations

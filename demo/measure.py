@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,18 @@ def main(table: str, rttm: Sequence[str]) -> None:
     marks: dict[str, Marks] = {}
     for uri in rttm:
         marks |= read_rttm("RTTM", storage.normalise(uri), storage)
-    shards: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in pyarrow.dataset.dataset(table, format="parquet").to_table().to_pylist():
+    rows = pyarrow.dataset.dataset(table, format="parquet").to_table().to_pylist()
+    sizes = Counter(row["shard"] for row in rows)
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
         if row["error"] is None:
-            shards[row["shard"]].append(row)
-            shards["all of them"].append(row)
-    for shard, rows in sorted(shards.items()):
-        name = shard.rpartition("/")[2]
-        for task, clips in scored(rows, marks).items():
-            figures = ", ".join(f"{metric} {value:.1%}" for metric, value in metrics_of(task, clips).items())
-            print(f"{name}, {task}, {len(clips)} clips: {figures}")
+            shard = Path(row["shard"])  # of loose files their folder
+            groups[shard.name if sizes[row["shard"]] > 1 else f"{shard.parent.name}/"].append(row)
+            groups["all of them"].append(row)
+    for group, clips in sorted(groups.items()):
+        for task, found in scored(clips, marks).items():
+            figures = ", ".join(f"{metric} {value:.1%}" for metric, value in metrics_of(task, found).items())
+            print(f"{group}, {task}, {len(found)} clips: {figures}")
 
 
 if __name__ == "__main__":
