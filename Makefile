@@ -1,5 +1,6 @@
 # Each target sets up .venv by itself. PYTHON=/path/to/python chooses the interpreter that makes it.
 PYTHON ?=
+RECORDINGS ?=
 CANDIDATES = $(PYTHON) python3.11 python3.12 python3.13 python3
 BIN = .venv/bin
 
@@ -7,18 +8,27 @@ requirement-demo = .
 requirement-test = .[test,lint]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test soak lint venv
+.PHONY: help demo demo-model quick test soak lint venv
 
 help:
-	@echo "make demo   transcribe the bundled corpus into demo/out/transcripts"
+	@echo "make demo   annotate the bundled corpus into demo/out/annotated"
 	@echo "make quick  the tests that need no Ray cluster, but for the slow ones, in two processes"
 	@echo "make test   every check and test: make lint, all that needs no Ray, then whole jobs on Ray"
 	@echo "make soak   the slow tests and the jobs, with longer recordings, more kills and more damage"
 	@echo "make lint   the checks alone: ruff, mypy"
+	@echo "make demo-model   train the demo's checkpoints anew (RECORDINGS=folder: on recorded digits too)"
 	@echo "make venv   .venv with everything that development needs"
 
 demo: .venv/.installed-demo
-	$(BIN)/python jobs/transcribe.py --input demo/corpus --output demo/out/transcripts --model demo/checkpoint
+	$(BIN)/python jobs/annotate.py --input demo/corpus --output demo/out/annotated \
+	    --transcribe demo/checkpoint --classify demo/classify --diarize demo/diarize --embed demo/embed
+
+demo-model: venv
+	$(BIN)/python demo/make_training.py demo/out/training $(if $(RECORDINGS),--recordings $(RECORDINGS))
+	$(BIN)/python jobs/finetune.py --config demo/recipe/1-easy.yaml
+	$(BIN)/python jobs/finetune.py --config demo/recipe/2-all.yaml
+	$(BIN)/python jobs/finetune.py --config demo/recipe/3-voices.yaml
+	$(BIN)/python demo/keep.py demo/out/model/2-all demo/out/model/3-voices
 
 quick: venv
 	$(BIN)/python -m pytest -m "not ray and not slow" -n 2 --dist worksteal

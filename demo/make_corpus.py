@@ -26,7 +26,7 @@ import soundfile
 from espeak import NATIVE_RATE, RATE, Voice, Waveform, digit_string, phrased, say
 
 SEED = 2
-# train_checkpoint.py trains on other voices than these.
+# Training hears other voices than these.
 SPEAKERS = ("en-us+f3", "en-us+m4", "en-gb+f5", "en-gb-scotland+m6", "en-gb-x-rp+Andrea", "en-029+m2")
 LONG = 102  # words in a long clip, 40 to 60 s
 

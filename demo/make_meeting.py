@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ SILENCE_S = 15.0  # in the middle: what a voice-activity detector may skip
 OVERLAPPING = 0.15  # of the changes of speaker: one begins before the other has ended
 NOISE = 3e-5  # deviation of the noise of the room, without which a pause would be digital silence
 
+Utter = Callable[[np.random.Generator], tuple[str, Waveform]]
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -36,36 +39,51 @@ class Turn:
 
 
 def converse(
-    voices: Sequence[Voice], rng: np.random.Generator, turns: int, silence_s: float = 0.0
+    speakers: Mapping[str, Utter],
+    rng: np.random.Generator,
+    turns: int,
+    *,
+    silence_s: float = 0.0,
+    overlapping: float = OVERLAPPING,
 ) -> tuple[Waveform, list[Turn]]:
-    """Strings of digits by voices that take turns, with pauses and, at some changes, overlap.
+    """Speakers who take turns, with pauses and, at some changes, overlap.
+
+    Args:
+        speakers: by name, what says and returns the next thing: its text and float32 samples at 16 kHz.
 
     Returns:
         float32 `(samples,)` at 16 kHz, with `silence_s` seconds of silence in the middle; the turns in order.
     """
+    names = list(speakers)
     said: list[tuple[Turn, Waveform]] = []
-    ended = dict.fromkeys(voices, 0.0)
-    loudness = {voice: rng.uniform(0.04, 0.08) for voice in voices}
-    voice = voices[int(rng.integers(len(voices)))]
+    ended = dict.fromkeys(names, 0.0)
+    loudness = {name: rng.uniform(0.04, 0.08) for name in names}
+    name = names[int(rng.integers(len(names)))]
     for index in range(turns):
-        before, voice = voice, voices[int(rng.integers(len(voices)))]
-        overlaps = voice != before and rng.random() < OVERLAPPING
+        before, name = name, names[int(rng.integers(len(names)))]
+        overlaps = name != before and rng.random() < overlapping
         pause = rng.uniform(-0.8, -0.3) if overlaps else rng.uniform(0.2, 1.0)
         if index == turns // 2:
             pause = rng.uniform(0.2, 1.0) + silence_s
-        start = max(max(ended.values()) + pause, ended[voice])
-        text = digit_string(rng, int(rng.integers(2, 7)))
-        speech = audible(say(text, voice))
-        speech *= loudness[voice] / np.abs(speech).max()
+        start = max(max(ended.values()) + pause, ended[name])
+        text, samples = speakers[name](rng)
+        speech = audible(samples)
+        speech *= loudness[name] / np.abs(speech).max()
         first = round(start * RATE)
-        ended[voice] = (first + len(speech)) / RATE
-        said.append((Turn(voice.name, text, first / RATE, ended[voice]), speech))
+        ended[name] = (first + len(speech)) / RATE
+        said.append((Turn(name, text, first / RATE, ended[name]), speech))
     length = round((max(ended.values()) + 0.5) * RATE)
     samples = rng.normal(0, NOISE, length).astype(np.float32)
     for turn, speech in said:
         first = round(turn.start_s * RATE)
         samples[first : first + len(speech)] += speech
     return samples, [turn for turn, _ in said]
+
+
+def dictate(voice: Voice, rng: np.random.Generator) -> tuple[str, Waveform]:
+    """Two to six digits."""
+    text = digit_string(rng, int(rng.integers(2, 7)))
+    return text, say(text, voice)
 
 
 def audible(samples: Waveform) -> Waveform:
@@ -85,8 +103,8 @@ def rttm(turns: Sequence[Turn], recording: str) -> str:
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    voices = [Voice(speaker, speed=150, pitch=50) for speaker in SPEAKERS[:2]]
-    samples, turns = converse(voices, np.random.default_rng(SEED), TURNS, SILENCE_S)
+    speakers = {speaker: partial(dictate, Voice(speaker, speed=150, pitch=50)) for speaker in SPEAKERS[:2]}
+    samples, turns = converse(speakers, np.random.default_rng(SEED), TURNS, silence_s=SILENCE_S)
     soundfile.write(folder / "meeting.flac", samples, RATE)
     (folder / "meeting.rttm").write_text(rttm(turns, "meeting"))
     entry = {

@@ -36,8 +36,8 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
 def answer(topic: str, output: Path) -> list[tuple[Any, ...]]:
     (query,) = [query for question, query in QUERIES if topic in question]
-    assert "'demo/out/transcripts/*.parquet'" in query
-    return duckdb.sql(query.replace("demo/out/transcripts", str(output))).fetchall()
+    assert "'demo/out/annotated/*.parquet'" in query
+    return duckdb.sql(query.replace("demo/out/annotated", str(output))).fetchall()
 
 
 def test_there_are_five() -> None:

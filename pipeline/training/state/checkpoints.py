@@ -176,10 +176,11 @@ class Checkpoints:
             ) from problem
 
     def weights(self, step: int) -> Weights:
-        """Those to publish: the averaged ones where there are any."""
+        """Those to publish: the averaged ones where there are any; what is frozen has no average."""
         folder = self.folder(step)
+        weights = load(self.storage.read_bytes(join(folder, "weights.safetensors")))
         average = self.storage.read_bytes_or_none(join(folder, "average.safetensors"))
-        return load(average or self.storage.read_bytes(join(folder, "weights.safetensors")))
+        return weights if average is None else {**weights, **load(average)}
 
     def prune(self, kept: Kept) -> None:
         """Removes what need not stay, and what never became complete."""

@@ -177,7 +177,7 @@ def loud(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's classifier, whose weights fit half precision and whose logits mostly do not."""
     model = tmp_path_factory.mktemp("loud") / "model"
     shutil.copytree(DEMO / "classify", model)
-    weights = load_file(model / "model.safetensors")
+    weights = {name: tensor.float() for name, tensor in load_file(model / "model.safetensors").items()}
     for name in ("classifier.weight", "classifier.bias"):
         weights[name] = weights[name] * (60_000 / weights["classifier.weight"].abs().max())
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})

@@ -111,7 +111,7 @@ FILES: dict[str, tuple[Any, str]] = {
     "width": ({"hidden_size": 10**9}, "hidden_size: must be a whole number from 1 to 16384, is 1000000000"),
     "kernel": ({"conv_depthwise_kernel_size": 10**9 + 1}, "conv_depthwise_kernel_size: must be"),
     "vocabulary": ({"vocab_size": 10**11}, "vocab_size: must be"),
-    "labels": ({"num_labels": 10**9}, "num_labels: must be"),
+    "labels": ({"num_labels": 10**9, "id2label": None, "label2id": None}, "num_labels: must be"),
     "blank": ({"pad_token_id": 10**11}, "pad_token_id: must be"),
     "blank as text": ({"pad_token_id": "0"}, "pad_token_id: must be"),
     "adapters": (
@@ -157,14 +157,15 @@ FEATURES: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize("file", ["processor_config.json", "preprocessor_config.json"])
 @pytest.mark.parametrize(("changed", "said"), FEATURES)
 def test_absurd_features_are_refused_by_field(model: Path, file: str, changed: dict, said: str) -> None:
-    features = SETTINGS["processor_config.json"]["feature_extractor"] | changed
-    nested = file == "processor_config.json"
-    with_settings(model, "processor_config.json", {"feature_extractor": features} if nested else {})
-    (model / "preprocessor_config.json").write_text(json.dumps(features))
+    features = SETTINGS["preprocessor_config.json"] | changed
+    with_settings(model, file, features)
+    nested = model / "processor_config.json"
+    if file == nested.name:
+        nested.write_text(json.dumps({"feature_extractor": features}))
     try:
         refused = refusal(model)
     finally:
-        (model / "preprocessor_config.json").unlink()
+        nested.unlink(missing_ok=True)
     assert refused is not None
     assert f"{file}: {said}" in refused
 

@@ -15,7 +15,7 @@ STORAGE = Storage(StorageOptions())
 def snapshot(step: int, wer: float | None = None) -> Snapshot:
     earlier = [{"step": 1.0, "wer": 0.9}]
     measured = earlier if wer is None else [*earlier, {"step": float(step), "wer": wer}]
-    weights = {"w": torch.full((3,), float(step))}
+    weights = {"w": torch.full((3,), float(step)), "frozen": torch.full((2,), 7.0)}
     optimiser = {"w": {"exp_avg": torch.full((3,), step / 2), "step": torch.tensor(float(step))}}
     return Snapshot(Progress(step, measured=measured), weights, optimiser, {"w": torch.ones(3)})
 
@@ -36,7 +36,9 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert held.optimiser["w"]["exp_avg"].tolist() == [6.0] * 3
     assert held.average is not None
     assert held.average["w"].tolist() == [1.0] * 3
-    assert checkpoints.weights(12)["w"].tolist() == [1.0] * 3  # the averaged ones are published
+    published = checkpoints.weights(12)
+    assert published["w"].tolist() == [1.0] * 3  # the averaged ones are published
+    assert published["frozen"].tolist() == [7.0] * 2  # what has no average too
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "optimiser.pt", "progress.json", "complete.json"])
