@@ -16,7 +16,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
@@ -191,9 +191,13 @@ class _Deaths(UserCallback):
         self._board = board
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        for rank, problem in worker_exceptions.items():
-            if not isinstance(problem, JobError):  # which ends the run
-                self._board.put.remote("died", f"worker {rank} died ({_reason(problem)})")
+        fell = {
+            rank: raised for rank, raised in worker_exceptions.items() if not isinstance(raised, JobError)
+        }
+        # Where a process is gone, what the others raise is only that they miss it.
+        gone = {rank: raised for rank, raised in fell.items() if isinstance(_cause(raised), RayActorError)}
+        for rank, problem in (gone or fell).items():
+            self._board.put.remote("died", f"worker {rank} died ({_reason(problem)})")
 
 
 @contextmanager
@@ -235,6 +239,12 @@ def _explained(problem: WorkerGroupError) -> JobError:
     """What ended the run, for a person."""
     rank, failure = next(iter(problem.worker_failures.items()))
     return BrokenOffError(f"worker {rank} died again and again ({_reason(failure)})")
+
+
+def _cause(problem: BaseException) -> BaseException:
+    """What a worker that does not answer any more died of."""
+    found: BaseException = getattr(problem, "health_check_failure", problem)
+    return found
 
 
 def _reason(problem: BaseException) -> str:
