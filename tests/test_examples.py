@@ -22,7 +22,7 @@ def run(name: str, *arguments: str) -> list[str]:
 def test_model() -> None:
     text, *words = run("model.py")
     assert text == "six one nine three"
-    assert words[0].split() == ["0.00", "0.32", "six"]
+    assert words[0].split() == ["0.12", "0.26", "six"]
     assert [line.split()[2] for line in words] == text.split()
 
 
