@@ -111,8 +111,9 @@ def test_words_are_neither_lost_nor_doubled_at_any_seam(tmp_path: Path) -> None:
         run(TranscribeSpec(input=[str(path)], output=str(output), model=str(MODEL), window_s=40))
         words[path.stem] = [word["word"] for word in row_of(output)["words"]]
     sentence = words["once"][: len(words["once"]) // few]
-    assert words["once"] == sentence * few
-    assert words["long"] == sentence * many
+    # Joined, since the model does not always write the blank between two words that are the same.
+    assert "".join(words["once"]) == "".join(sentence * few)
+    assert "".join(words["long"]) == "".join(sentence * many)
 
 
 def test_windows_of_one_sequence_pool_as_one(tmp_path: Path) -> None:
