@@ -50,8 +50,19 @@ class FeedForward(nn.Module):
         self.output_dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, frames: Tensor) -> Tensor:
-        frames = self.intermediate_dropout(self.intermediate_act_fn(self.intermediate_dense(frames)))
-        output: Tensor = self.output_dropout(self.output_dense(frames))
+        wide = self.intermediate_dense(frames)
+        if not (torch.is_grad_enabled() and wide.requires_grad):
+            return self._narrowed(wide)
+        # Of the widest tensors of a layer one is kept: its activation costs less to compute again.
+        output: Tensor = checkpoint(
+            self._narrowed, wide, use_reentrant=False, preserve_rng_state=self.training
+        )
+        return output
+
+    def _narrowed(self, wide: Tensor) -> Tensor:
+        output: Tensor = self.output_dropout(
+            self.output_dense(self.intermediate_dropout(self.intermediate_act_fn(wide)))
+        )
         return output
 
 
