@@ -1,0 +1,135 @@
+"""Learn to transcribe digits from S3, without one of the recorded speakers, and read what that speaker says.
+
+    python demo/make_training.py demo/out/training --recordings RECORDINGS --without theo
+    python -m bench.digits demo/out/training --output demo/out/digits
+
+The clips are uploaded to an S3 server on this machine, and everything is read from it and written to it: two
+runs of `jobs/finetune.py` by `demo/recipe/1-easy.yaml` and `2-words.yaml`, then `jobs/transcribe.py` on the
+test clips. At last transformers reads some of them with the same checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow.dataset
+import soundfile
+import torch
+from moto.server import ThreadedMotoServer
+
+from pipeline.metrics.words import WordErrors
+
+ROOT = Path(__file__).resolve().parent.parent
+BUCKET = "corpora"
+COMPARED = 60  # clips that transformers reads too
+
+
+@contextmanager
+def server() -> Iterator[Any]:
+    """A client of an S3 server with one bucket; the environment leads jobs to it."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    try:
+        yield client
+    finally:
+        moto.stop()
+
+
+def job(name: str, *arguments: str) -> float:
+    """Runs a job; the seconds it took."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, str(ROOT / "jobs" / name), *arguments], check=True, cwd=ROOT)
+    return time.monotonic() - began
+
+
+def learn(clips: Path, client: Any) -> float:
+    """Uploads, prepares and trains; the minutes of the two commands."""
+    for part in ("train/easy.tar", "train/strings.tar", "valid/strings.tar", "test/real.tar"):
+        client.upload_file(str(clips / part), BUCKET, part)
+    at = f"s3://{BUCKET}"
+    easy = [f"--train={at}/train/easy.tar", f"--output={at}/1-easy"]
+    words = [f"--model={at}/1-easy/transcribe", f"--train={at}/train/strings.tar", f"--output={at}/2-words"]
+    seconds = job("finetune.py", "--config", "demo/recipe/1-easy.yaml", *easy)
+    seconds += job(
+        "finetune.py", "--config", "demo/recipe/2-words.yaml", f"--valid={at}/valid/strings.tar", *words
+    )
+    return seconds / 60
+
+
+def fetch(prefix: str, folder: Path, client: Any) -> None:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix):
+        for held in page.get("Contents", ()):
+            path = folder / held["Key"].removeprefix(prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(BUCKET, held["Key"], str(path))
+
+
+def peer_reads(checkpoint: Path, shard: Path) -> dict[str, str]:
+    """By name, what transformers makes of the first clips of a shard."""
+    from transformers import AutoProcessor, Wav2Vec2BertForCTC
+
+    model = Wav2Vec2BertForCTC.from_pretrained(checkpoint).eval()
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    texts = {}
+    with tarfile.open(shard) as tar:
+        for member in tar:
+            if member.name.endswith(".flac") and len(texts) < COMPARED:
+                content = tar.extractfile(member)
+                assert content is not None
+                samples, rate = soundfile.read(io.BytesIO(content.read()), dtype="float32")
+                with torch.inference_mode():
+                    logits = model(**processor(samples, sampling_rate=rate, return_tensors="pt")).logits
+                texts[Path(member.name).stem] = processor.batch_decode(logits.argmax(dim=-1))[0]
+    return texts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clips", type=Path, help="what demo/make_training.py made")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint and the table")
+    given = parser.parse_args()
+    with server() as client:
+        minutes = learn(given.clips, client)
+        job(
+            "transcribe.py",
+            *("--input", f"s3://{BUCKET}/test/real.tar", "--output", f"s3://{BUCKET}/table"),
+            *("--model", f"s3://{BUCKET}/2-words/transcribe"),
+        )
+        fetch("2-words/transcribe/", given.output / "transcribe", client)
+        fetch("2-words/training.html", given.output / "training.html", client)
+        fetch("table/", given.output / "table", client)
+    rows = pyarrow.dataset.dataset(given.output / "table", format="parquet").to_table().to_pylist()
+    errors = WordErrors()
+    errors.add_rows(rows)
+    ours = {row["clip_id"].rpartition("#")[2]: row["text"] for row in rows}
+    theirs = peer_reads(given.output / "transcribe", given.clips / "test/real.tar")
+    equal = sum(ours[name] == text for name, text in theirs.items())
+    print(f"\n{minutes:.1f} minutes from the upload to the checkpoint, both commands.")
+    print(f"{len(rows)} strings of a speaker that was not heard: WER {errors.words.rate:.1%}.")
+    print(f"transformers: the same text for {equal} of {len(theirs)} clips.")
+
+
+if __name__ == "__main__":
+    main()
