@@ -20,6 +20,7 @@ from pipeline.storage import is_remote, join
 from pipeline.training.batches.order import Order
 from pipeline.training.examples.building import SKIPPED, write_skipped
 from pipeline.training.examples.index import Index
+from pipeline.training.labelling import Labelled
 from pipeline.training.loop.course import Outcome
 from pipeline.training.loop.evaluate import Evaluator, ValidationSettings, gathered
 from pipeline.training.loop.worker import Training, reader_of
@@ -64,6 +65,7 @@ class Result:
         backbone: digest of the encoder that all of them share.
         skipped: steps that came to nothing.
         unusable: clips whose stored features are not finite.
+        validation: what the metrics were measured on; None: nothing.
     """
 
     identity: str
@@ -77,6 +79,7 @@ class Result:
     seconds: float
     skipped: int
     unusable: int
+    validation: str | None
 
 
 def finished(output: str, identity: str, storage: Any) -> Result | None:
@@ -111,6 +114,7 @@ def finish(job: Job, training: Training, outcome: Outcome) -> Result:
         seconds=outcome.progress.seconds,
         skipped=outcome.progress.skipped,
         unusable=unusable,
+        validation=_validation(job.labelled),
     )
     for task, folder in result.checkpoints.items():
         write_card(_card(job, task, result), folder, storage)
@@ -133,6 +137,7 @@ def format_result(result: Result) -> str:
     measured = {task: _measured(task, result.metrics) for task in result.checkpoints}
     lines = [("examples", f"{result.examples:,}, {format_hours(result.hours)}"), ("steps", steps)]
     lines += unusable if result.unusable else []
+    lines += [("validation", result.validation)] if result.validation else []
     lines += [(task, found or "nothing was held out to measure it on") for task, found in measured.items()]
     best = f"step {result.step:,}{', the best' if any(measured.values()) else ', the last'}"
     shared = "; one encoder for all" if len(measured) > 1 else ""
@@ -163,6 +168,12 @@ def _write_unusable(job: Job) -> int:
     return len(rows)
 
 
+def _validation(labelled: Labelled) -> str | None:
+    if labelled.valid is None:
+        return None
+    return f"{len(labelled.valid.index):,} examples: {labelled.validation}"
+
+
 def _command() -> str:
     return "python " + shlex.join(sys.argv)
 
@@ -171,8 +182,7 @@ def _card(job: Job, task: str, result: Result) -> Card:
     spec, labelled, files = job.spec, job.labelled, job.start.files
     data = [("training", ", ".join(spec.data.train), labelled.train.index)]
     if labelled.valid is not None:
-        place = ", ".join(spec.data.valid) or f"{spec.data.valid_share:.0%} of the same"
-        data.append(("validation", place, labelled.valid.index))
+        data.append(("validation", labelled.validation, labelled.valid.index))
     frame_s = job.extractor.frame_s
     return Card(
         title=f"{job.output.rpartition('/')[2]}: {task}",
@@ -257,7 +267,7 @@ def _masked(training: Training, learner: Learner) -> MaskedExample:
     generator = torch.Generator().manual_seed(batch.seed)
     mask = span_mask(batch.features.lengths, probability, span, min_masks=least, generator=generator)
     return MaskedExample(
-        batch.clip_ids[0],
+        " + ".join(filter(None, (batch.clip_ids[0], *batch.joined[:1]))),
         batch.features.split()[0].numpy(),
         mask[0, :length].numpy() & config.apply_spec_augment,
         training.extractor.num_mel_bins,

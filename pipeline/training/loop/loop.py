@@ -156,7 +156,7 @@ class Trainer:
         norm = self._learn(planned.step, rate)
         own, bad = batches[: len(batches) - blank], sums.bad
         if not (learned := math.isfinite(norm)):  # whichever clip it was
-            bad, sums.clips = [clip_id for batch in own for clip_id in batch.clip_ids], []
+            bad, sums.clips = [clip_id for batch in own for clip_id in batch.all_ids], []
         left_out = [clip_id for batch in own for clip_id in batch.unusable]
         numbers, all_bad, unusable = _together(self._group.gather((dict(sums.numbers), bad, left_out)))
         waited_s, self._waited_s = self._reader.waited_s - self._waited_s, self._reader.waited_s

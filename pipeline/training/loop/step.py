@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.annotate.devices import says_out_of_memory
-from pipeline.training.batches.batch import Batch, halves
+from pipeline.training.batches.batch import Batch, halves, silence
 from pipeline.training.group import Group
 from pipeline.training.model.learner import Learner
 from pipeline.training.model.losses import TaskLoss
@@ -98,7 +98,7 @@ class Gradients:
                 for batch in counting:
                     self._add(batch, draw, counts, sums)
                 for batch in batches[len(counting) :]:
-                    self._backward(batch, draw, dict.fromkeys(counts, math.inf), Sums())
+                    self._backward(batch, draw, _nothing(counts), Sums())
                 return sums
             except _DoesNotFitError:
                 continue  # what a failed backward pass left in the gradients goes, and all is done again
@@ -131,22 +131,46 @@ class Gradients:
         raise _DoesNotFitError
 
     def _backward(self, batch: Batch, draw: Draw, counts: Mapping[str, float], sums: Sums) -> None:
-        torch.manual_seed(batch.seed)
-        device = self._group.device.type
-        with contextlib.ExitStack() as stack:
-            if draw.autocast is not None:
-                stack.enter_context(torch.autocast(device, draw.autocast))
-            losses = self._model(batch, skipped_layers=draw.skipped_layers, margin=draw.margin)
-        total: Tensor | float = 0.0
-        for task, loss in losses.items():
-            if counts[task]:
-                total = total + loss.total * (draw.weights[task] / counts[task])
-        if not isinstance(total, Tensor):
+        losses, total = self._forward(batch, draw, counts)
+        if total is None:
             return
-        if not torch.isfinite(total):
-            sums.bad += batch.clip_ids
-            if self._sharded:
-                total.backward()
+        is_bad = not bool(torch.isfinite(total))
+        if is_bad:
+            sums.bad += batch.all_ids
+        if self._sharded and self._any(is_bad):
+            # Its gradients would reach all workers: they go through this pass again, with silence for it.
+            del losses, total  # what they hold of the memory
+            again = (silence(batch), draw, _nothing(counts)) if is_bad else (batch, draw, counts)
+            losses, total = self._forward(*again)
+            assert total is not None
+        elif is_bad:
             return
         total.backward()
-        sums.take(batch, losses)
+        if not is_bad:
+            sums.take(batch, losses)
+
+    def _forward(
+        self, batch: Batch, draw: Draw, counts: Mapping[str, float]
+    ) -> tuple[Mapping[str, TaskLoss], Tensor | None]:
+        """The losses of a batch, and its share of the step's loss; None where nothing counts in the step."""
+        torch.manual_seed(batch.seed)
+        autocast = (
+            contextlib.nullcontext()
+            if draw.autocast is None
+            else torch.autocast(self._group.device.type, draw.autocast)
+        )
+        with autocast:
+            losses = self._model(batch, skipped_layers=draw.skipped_layers, margin=draw.margin)
+        parts = [
+            loss.total * (draw.weights[task] / counts[task]) for task, loss in losses.items() if counts[task]
+        ]
+        return losses, torch.stack(parts).sum() if parts else None
+
+    def _any(self, flag: bool) -> bool:
+        """Whether it is so on any worker."""
+        return self._group.sums({"flag": float(flag)}, ["flag"])["flag"] > 0
+
+
+def _nothing(counts: Mapping[str, float]) -> dict[str, float]:
+    """Counts by which a batch adds nothing to the gradients, but takes part in the tasks of the step."""
+    return {task: math.inf if count else 0.0 for task, count in counts.items()}

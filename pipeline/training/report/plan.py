@@ -120,7 +120,7 @@ def _valid_line(plan: TrainingPlan) -> str:
     if plan.valid is None:
         return "none: the last checkpoint is taken, not the best (--valid, --valid-share)"
     place, clips, hours = plan.valid
-    return f"{clips:,} examples, {format_hours(hours)}, {place}"
+    return f"{clips:,} examples, {format_hours(hours)}: {place}"
 
 
 def _unusable_lines(plan: TrainingPlan) -> Iterator[str]:
@@ -136,12 +136,11 @@ def _unusable_lines(plan: TrainingPlan) -> Iterator[str]:
 
 
 def _valid(job: Job) -> tuple[str, int, float] | None:
-    valid, data = job.labelled.valid, job.spec.data
+    valid = job.labelled.valid
     if valid is None:
         return None
     hours = float(valid.index.frames.sum()) * job.extractor.frame_s / 3600
-    place = f"of {', '.join(data.valid)}" if data.valid else f"held out of --train ({data.valid_share:.0%})"
-    return place, len(valid.index), hours
+    return job.labelled.validation, len(valid.index), hours
 
 
 def _unusable(built: Built) -> Iterator[Unusable]:

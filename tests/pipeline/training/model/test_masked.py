@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def test_facts_of_codes() -> None:
     assert (codes[9] != codes[0]).all(), "another seed is needed"
     assert loss.facts["most_frequent"] == 9
     assert loss.facts["codes_used"] / loss.count == 2
+
+
+def test_a_clip_without_features_is_not_guessed() -> None:
+    model, whole = learner(), batch(given={})
+    broken = replace(whole, unusable=["clip-1"])
+    loss, expected = (model(one)[MASKED_PREDICTION] for one in (broken, whole))
+    assert loss.clips[1].isnan()
+    assert not expected.clips[1].isnan()
+    assert model.counts(broken) == {MASKED_PREDICTION: loss.count}
+    assert 0 < loss.count < expected.count
 
 
 def test_masks_are_drawn_from_the_batch_in_evaluation_too() -> None:
