@@ -38,6 +38,10 @@ class Group:
         """This worker's share of a step."""
         return list(items[self.rank :: self.size])
 
+    def lacks_one(self, items: Sequence[Any]) -> bool:
+        """Whether this worker's share has one less than that of others."""
+        return self.rank >= len(items) % self.size > 0
+
     def sums(self, values: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
         """The sums over all workers of the numbers of these names, which all of them ask for."""
         listed = list(names)

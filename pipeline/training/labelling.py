@@ -114,7 +114,13 @@ class _Labelling:
             held_out = held_out.once()
             validation = _held_out(rows, held_out, data.speaker_column)
         limits = Limits(data.min_duration_s, data.max_duration_s, minimum_frames(self._start.config))
-        train_labels = {task: self._learned(task, rows) for task in self._spec.tasks}
+        makers: dict[str, Callable[[Rows], Labeller]] = {
+            "transcribe": self._transcribe,
+            "classify": self._classify,
+            "diarize": self._diarize,
+            "embed": self._embed,
+        }
+        train_labels = {task: makers[task](rows) for task in self._spec.tasks}
         built = build_index(rows, train_labels, limits)
         _require_examples("--train", built, rows)
         valid_labels = {task: self._measured(each, held_out) for task, each in train_labels.items()}
@@ -143,16 +149,6 @@ class _Labelling:
         }
         needed = dict.fromkeys(columns[task] for task in tasks if task in columns)
         return Rows.read(files, self._storage, [*needed], optional=(data.text_column, data.speaker_column))
-
-    def _learned(self, task: str, rows: Rows) -> Labeller:
-        """What the training clips are labelled by; and the fields of the head."""
-        makers: dict[str, Callable[[Rows], Labeller]] = {
-            "transcribe": self._transcribe,
-            "classify": self._classify,
-            "diarize": self._diarize,
-            "embed": self._embed,
-        }
-        return makers[task](rows)
 
     def _measured(self, labeller: Labeller, held_out: Rows) -> Labeller:
         """What validation clips are labelled by: voices that nothing was learned of have numbers too."""

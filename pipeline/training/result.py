@@ -26,13 +26,13 @@ from pipeline.training.loop.evaluate import Evaluator, ValidationSettings, gathe
 from pipeline.training.loop.worker import Training, reader_of
 from pipeline.training.model.learner import Learner
 from pipeline.training.publish import publish
-from pipeline.training.report.card import Card, Data, Parent, write_card
+from pipeline.training.report.card import Card, Data, Parent, installed_versions, write_card
 from pipeline.training.report.events import NOT_FINITE, read_events
 from pipeline.training.report.losses import hard_clips, merge
 from pipeline.training.report.page import Page, UnusableClip, write_page
 from pipeline.training.report.page.pictures import MaskedExample
 from pipeline.training.report.progress import duration
-from pipeline.training.report.scores import Scored
+from pipeline.training.report.scores import Scored, format_metric, metric_name
 from pipeline.training.report.watch import PARTS
 from pipeline.training.settle import Job
 from pipeline.training.state.checkpoints import Checkpoints
@@ -46,11 +46,8 @@ _TROUBLE = {
     "one_word": "clips with one word for several",
     "failed": "clips that came to nothing",
 }
-_NAMES = {
-    **{"wer": "WER", "cer": "CER", "der": "DER", "eer": "EER", "accuracy": "accuracy"},
-    **{"macro_f1": "macro F1", "most_frequent": "by always saying the most frequent code", "loss": "loss"},
-    **_TROUBLE,
-}
+_TOLD = ("wer", "cer", "der", "eer", "accuracy", "macro_f1", "most_frequent", "loss", *_TROUBLE)
+_NAMES = {"most_frequent": "by always saying the most frequent code", **_TROUBLE}
 _SHOWN_FRAMES = 15_000  # of validation clips that the page shows: five minutes
 
 
@@ -131,13 +128,13 @@ def format_result(result: Result) -> str:
     steps = f"{result.max_steps:,} in {duration(result.seconds)}"
     if result.skipped:
         steps += f"; {result.skipped:,} had clips whose loss or gradient was not finite, see events.jsonl"
-    unusable = [
-        ("unusable", f"{result.unusable:,} clips have features that are not finite, see data/skipped.parquet")
-    ]
-    measured = {task: _measured(task, result.metrics) for task in result.checkpoints}
     lines = [("examples", f"{result.examples:,}, {format_hours(result.hours)}"), ("steps", steps)]
-    lines += unusable if result.unusable else []
-    lines += [("validation", result.validation)] if result.validation else []
+    if result.unusable:
+        unusable = f"{result.unusable:,} clips have features that are not finite, see data/skipped.parquet"
+        lines.append(("unusable", unusable))
+    if result.validation:
+        lines.append(("validation", result.validation))
+    measured = {task: _measured(task, result.metrics) for task in result.checkpoints}
     lines += [(task, found or "nothing was held out to measure it on") for task, found in measured.items()]
     best = f"step {result.step:,}{', the best' if any(measured.values()) else ', the last'}"
     shared = "; one encoder for all" if len(measured) > 1 else ""
@@ -150,8 +147,8 @@ def format_result(result: Result) -> str:
 def _measured(task: str, metrics: Mapping[str, float]) -> str:
     found = {tag.rpartition("/")[2]: value for tag, value in metrics.items() if tag.startswith(f"{task}/")}
     return ", ".join(
-        f"{name} {value:.4g}" if name == "loss" else f"{name} {value:.2%}"
-        for key, name in _NAMES.items()
+        f"{_NAMES.get(key, metric_name(key))} {format_metric(key, value)}"
+        for key in _TOLD
         if (value := found.get(key)) is not None and (value or key not in _TROUBLE)
     )
 
@@ -197,6 +194,7 @@ def _card(job: Job, task: str, result: Result) -> Card:
         metrics=result.metrics,
         backbone=result.backbone,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
+        versions=installed_versions(),
     )
 
 

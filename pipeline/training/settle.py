@@ -108,14 +108,8 @@ def require_usable(job: Job) -> None:
     if found.unusable > most:
         raise QualityError(
             f"{found.unusable:.1%} of the clips cannot be used, more than --max-unusable {most:g}:\n"
-            f"{_reasons(found)}"
+            + "\n".join(found.reasons)
         )
-
-
-def _reasons(found: Statistics) -> str:
-    return "\n".join(
-        f"{count:,} {reason}{f' ({task})' if task else ''}" for (task, reason), count in found.skipped.items()
-    )
 
 
 def places_of(spec: FinetuneSpec) -> tuple[Storage, str]:

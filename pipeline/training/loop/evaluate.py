@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.features.windows import Window
 from pipeline.metrics.rttm import Segment
@@ -21,24 +21,11 @@ from pipeline.tasks import TASKS
 from pipeline.tasks.base import ClipFrames, Head, HeadParts, PackedWindow, Values
 from pipeline.tasks.diarization.binarise import segments
 from pipeline.training.batches.batch import Batch
+from pipeline.training.model.learner import Learner
 from pipeline.training.model.losses import TaskLoss
 from pipeline.training.report.scores import LOSS, SCORINGS, Scored, means, metrics_of
 from w2vbert.model import Encoding
 from w2vbert.pretrained.model import PreTrainedModel
-
-
-class Model(Protocol):
-    """What is validated: `pipeline.training.model.multitask.MultiTask` and its like."""
-
-    @property
-    def results(self) -> Mapping[str, PreTrainedModel]:
-        """By task, what is to be published."""
-
-    def modules(self) -> Iterator[nn.Module]: ...
-
-    def __call__(self, batch: Batch, *, see: Callable[[Encoding], None]) -> Mapping[str, TaskLoss]:
-        """The losses of a batch; `see` is shown its encoding, with all that any of the results reads, while
-        weights are whole that FSDP2 has spread over workers."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +35,11 @@ class ValidationSettings:
     Attributes:
         checkpoints: by task; configuration and vocabulary are enough.
         frame_s: seconds from one encoder frame to the next.
-        options: by task; those of the task by default.
     """
 
     checkpoints: Mapping[str, CheckpointFiles]
     frame_s: float
     storage: Storage
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,7 +75,7 @@ class Evaluator:
     Clips come whole: what `annotate` would cut into windows does not fit a batch.
     """
 
-    def __init__(self, model: Model, settings: ValidationSettings) -> None:
+    def __init__(self, model: Learner, settings: ValidationSettings) -> None:
         self._model, self._frame_s = model, settings.frame_s
         self._heads: dict[str, Head] = {
             name: _head(name, head, settings) for name, head in model.results.items() if name in SCORINGS
@@ -110,7 +95,7 @@ class Evaluator:
                     values[task] = [_values(task, head, window, output) for window, output in pairs]
 
         with _evaluating(self._model):
-            losses = self._model(self._learnable(batch), see=see)
+            losses: Mapping[str, TaskLoss] = self._model(self._learnable(batch), see=see)
         for task, loss in losses.items():
             found = Evaluated(totals={task: (float(loss.total), loss.count)})
             found.facts.update({f"{task}/{fact}": value for fact, value in loss.facts.items()})
@@ -175,7 +160,7 @@ def summarise(workers: Sequence[Evaluated]) -> dict[str, float]:
 
 def _head(name: str, model: PreTrainedModel, settings: ValidationSettings) -> Head:
     task, checkpoint = TASKS[name], settings.checkpoints[name]
-    options = settings.options.get(name) or task.options()
+    options = task.options()
     files = task.read_files(options, checkpoint, settings.storage) if task.read_files else None
     # Heads ask each other only about recordings of several windows.
     return task.head(HeadParts(model, options, checkpoint, files, model.device, settings.frame_s, used={}))
@@ -225,7 +210,7 @@ _REFERENCES: dict[str, Callable[[Tensor, Any, float, float], Any]] = {
 
 
 @contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
+def _evaluating(model: Learner) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards each part is in the mode in which it was."""
     training = [part for part in model.modules() if part.training]
     try:

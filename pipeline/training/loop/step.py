@@ -44,13 +44,11 @@ class Sums:
         numbers: by name: `<task>.total`, `<task>.count`, `<task>.<fact>`, frames, clips.
         clips: with a loss that is finite.
         bad: ids of the clips in batches whose loss was not.
-        halved: batches that did not fit.
     """
 
     numbers: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     clips: list[ClipLoss] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
-    halved: int = 0
 
     def take(self, batch: Batch, losses: Mapping[str, TaskLoss]) -> None:
         lengths = batch.features.lengths
@@ -113,7 +111,6 @@ class Gradients:
     def _add(self, batch: Batch, draw: Draw, counts: Mapping[str, float], sums: Sums) -> None:
         frames, clips = sum(batch.features.lengths), len(batch.clip_ids)
         if frames > self._fits and clips > 1:
-            sums.halved += 1
             for half in halves(batch):
                 self._add(half, draw, counts, sums)
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -63,10 +62,6 @@ class Learner(nn.Module, ABC):
     def counts(self, batch: Batch) -> dict[str, float]:
         """The `TaskLoss.count` that `forward` will find, by task: a step divides by the sum over all of its
         batches, before the first of them is computed."""
-
-    def save_pretrained(self, folder: str | Path, task: str) -> None:
-        """Write the checkpoint of a task in the published layout."""
-        self.results[task].save_pretrained(folder)
 
     def weights(self) -> dict[str, Tensor]:
         """All tensors of the state, each under one name, that of `named_parameters` (they share memory)."""

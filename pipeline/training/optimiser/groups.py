@@ -34,11 +34,6 @@ class Rates:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
 
-    @property
-    def highest(self) -> float:
-        """What is shown as the learning rate: that of most weights."""
-        return self.usual
-
 
 def make_optimiser(
     named: Mapping[str, nn.Parameter], layers: int, new: Collection[str], rates: Rates

@@ -58,8 +58,8 @@ class ClipLoss:
 
 
 def clip_losses(batch: Batch, losses: Mapping[str, TaskLoss]) -> list[ClipLoss]:
-    """The rows of a batch: one of each clip and task with a finite loss. Two clips that were joined have none:
-    their loss is that of neither."""
+    """The rows of a batch: one of each clip and task with a finite loss. Two clips that were joined have
+    none: their loss is that of neither."""
     found = []
     for task, of_task in losses.items():
         targets = batch.targets.get(task) if task == "transcribe" else None

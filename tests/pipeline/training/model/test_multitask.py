@@ -145,7 +145,7 @@ def test_what_is_published(tmp_path: Path) -> None:
     learner, made = tiny(seed=3).eval(), batch((40,))
     digests = set()
     for task, model in learner.results.items():
-        learner.save_pretrained(tmp_path / task, task)
+        learner.results[task].save_pretrained(tmp_path / task)
         ours = type(model).from_pretrained(tmp_path / task, complete=True)
         digests |= {backbone_digest(ours), backbone_digest(model)}
         peer_class = getattr(transformers, type(model).__name__)
