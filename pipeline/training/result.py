@@ -20,7 +20,6 @@ from pipeline.storage import is_remote, join
 from pipeline.training.batches.order import Order
 from pipeline.training.examples.building import SKIPPED, write_skipped
 from pipeline.training.examples.index import Index
-from pipeline.training.labelling import Labelled
 from pipeline.training.loop.course import Outcome
 from pipeline.training.loop.evaluate import Evaluator, ValidationSettings, gathered
 from pipeline.training.loop.worker import Training, reader_of
@@ -111,7 +110,7 @@ def finish(job: Job, training: Training, outcome: Outcome) -> Result:
         seconds=outcome.progress.seconds,
         skipped=outcome.progress.skipped,
         unusable=unusable,
-        validation=_validation(job.labelled),
+        validation=job.validation,
     )
     for task, folder in result.checkpoints.items():
         write_card(_card(job, task, result), folder, storage)
@@ -165,12 +164,6 @@ def _write_unusable(job: Job) -> int:
     return len(rows)
 
 
-def _validation(labelled: Labelled) -> str | None:
-    if labelled.valid is None:
-        return None
-    return f"{len(labelled.valid.index):,} examples: {labelled.validation}"
-
-
 def _command() -> str:
     return "python " + shlex.join(sys.argv)
 
@@ -209,6 +202,7 @@ def _page(job: Job, training: Training, learner: Learner, result: Result) -> Pag
     facts = [
         ("command", _command()),
         ("data", f"{result.examples:,} examples, {result.hours:.2f} h"),
+        ("validation", result.validation or "nothing was held out"),
         ("checkpoints", ", ".join(result.checkpoints.values())),
         ("step of the checkpoints", f"{result.step:,}"),
         ("encoder", result.backbone),
@@ -247,7 +241,7 @@ def _examples(training: Training, learner: Learner) -> Mapping[str, list[Scored]
         frames += int(index.frames[pack.examples].sum())
         if frames >= _SHOWN_FRAMES:
             break
-    return gathered([evaluator.rows()]).clips
+    return gathered([evaluator.found]).clips
 
 
 def _masked(training: Training, learner: Learner) -> MaskedExample:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pipeline.annotate.checkpoints import read_checkpoint
 from pipeline.engine.cluster import connect
 from pipeline.errors import JobError, QualityError
+from pipeline.reports.summary import format_hours
 from pipeline.storage import Storage, join, place_errors
 from pipeline.training.batches.mel import COLOURS
 from pipeline.training.examples.statistics import Statistics, statistics
@@ -56,6 +57,15 @@ class Job:
             labelled.heads,
         ]
         return f"sha256:{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}"
+
+    @property
+    def validation(self) -> str | None:
+        """The clips to validate on, for a person; None: there are none."""
+        if self.labelled.valid is None:
+            return None
+        index = self.labelled.valid.index
+        hours = float(index.frames.sum()) * self.extractor.frame_s / 3600
+        return f"{len(index):,} examples, {format_hours(hours)}: {self.labelled.validation}"
 
     @property
     def model(self) -> ModelParts:

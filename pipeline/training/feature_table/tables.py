@@ -43,13 +43,10 @@ class FeatureTables:
         Raises:
             JobError: bad input, or a table that cannot be used.
         """
-        if not inputs:
-            return []
-        tables = self._asked(inputs, self.place(flag, inputs)).at_speeds(speeds)
-        return [uri for table in tables for uri in self._files(table, flag)]
+        return [uri for speed in speeds for uri in self._files(flag, inputs, speed)] if inputs else []
 
-    def place(self, flag: str, inputs: Sequence[str]) -> str:
-        """Where the table of this input lies, at speed 1.
+    def place(self, flag: str, inputs: Sequence[str], speed: float = 1.0) -> str:
+        """Where the table of this input lies: `features/train-0123abcd`, `features/train-0123abcd-0.9`.
 
         Other input and other settings have other tables: a table keeps the clips of all input that it ever
         had, and runs of different settings may share the home.
@@ -57,16 +54,18 @@ class FeatureTables:
         data = self.spec.data
         named = sorted({self.storage.normalise(uri) for uri in inputs})
         facts = json.dumps([named, data.channel, data.max_duration_s, made_by(self.extractor)])
-        return join(self.home, f"{flag}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}")
+        name = f"{flag}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
+        return join(self.home, name if speed == 1 else f"{name}-{speed:g}")
 
-    def _files(self, asked: FeatureTableSpec, flag: str) -> list[str]:
-        speed = asked.corpus.speed
+    def _files(self, flag: str, inputs: Sequence[str], speed: float) -> list[str]:
         about = flag if speed == 1 else f"{flag} at speed {speed:g}"
+        place = self.place(flag, inputs, speed)
+        asked = self._asked(inputs, place, speed)
         with self._own_flags(flag):
             summary = prepare(asked, self.extractor, say=lambda line: self.say(f"{about}: {line}"))
         if not summary.complete:
-            raise BrokenOffError(f"storage did not deliver all of {', '.join(asked.corpus.input)}")
-        table = Ledger(asked.table.output, self.storage)
+            raise BrokenOffError(f"storage did not deliver all of {', '.join(inputs)}")
+        table = Ledger(place, self.storage)
         return [table.uri_of(record) for record in table.files()]
 
     @contextmanager
@@ -83,12 +82,13 @@ class FeatureTables:
             problem.args = (message,)
             raise
 
-    def _asked(self, inputs: Sequence[str], place: str) -> FeatureTableSpec:
+    def _asked(self, inputs: Sequence[str], place: str, speed: float) -> FeatureTableSpec:
         data, cluster = self.spec.data, self.spec.cluster
         return FeatureTableSpec.model_validate(
             {
                 "input": list(inputs),
                 "output": place,
+                "speed": speed,
                 "where": data.where,
                 "channel": data.channel,
                 "max_duration_s": data.max_duration_s,

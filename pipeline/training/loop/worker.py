@@ -200,6 +200,6 @@ class _Validation:
             self._watch.validated(clip_losses(batch, evaluator.add(batch)))
         if self._training.fsdp and self._group.lacks_one(self._order.packs(0)):
             evaluator.go_through(self._reader.batch(self._order.packs(0)[0]))
-        found = self._group.gather(evaluator.rows())
+        found = self._group.gather(evaluator.found)
         self._watch.unusable([clip_id for worker in found for clip_id in worker.unusable])
         return self._group.lead(lambda: summarise(found))

@@ -162,26 +162,14 @@ def test_a_table_of_annotations_is_refused(corpus: Path) -> None:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_each_speed_has_a_table_also_in_a_bucket(corpus: Path, bucket: str) -> None:
+def test_another_speed_in_a_bucket(corpus: Path, bucket: str) -> None:
     storage = Storage(StorageOptions().with_environment())
     for file in (corpus / "labels.tsv", *(corpus / "wav").iterdir()):
         storage.write_bytes(f"{bucket}/corpus/{file.relative_to(corpus)}", file.read_bytes())
-    (slow,) = spec_of(corpus, input=f"{bucket}/corpus", output=f"{bucket}/features").at_speeds([0.9])
-    prepare(slow, EXTRACTOR)
+    prepare(spec_of(corpus, input=f"{bucket}/corpus", output=f"{bucket}/features-0.9", speed=0.9), EXTRACTOR)
     rows = rows_at(f"{bucket}/features-0.9")
     assert sorted(row["frames"] or 0 for row in rows.values()) == [0, 0, 0, 0, 27, 27, 71]
     row = rows["labels.tsv#2"]
     samples = resample(decode((corpus / "wav" / "two.wav").read_bytes()).samples, 14_400)
     np.testing.assert_array_equal(features_of(row), EXTRACTOR.extract(samples).astype(np.float16))
     assert (row["duration_s"], row["speed"]) == (1.3, pytest.approx(0.9))
-
-
-def test_at_speed_one_the_table_lies_at_the_output() -> None:
-    spec = FeatureTableSpec(input="in", output="s3://b/features/train", where="true")
-    same, fast = spec.at_speeds([1.0, 1.1])
-    assert same == spec
-    assert (fast.table.output, fast.corpus.speed, fast.corpus.where) == (
-        "s3://b/features/train-1.1",
-        1.1,
-        "true",
-    )

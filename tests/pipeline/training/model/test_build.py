@@ -41,8 +41,8 @@ def test_a_checkpoint_goes_on(saved: Path, task: str) -> None:
     built = build(saved / task, {task: HEADS[task]}, {})
     assert built.new == frozenset()
     assert built.learner.training
-    expected = tiny(seed=5).weights()
-    for name, tensor in built.learner.weights().items():
+    expected = dict(tiny(seed=5).named_parameters())
+    for name, tensor in built.learner.named_parameters():
         assert torch.equal(tensor, expected[name]), name
 
 
@@ -61,7 +61,7 @@ def test_heads_that_are_new(
 ) -> None:
     built = build(saved / start, {task: HEADS[task] for task in heads}, {}, **options)
     assert built.new == new
-    weights, expected = built.learner.weights(), tiny(seed=5).weights()
+    weights, expected = dict(built.learner.named_parameters()), dict(tiny(seed=5).named_parameters())
     for name in weights:
         same = torch.equal(weights[name], expected[name])
         assert same == (name not in new or name.endswith("bias")), name
@@ -100,8 +100,12 @@ def test_from_a_configuration_all_is_new_and_none_newer(tmp_path: Path) -> None:
     assert built.new == frozenset()
     assert len(built.learner.encoder.encoder.layers) == 1
     torch.manual_seed(5)
-    again = build(CONFIG, {"transcribe": HEADS["transcribe"]}, {"num_hidden_layers": 1}).learner.weights()
-    assert all(torch.equal(again[name], tensor) for name, tensor in built.learner.weights().items())
+    again = dict(
+        build(
+            CONFIG, {"transcribe": HEADS["transcribe"]}, {"num_hidden_layers": 1}
+        ).learner.named_parameters()
+    )
+    assert all(torch.equal(again[name], tensor) for name, tensor in built.learner.named_parameters())
 
 
 def test_signals_pass_a_narrow_x_vector_head() -> None:
@@ -130,7 +134,7 @@ def test_training_leaves_the_files_alone(saved: Path) -> None:
 
 def test_half_precision_is_trained_in_float32(saved: Path, tmp_path: Path) -> None:
     Wav2Vec2BertModel.from_pretrained(saved / "bare", dtype="bfloat16").save_pretrained(tmp_path)
-    weights = build(tmp_path, {"classify": HEADS["classify"]}, {}).learner.weights()
+    weights = dict(build(tmp_path, {"classify": HEADS["classify"]}, {}).learner.named_parameters())
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
