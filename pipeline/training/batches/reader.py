@@ -115,7 +115,7 @@ class Reader:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _groups(self, pack: Pack, seed: int) -> Iterator[tuple[list[int], np.random.Generator]]:
-        """The examples of each clip of the batch, and what is random about it."""
+        """The examples of each clip of the batch, and the clip's random generator."""
         examples, place = pack.examples.tolist(), 0
         while place < len(examples):
             generator = clip_generator(seed, place)

@@ -44,7 +44,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What there is how much of.
+    """Counts of what a run would learn from.
 
     Attributes:
         rows: of the feature tables: clips times speeds.

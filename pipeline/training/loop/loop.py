@@ -71,7 +71,7 @@ class Trainer:
     # Where it begins
 
     def _begin(self) -> Begun:
-        """Settles the run's length, or finds what was settled, and takes the newest checkpoint."""
+        """Decides the run's length, or reads it, and restores the newest checkpoint."""
         checkpoints, group = self._checkpoints, self._group
         begun = group.lead(checkpoints.begun)
         if begun is None:
@@ -92,7 +92,11 @@ class Trainer:
         return begun
 
     def _rehearse(self) -> float:
-        """Computes the dearest pack, so that memory fails now; seconds of a step, by those of some packs."""
+        """Computes the dearest pack, so that memory fails now, and some others.
+
+        Returns:
+            Seconds that a step will take.
+        """
         packs = self._order.packs(0)
         timed = packs[:: max(1, len(packs) // _TIMED_PACKS)][:_TIMED_PACKS]
         seconds = []

@@ -67,7 +67,7 @@ class Events:
         self._line({"kind": SKIPPED, "step": step, "reason": reason, "clip_ids": list(clip_ids)})
 
     def sync(self) -> None:
-        """Makes what was told so far last, wherever the output is: to be called before each checkpoint."""
+        """Writes everything so far to the output. Call it before each checkpoint."""
         self._file.flush()
         self._curves.flush()
         if not self._remote:

@@ -1,4 +1,4 @@
-"""Who is told how a run goes on: losses by clip on each worker; events and progress on the leading one."""
+"""Reports of a run: losses by clip on each worker; events and progress on the leading one."""
 
 from __future__ import annotations
 
