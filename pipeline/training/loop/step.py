@@ -67,7 +67,7 @@ class _DoesNotFitError(Exception):
 
 
 class Gradients:
-    """Computes the gradients of a step; remembers which packs did not fit, and halves them from then on.
+    """Computes the gradients of a step. Once a pack did not fit, packs of more than half of it are halved.
 
     Args:
         sharded: the weights lie on all workers (FSDP), which therefore go through each pass together: none
@@ -82,10 +82,10 @@ class Gradients:
         """Leaves in each weight's `grad` the gradient of this worker's share of the step's loss.
 
         Args:
-            blank: the last batch counts nothing: it is only gone through with the other workers.
+            blank: the last batch counts nothing: it is only computed since the other workers have one more.
 
-        That loss is, of each task, the sum over the clips of all workers, divided by the number of what was
-        summed up on all workers: so it does not matter how packs lie on workers.
+        For each task that loss is a sum over the clips of all workers, divided by what all workers count: so
+        it does not matter how packs are shared out.
         """
         counting = batches[: len(batches) - blank]
         counts = self._counts(counting, draw)
