@@ -21,17 +21,13 @@ from pipeline.training.examples.labels.transcribe import Transcribe
 from pipeline.training.examples.rows import Rows
 from pipeline.training.examples.text import TextSettings, normalise
 from pipeline.training.examples.vocabulary import Vocabulary, count_characters
+from pipeline.training.model.objectives import OBJECTIVES
 from pipeline.training.spec import FinetuneSpec
 
 if TYPE_CHECKING:
     from w2vbert.config import Wav2Vec2BertConfig
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
-_CTC, _SEQUENCE, _FRAME = (
-    "Wav2Vec2BertForCTC",
-    "Wav2Vec2BertForSequenceClassification",
-    "Wav2Vec2BertForAudioFrameClassification",
-)
 _SHOWN = 5  # names of speakers
 
 
@@ -71,8 +67,9 @@ class Start:
     config: Wav2Vec2BertConfig
     files: CheckpointFiles | None
 
-    def has_head(self, architecture: str) -> bool:
-        return self.files is not None and architecture in (self.config.architectures or ())
+    def has_head(self, task: str) -> bool:
+        """Whether it is a checkpoint of this task."""
+        return self.files is not None and OBJECTIVES[task].model.__name__ in (self.config.architectures or ())
 
 
 def label(
@@ -150,6 +147,9 @@ class _Labelling:
         needed = dict.fromkeys(columns[task] for task in tasks if task in columns)
         return Rows.read(files, self._storage, [*needed], optional=(data.text_column, data.speaker_column))
 
+    def _keeps_head(self, task: str) -> bool:
+        return not self._spec.model.new_heads and self._start.has_head(task)
+
     def _measured(self, labeller: Labeller, held_out: Rows) -> Labeller:
         """What validation clips are labelled by: voices that nothing was learned of have numbers too."""
         if not isinstance(labeller, Embed):
@@ -163,7 +163,7 @@ class _Labelling:
         column = data.text_column
         texts = (text for text in rows.once().table[column].to_pylist() if text is not None)
         counts = count_characters(normalise(text, self._text) for text in texts)
-        keeps = data.vocab is None and self._start.has_head(_CTC) and not self._spec.model.new_heads
+        keeps = data.vocab is None and self._keeps_head("transcribe")
         if keeps and files is not None and "vocab.json" in files.files:
             from w2vbert.processor import Wav2Vec2BertProcessor
 
@@ -184,7 +184,7 @@ class _Labelling:
     def _classify(self, rows: Rows) -> Classify:
         column, config = self._spec.data.label_column, self._start.config
         names = class_names(rows, column)
-        if self._start.has_head(_SEQUENCE) and not self._spec.model.new_heads and config.id2label:
+        if self._keeps_head("classify") and config.id2label:
             held = [name for _, name in sorted(config.id2label.items())]
             if set(names) <= set(held):
                 names = held
@@ -201,7 +201,7 @@ class _Labelling:
         for uri in self._spec.data.rttm:
             self._marks |= read_rttm("--rttm", self._storage.normalise(uri), self._storage)
         most = max(len({segment.speaker for segment in marks.segments}) for marks in self._marks.values())
-        if self._start.has_head(_FRAME) and not self._spec.model.new_heads:
+        if self._keeps_head("diarize"):
             most = max(most, self._start.config.num_labels)
         speakers = max(2, most)
         self._heads["diarize"] = _labels([f"speaker_{number}" for number in range(speakers)])

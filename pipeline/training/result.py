@@ -172,7 +172,9 @@ def _card(job: Job, task: str, result: Result) -> Card:
     spec, labelled, files = job.spec, job.labelled, job.start.files
     data = [("training", ", ".join(spec.data.train), labelled.train.index)]
     if labelled.valid is not None:
-        data.append(("validation", labelled.validation, labelled.valid.index))
+        # Without names of speakers: cards are published.
+        place = ", ".join(spec.data.valid) or "held out of --train"
+        data.append(("validation", place, labelled.valid.index))
     frame_s = job.extractor.frame_s
     return Card(
         title=f"{job.output.rpartition('/')[2]}: {task}",
