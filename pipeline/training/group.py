@@ -31,15 +31,19 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Of all workers one writes what concerns the whole run."""
+        """Whether this is the worker that writes what concerns the whole run."""
         return self.rank == 0
 
     def share(self, items: Sequence[Value]) -> list[Value]:
         """This worker's share of a step."""
         return list(items[self.rank :: self.size])
 
+    def lacks_one(self, items: Sequence[Any]) -> bool:
+        """Whether this worker's share has one less than that of others."""
+        return self.rank >= len(items) % self.size > 0
+
     def sums(self, values: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
-        """The sums over all workers of the numbers of these names, which all of them ask for."""
+        """Sums over all workers, by name; every worker must ask for the same names."""
         listed = list(names)
         numbers = torch.tensor([values.get(name, 0.0) for name in listed], dtype=torch.float64)
         if self.size > 1:
@@ -48,7 +52,7 @@ class Group:
         return dict(zip(listed, numbers.tolist(), strict=True))
 
     def gather(self, value: Value) -> list[Value]:
-        """What each worker has, in the order of the ranks; picklable."""
+        """The values of all workers, by rank; they must be picklable."""
         if self.size == 1:
             return [value]
         gathered: list[Any] = [None] * self.size
@@ -56,12 +60,12 @@ class Group:
         return gathered
 
     def wait(self) -> None:
-        """Until all workers are here."""
+        """Waits until every worker is here."""
         if self.size > 1:
             dist.barrier()
 
     def lead(self, work: Callable[[], Value]) -> Value:
-        """What work comes to that the leader alone does; all workers have it, or raise what it raised."""
+        """Runs `work` on the leader alone; every worker returns its result, or raises its error."""
         if self.size == 1:
             return work()
         done: list[Any] = [None, None]

@@ -21,18 +21,14 @@ from pipeline.training.examples.labels.transcribe import Transcribe
 from pipeline.training.examples.rows import Rows
 from pipeline.training.examples.text import TextSettings, normalise
 from pipeline.training.examples.vocabulary import Vocabulary, count_characters
-from pipeline.training.feature_table.table import FeatureTable
+from pipeline.training.model.objectives import OBJECTIVES
 from pipeline.training.spec import FinetuneSpec
 
 if TYPE_CHECKING:
     from w2vbert.config import Wav2Vec2BertConfig
     from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
-_CTC, _SEQUENCE, _FRAME = (
-    "Wav2Vec2BertForCTC",
-    "Wav2Vec2BertForSequenceClassification",
-    "Wav2Vec2BertForAudioFrameClassification",
-)
+_SHOWN = 5  # names of speakers
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,7 @@ class Labelled:
         train, valid: the examples, and the rows that are none; `valid` None: nothing to validate on.
         skipped: of both, the rows that are none: see `Built`.
         rows: of the training tables, clips times speeds.
+        validation: where the validation clips come from, for a person.
         heads: by task, the fields of the configuration for its head.
         texts: by clip id, what is said, as far as it is known.
     """
@@ -51,6 +48,7 @@ class Labelled:
     valid: Built | None
     skipped: pa.Table
     rows: int
+    validation: str
     heads: Mapping[str, Mapping[str, Any]]
     tokenizer: Wav2Vec2CTCTokenizer | None
     vocabulary: Vocabulary | None
@@ -69,23 +67,24 @@ class Start:
     config: Wav2Vec2BertConfig
     files: CheckpointFiles | None
 
-    def has_head(self, architecture: str) -> bool:
-        return self.files is not None and architecture in (self.config.architectures or ())
+    def has_head(self, task: str) -> bool:
+        """Whether it is a checkpoint of this task."""
+        return self.files is not None and OBJECTIVES[task].model.__name__ in (self.config.architectures or ())
 
 
 def label(
     spec: FinetuneSpec,
     start: Start,
-    train: Sequence[FeatureTable],
-    valid: Sequence[FeatureTable],
+    train: Sequence[str],
+    valid: Sequence[str],
     storage: Storage,
     frame_s: float,
 ) -> Labelled:
-    """Reads what the tables know of their clips, and makes the labels of the tasks of it.
+    """Reads the clips' own columns, and makes labels for the tasks of them.
 
     Args:
-        train: a table for each speed.
-        valid: empty: a share of the training clips is held out.
+        train, valid: URIs of the feature tables' files; `valid` empty: a share of the training clips is held
+            out.
 
     Raises:
         JobError: a column or a file is missing, or nothing can be learned from.
@@ -102,19 +101,23 @@ class _Labelling:
         self._vocabulary: Vocabulary | None = None
         self._marks: dict[str, Marks] = {}
 
-    def of(self, train: Sequence[FeatureTable], valid: Sequence[FeatureTable]) -> Labelled:
+    def of(self, train: Sequence[str], valid: Sequence[str]) -> Labelled:
         data = self._spec.data
-        columns = self._columns(train[0])
-        files = [uri for table in train for uri in table.files]
-        rows = Rows.read(files, self._storage, columns)
+        rows = self._rows(train)
         if valid:
-            held_out = Rows.read([uri for table in valid for uri in table.files], self._storage, columns)
+            held_out, validation = self._rows(valid), ", ".join(data.valid)
         else:
-            speakers = data.speaker_column if data.speaker_column in columns else None
-            rows, held_out = rows.split(data.valid_share, speakers)
-            held_out = held_out.once() if len(held_out) else held_out
+            rows, held_out = rows.split(data.valid_share, data.speaker_column)
+            held_out = held_out.once()
+            validation = _held_out(rows, held_out, data.speaker_column)
         limits = Limits(data.min_duration_s, data.max_duration_s, minimum_frames(self._start.config))
-        train_labels = {task: self._learned(task, rows) for task in self._spec.tasks}
+        makers: dict[str, Callable[[Rows], Labeller]] = {
+            "transcribe": self._transcribe,
+            "classify": self._classify,
+            "diarize": self._diarize,
+            "embed": self._embed,
+        }
+        train_labels = {task: makers[task](rows) for task in self._spec.tasks}
         built = build_index(rows, train_labels, limits)
         _require_examples("--train", built, rows)
         valid_labels = {task: self._measured(each, held_out) for task, each in train_labels.items()}
@@ -126,31 +129,26 @@ class _Labelling:
             built_valid if len(built_valid.index) else None,
             pa.concat_tables([built.skipped, built_valid.skipped]),
             len(rows),
+            validation,
             self._heads,
             self._tokenizer,
             self._vocabulary,
             self._texts(rows),
         )
 
-    def _columns(self, table: FeatureTable) -> list[str]:
-        """The columns of the input that are needed, and that of the speakers, if it is there."""
+    def _rows(self, files: Sequence[str]) -> Rows:
+        """The clips with the columns that the tasks need, and with text and speaker where these are known."""
         data, tasks = self._spec.data, self._spec.tasks
-        needed = {"transcribe": data.text_column, "classify": data.label_column, "embed": data.speaker_column}
-        columns = [needed[task] for task in tasks if task in needed]
-        for optional in (data.speaker_column, data.text_column):
-            if table.has_column(optional):
-                columns.append(optional)
-        return list(dict.fromkeys(columns))
-
-    def _learned(self, task: str, rows: Rows) -> Labeller:
-        """What the training clips are labelled by; and the fields of the head."""
-        makers: dict[str, Callable[[Rows], Labeller]] = {
-            "transcribe": self._transcribe,
-            "classify": self._classify,
-            "diarize": self._diarize,
-            "embed": self._embed,
+        columns = {
+            "transcribe": data.text_column,
+            "classify": data.label_column,
+            "embed": data.speaker_column,
         }
-        return makers[task](rows)
+        needed = dict.fromkeys(columns[task] for task in tasks if task in columns)
+        return Rows.read(files, self._storage, [*needed], optional=(data.text_column, data.speaker_column))
+
+    def _keeps_head(self, task: str) -> bool:
+        return not self._spec.model.new_heads and self._start.has_head(task)
 
     def _measured(self, labeller: Labeller, held_out: Rows) -> Labeller:
         """What validation clips are labelled by: voices that nothing was learned of have numbers too."""
@@ -165,7 +163,7 @@ class _Labelling:
         column = data.text_column
         texts = (text for text in rows.once().table[column].to_pylist() if text is not None)
         counts = count_characters(normalise(text, self._text) for text in texts)
-        keeps = data.vocab is None and self._start.has_head(_CTC) and not self._spec.model.new_heads
+        keeps = data.vocab is None and self._keeps_head("transcribe")
         if keeps and files is not None and "vocab.json" in files.files:
             from w2vbert.processor import Wav2Vec2BertProcessor
 
@@ -186,7 +184,7 @@ class _Labelling:
     def _classify(self, rows: Rows) -> Classify:
         column, config = self._spec.data.label_column, self._start.config
         names = class_names(rows, column)
-        if self._start.has_head(_SEQUENCE) and not self._spec.model.new_heads and config.id2label:
+        if self._keeps_head("classify") and config.id2label:
             held = [name for _, name in sorted(config.id2label.items())]
             if set(names) <= set(held):
                 names = held
@@ -203,7 +201,7 @@ class _Labelling:
         for uri in self._spec.data.rttm:
             self._marks |= read_rttm("--rttm", self._storage.normalise(uri), self._storage)
         most = max(len({segment.speaker for segment in marks.segments}) for marks in self._marks.values())
-        if self._start.has_head(_FRAME) and not self._spec.model.new_heads:
+        if self._keeps_head("diarize"):
             most = max(most, self._start.config.num_labels)
         speakers = max(2, most)
         self._heads["diarize"] = _labels([f"speaker_{number}" for number in range(speakers)])
@@ -216,6 +214,15 @@ class _Labelling:
         once = rows.once().table
         pairs = zip(once["clip.id"].to_pylist(), once[column].to_pylist(), strict=True)
         return {clip_id: text for clip_id, text in pairs if text is not None}
+
+
+def _held_out(rows: Rows, held_out: Rows, speaker_column: str) -> str:
+    """Who is held out, or how many clips, where these were not chosen by their speakers."""
+    names, others = held_out.names(speaker_column), rows.names(speaker_column)
+    if not names or names & others:
+        return f"held out of --train, {len(held_out):,} of {len(held_out) + len(rows.once()):,} clips"
+    shown = ", ".join(sorted(names)[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    return f"held out of --train, {len(names):,} of {len(names | others):,} speakers ({shown})"
 
 
 def _require_examples(flag: str, built: Built, rows: Rows) -> None:

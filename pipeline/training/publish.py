@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.node_files import CheckpointFiles, digest_of
 from pipeline.storage import Storage, join
@@ -30,7 +29,8 @@ def settings_of(
             extractor.save_pretrained(folder)
             if task == "transcribe" and tokenizer is not None:
                 tokenizer.save_pretrained(folder)
-            files = {path.name: _bytes(path) for path in sorted(Path(folder).iterdir())}
+            paths = sorted(Path(folder).iterdir())
+            files = {path.name: np.frombuffer(path.read_bytes(), np.uint8) for path in paths}
         found[task] = CheckpointFiles(task, digest_of(files), files)
     return found
 
@@ -44,9 +44,9 @@ def publish(
 ) -> None:
     """Writes the checkpoint of each task to a folder of its name, its `config.json` last."""
     learner.load_weights(weights)
-    for task in learner.results:
+    for task, model in learner.results.items():
         with tempfile.TemporaryDirectory() as local:
-            learner.save_pretrained(local, task)
+            model.save_pretrained(local)
             folder = join(output, task)
             storage.remove(join(folder, _CONFIG))
             for name, data in settings[task].files.items():
@@ -54,7 +54,3 @@ def publish(
                     storage.write_bytes(join(folder, name), data.tobytes())
             for path in sorted(Path(local).iterdir(), key=lambda path: path.name == _CONFIG):
                 storage.write_bytes(join(folder, path.name), path.read_bytes())
-
-
-def _bytes(path: Path) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(path.read_bytes(), np.uint8)

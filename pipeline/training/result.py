@@ -25,13 +25,13 @@ from pipeline.training.loop.evaluate import Evaluator, ValidationSettings, gathe
 from pipeline.training.loop.worker import Training, reader_of
 from pipeline.training.model.learner import Learner
 from pipeline.training.publish import publish
-from pipeline.training.report.card import Card, Data, Parent, write_card
+from pipeline.training.report.card import Card, Data, Parent, installed_versions, write_card
 from pipeline.training.report.events import NOT_FINITE, read_events
 from pipeline.training.report.losses import hard_clips, merge
 from pipeline.training.report.page import Page, UnusableClip, write_page
 from pipeline.training.report.page.pictures import MaskedExample
 from pipeline.training.report.progress import duration
-from pipeline.training.report.scores import Scored
+from pipeline.training.report.scores import Scored, format_metric, metric_name
 from pipeline.training.report.watch import PARTS
 from pipeline.training.settle import Job
 from pipeline.training.state.checkpoints import Checkpoints
@@ -45,11 +45,8 @@ _TROUBLE = {
     "one_word": "clips with one word for several",
     "failed": "clips that came to nothing",
 }
-_NAMES = {
-    **{"wer": "WER", "cer": "CER", "der": "DER", "eer": "EER", "accuracy": "accuracy"},
-    **{"macro_f1": "macro F1", "most_frequent": "by always saying the most frequent code", "loss": "loss"},
-    **_TROUBLE,
-}
+_TOLD = ("wer", "cer", "der", "eer", "accuracy", "macro_f1", "most_frequent", "loss", *_TROUBLE)
+_NAMES = {"most_frequent": "by always saying the most frequent code", **_TROUBLE}
 _SHOWN_FRAMES = 15_000  # of validation clips that the page shows: five minutes
 
 
@@ -64,6 +61,7 @@ class Result:
         backbone: digest of the encoder that all of them share.
         skipped: steps that came to nothing.
         unusable: clips whose stored features are not finite.
+        validation: what the metrics were measured on; None: nothing.
     """
 
     identity: str
@@ -77,6 +75,7 @@ class Result:
     seconds: float
     skipped: int
     unusable: int
+    validation: str | None
 
 
 def finished(output: str, identity: str, storage: Any) -> Result | None:
@@ -111,6 +110,7 @@ def finish(job: Job, training: Training, outcome: Outcome) -> Result:
         seconds=outcome.progress.seconds,
         skipped=outcome.progress.skipped,
         unusable=unusable,
+        validation=job.validation,
     )
     for task, folder in result.checkpoints.items():
         write_card(_card(job, task, result), folder, storage)
@@ -127,12 +127,13 @@ def format_result(result: Result) -> str:
     steps = f"{result.max_steps:,} in {duration(result.seconds)}"
     if result.skipped:
         steps += f"; {result.skipped:,} had clips whose loss or gradient was not finite, see events.jsonl"
-    unusable = [
-        ("unusable", f"{result.unusable:,} clips have features that are not finite, see data/skipped.parquet")
-    ]
-    measured = {task: _measured(task, result.metrics) for task in result.checkpoints}
     lines = [("examples", f"{result.examples:,}, {format_hours(result.hours)}"), ("steps", steps)]
-    lines += unusable if result.unusable else []
+    if result.unusable:
+        unusable = f"{result.unusable:,} clips have features that are not finite, see data/skipped.parquet"
+        lines.append(("unusable", unusable))
+    if result.validation:
+        lines.append(("validation", result.validation))
+    measured = {task: _measured(task, result.metrics) for task in result.checkpoints}
     lines += [(task, found or "nothing was held out to measure it on") for task, found in measured.items()]
     best = f"step {result.step:,}{', the best' if any(measured.values()) else ', the last'}"
     shared = "; one encoder for all" if len(measured) > 1 else ""
@@ -145,8 +146,8 @@ def format_result(result: Result) -> str:
 def _measured(task: str, metrics: Mapping[str, float]) -> str:
     found = {tag.rpartition("/")[2]: value for tag, value in metrics.items() if tag.startswith(f"{task}/")}
     return ", ".join(
-        f"{name} {value:.4g}" if name == "loss" else f"{name} {value:.2%}"
-        for key, name in _NAMES.items()
+        f"{_NAMES.get(key, metric_name(key))} {format_metric(key, value)}"
+        for key in _TOLD
         if (value := found.get(key)) is not None and (value or key not in _TROUBLE)
     )
 
@@ -171,7 +172,8 @@ def _card(job: Job, task: str, result: Result) -> Card:
     spec, labelled, files = job.spec, job.labelled, job.start.files
     data = [("training", ", ".join(spec.data.train), labelled.train.index)]
     if labelled.valid is not None:
-        place = ", ".join(spec.data.valid) or f"{spec.data.valid_share:.0%} of the same"
+        # Without names of speakers: cards are published.
+        place = ", ".join(spec.data.valid) or "held out of --train"
         data.append(("validation", place, labelled.valid.index))
     frame_s = job.extractor.frame_s
     return Card(
@@ -187,6 +189,7 @@ def _card(job: Job, task: str, result: Result) -> Card:
         metrics=result.metrics,
         backbone=result.backbone,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
+        versions=installed_versions(),
     )
 
 
@@ -201,6 +204,7 @@ def _page(job: Job, training: Training, learner: Learner, result: Result) -> Pag
     facts = [
         ("command", _command()),
         ("data", f"{result.examples:,} examples, {result.hours:.2f} h"),
+        ("validation", result.validation or "nothing was held out"),
         ("checkpoints", ", ".join(result.checkpoints.values())),
         ("step of the checkpoints", f"{result.step:,}"),
         ("encoder", result.backbone),
@@ -239,7 +243,7 @@ def _examples(training: Training, learner: Learner) -> Mapping[str, list[Scored]
         frames += int(index.frames[pack.examples].sum())
         if frames >= _SHOWN_FRAMES:
             break
-    return gathered([evaluator.rows()]).clips
+    return gathered([evaluator.found]).clips
 
 
 def _masked(training: Training, learner: Learner) -> MaskedExample:
@@ -257,7 +261,7 @@ def _masked(training: Training, learner: Learner) -> MaskedExample:
     generator = torch.Generator().manual_seed(batch.seed)
     mask = span_mask(batch.features.lengths, probability, span, min_masks=least, generator=generator)
     return MaskedExample(
-        batch.clip_ids[0],
+        " + ".join(filter(None, (batch.clip_ids[0], *batch.joined[:1]))),
         batch.features.split()[0].numpy(),
         mask[0, :length].numpy() & config.apply_spec_augment,
         training.extractor.num_mel_bins,

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from pipeline.annotate.checkpoints import read_checkpoint
 from pipeline.engine.cluster import connect
-from pipeline.errors import BrokenOffError, JobError, QualityError
-from pipeline.storage import Storage, join, name_of, place_errors
+from pipeline.errors import JobError, QualityError
+from pipeline.reports.summary import format_hours
+from pipeline.storage import Storage, join, place_errors
 from pipeline.training.batches.mel import COLOURS
 from pipeline.training.examples.statistics import Statistics, statistics
-from pipeline.training.feature_table.prepare import prepare
-from pipeline.training.feature_table.spec import FeatureTableSpec
-from pipeline.training.feature_table.table import FeatureTable
+from pipeline.training.feature_table.tables import FeatureTables
 from pipeline.training.labelling import Labelled, Start, label
 from pipeline.training.loop.worker import ModelParts
 from pipeline.training.model.build import config_of
@@ -60,6 +59,15 @@ class Job:
         return f"sha256:{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}"
 
     @property
+    def validation(self) -> str | None:
+        """The clips to validate on, for a person; None: there are none."""
+        if self.labelled.valid is None:
+            return None
+        index = self.labelled.valid.index
+        hours = float(index.frames.sum()) * self.extractor.frame_s / 3600
+        return f"{len(index):,} examples, {format_hours(hours)}: {self.labelled.validation}"
+
+    @property
     def model(self) -> ModelParts:
         spec, asked = self.spec, self.spec.model
         codebooks = {"codebook_size": asked.codebook_size, "codebook_dim": asked.codebook_dim}
@@ -95,15 +103,13 @@ def settle(spec: FinetuneSpec, say: Say) -> Job:
     features = (
         storage.normalise(spec.run.features).rstrip("/") if spec.run.features else join(output, "features")
     )
-    tables = _Tables(spec, extractor, storage, say)
-    trained = tables.of(spec.data.train, join(features, "train"), spec.augmentation.speeds)
-    valid = tables.of(spec.data.valid, join(features, "valid"))
-    recordings = [place for place in spec.augmentation.noise if place not in COLOURS]
-    noise = tables.of(recordings, join(features, "noise"))
-    labelled = label(spec, start, trained, valid, storage, extractor.frame_s)
+    tables = FeatureTables(spec, extractor, storage, features, say)
+    train = tables.files("train", spec.data.train, spec.augmentation.speeds)
+    valid = tables.files("valid", spec.data.valid)
+    noise = tables.files("noise", [place for place in spec.augmentation.noise if place not in COLOURS])
+    labelled = label(spec, start, train, valid, storage, extractor.frame_s)
     found = statistics(labelled.train, labelled.rows, extractor.frame_s, start.config, labelled.vocabulary)
-    files = [uri for table in noise for uri in table.files]
-    return Job(spec, storage, output, start, extractor, labelled, found, files)
+    return Job(spec, storage, output, start, extractor, labelled, found, noise)
 
 
 def require_usable(job: Job) -> None:
@@ -112,14 +118,8 @@ def require_usable(job: Job) -> None:
     if found.unusable > most:
         raise QualityError(
             f"{found.unusable:.1%} of the clips cannot be used, more than --max-unusable {most:g}:\n"
-            f"{_reasons(found)}"
+            + "\n".join(found.reasons)
         )
-
-
-def _reasons(found: Statistics) -> str:
-    return "\n".join(
-        f"{count:,} {reason}{f' ({task})' if task else ''}" for (task, reason), count in found.skipped.items()
-    )
 
 
 def places_of(spec: FinetuneSpec) -> tuple[Storage, str]:
@@ -147,48 +147,3 @@ def _start(spec: FinetuneSpec, storage: Storage) -> tuple[Start, SeamlessM4TFeat
     if not isinstance(content, dict):
         raise JobError(f"--model-config {asked.architecture} must hold a JSON object, such as a config.json")
     return Start(config_of(content, asked.overrides), None), SeamlessM4TFeatureExtractor()
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """Makes or extends the feature tables of a run."""
-
-    spec: FinetuneSpec
-    extractor: SeamlessM4TFeatureExtractor
-    storage: Storage
-    say: Say
-
-    def of(self, inputs: Sequence[str], place: str, speeds: Sequence[float] = (1.0,)) -> list[FeatureTable]:
-        """One for each speed; none where there is no input.
-
-        Other input has tables of other names, since a table keeps the clips of all input that it ever had.
-        """
-        if not inputs:
-            return []
-        named = sorted({self.storage.normalise(uri) for uri in inputs})
-        asked = self._asked(inputs, f"{place}-{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:8]}")
-        return [self._table(one, name_of(place)) for one in asked.at_speeds(speeds)]
-
-    def _table(self, asked: FeatureTableSpec, name: str) -> FeatureTable:
-        place, speed = asked.table.output, asked.corpus.speed
-        about = name if speed == 1 else f"{name} at speed {speed:g}"
-        summary = prepare(asked, self.extractor, say=lambda line: self.say(f"{about}: {line}"))
-        if not summary.complete:
-            raise BrokenOffError(f"storage did not deliver all of {', '.join(asked.corpus.input)}")
-        return FeatureTable(place, self.storage)
-
-    def _asked(self, inputs: Sequence[str], place: str) -> FeatureTableSpec:
-        data, cluster = self.spec.data, self.spec.cluster
-        return FeatureTableSpec.model_validate(
-            {
-                "input": list(inputs),
-                "output": place,
-                "where": data.where,
-                "channel": data.channel,
-                "max_duration_s": data.max_duration_s,
-                "allow_hosts": data.allow_hosts,
-                "storage": data.storage,
-                "featurize_actors": cluster.featurize_actors,
-                "ray_address": cluster.ray_address,
-            }
-        )

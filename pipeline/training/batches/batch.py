@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from w2vbert.packing import Packed
@@ -32,13 +33,14 @@ class Batch:
 
     Attributes:
         seed: of all that is random about it; the same on every machine and after every restart.
-        clip_ids, speeds: of each clip; "a + b" where two were joined to one, which is neither.
+        clip_ids, speeds: of each clip.
         features: (total_frames, width) float32.
         targets: by task a target of each clip, None where it has none. transcribe: (tokens,) int64 ids.
             classify, embed: () int64, the index of a class. diarize: (frames, speakers of the clip) float32,
             one where a speaker speaks; (frames, 0) of a clip in which nobody does.
         unusable: ids of the clips whose stored features are not finite. They are zeros without a target, so
             that neither packs nor losses of others change.
+        joined: by clip, the id of another that was joined to it, if any; (): none was.
     """
 
     pack: Pack
@@ -48,6 +50,12 @@ class Batch:
     features: Packed
     targets: Mapping[str, Sequence[Tensor | None]]
     unusable: Sequence[str] = ()
+    joined: Sequence[str | None] = ()
+
+    @property
+    def all_ids(self) -> list[str]:
+        """Of every clip, those that were joined to others too."""
+        return [*self.clip_ids, *filter(None, self.joined)]
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
@@ -61,8 +69,15 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
             clip_ids=batch.clip_ids[part],
             speeds=batch.speeds[part],
             features=Packed.from_sequences(clips[part]),
+            joined=batch.joined[part],
             targets={task: targets[part] for task, targets in batch.targets.items()},
         )
         for part in parts
     )
     return first, second
+
+
+def silence(batch: Batch) -> Batch:
+    """A batch of nobody, as large as another and with its targets, whose losses are finite."""
+    features = batch.features.with_frames(torch.zeros_like(batch.features.frames))
+    return replace(batch, clip_ids=[""] * len(batch.clip_ids), joined=(), features=features)

@@ -97,7 +97,7 @@ class FeatureCache:
 
     Args:
         directory: of the files; one of this user in the temporary directory if None.
-        limit_bytes: of all files; for a new one those go that were not used for the longest time. None: any.
+        limit_bytes: of all files; the least recently used make room for a new one. None: no limit.
     """
 
     def __init__(

@@ -61,27 +61,28 @@ class Reader:
         seed = pack_seed(self._seed, pack.epoch, pack.number)
         groups = list(self._groups(pack, seed))
         clips = [self._features(group, generator) for group, generator in groups]
-        good = [np.isfinite(clip).all() for clip in clips]
+        finite = [bool(np.isfinite(clip).all()) for clip in clips]
         unusable: list[str] = []
-        for clip, (group, _), is_good in zip(clips, groups, good, strict=True):
-            if not is_good:
+        for clip, (group, _), is_finite in zip(clips, groups, finite, strict=True):
+            if not is_finite:
                 clip.fill(0.0)
-                unusable += map(self._clip_id, group)
+                unusable += self._broken(group)
         lengths = tuple(len(clip) for clip in clips)
         return Batch(
             pack,
             seed,
-            clip_ids=[" + ".join(map(self._clip_id, group)) for group, _ in groups],
+            clip_ids=[self._clip_id(group[0]) for group, _ in groups],
             speeds=[float(self._index.speeds[group[0]]) for group, _ in groups],
             features=Packed(torch.from_numpy(np.concatenate(clips)), lengths),
             targets={
                 task: [
-                    self._target(task, group) if is_good else None
-                    for (group, _), is_good in zip(groups, good, strict=True)
+                    self._target(task, group) if is_finite else None
+                    for (group, _), is_finite in zip(groups, finite, strict=True)
                 ]
                 for task in self._index.targets
             },
             unusable=unusable,
+            joined=[self._clip_id(group[1]) if len(group) > 1 else None for group, _ in groups],
         )
 
     def stream(self, packs: Iterable[Pack], threads: int = 2) -> Iterator[Batch]:
@@ -114,7 +115,7 @@ class Reader:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _groups(self, pack: Pack, seed: int) -> Iterator[tuple[list[int], np.random.Generator]]:
-        """The examples of each clip of the batch, and what is random about it."""
+        """The examples of each clip of the batch, and the clip's random generator."""
         examples, place = pack.examples.tolist(), 0
         while place < len(examples):
             generator = clip_generator(seed, place)
@@ -137,6 +138,11 @@ class Reader:
         if self._augmenter is None:
             return clips[0].features.astype(np.float32)
         return self._augmenter(clips, generator)
+
+    def _broken(self, group: Sequence[int]) -> list[str]:
+        """Which clips of a group make it unusable."""
+        found = [example for example in group if not np.isfinite(self._stored(example).features).all()]
+        return [self._clip_id(example) for example in found or group]
 
     def _stored(self, example: int) -> StoredClip:
         index = self._index

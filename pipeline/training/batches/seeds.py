@@ -19,7 +19,7 @@ def pack_seed(seed: int, epoch: int, number: int) -> int:
 
 
 def clip_generator(seed: int, place: int) -> np.random.Generator:
-    """For what is random about a clip of a pack of this seed."""
+    """The random generator of a clip, by the seed of its pack and its place there."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(_CLIP, place))))
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -90,11 +89,11 @@ def _clip_reasons(table: pa.Table, limits: Limits) -> Reasons:
     why = Reasons(len(table))
     code = table["clip.code"].combine_chunks()
     for error in code.unique().drop_null().to_pylist():
-        why.give(_mask(pc.equal(code, error)), error)
+        why.give(pc.equal(code, error), error)
     messages = table["clip.message"].combine_chunks()
     for row in np.flatnonzero(~why.none):
         why.details[row] = messages[row].as_py()
-    why.give(_mask(table["clip.silent"]), Reason.SILENT)
+    why.give(table["clip.silent"], Reason.SILENT)
     seconds, frames = table["clip.duration_s"].to_numpy(), pc.fill_null(table["clip.frames"], 0).to_numpy()
     short = (seconds < limits.min_duration_s) | (frames < limits.min_frames)
     for row in why.give(short, Reason.TOO_SHORT):
@@ -114,9 +113,3 @@ def _skipped(table: pa.Table, why: Reasons, task: str | None) -> pa.Table:
         pa.array(why.details[at], pa.string()),
     ]
     return pa.table(columns, schema=SKIPPED)
-
-
-def _mask(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    """Null is false."""
-    found: npt.NDArray[np.bool_] = pc.fill_null(values, False).to_numpy(zero_copy_only=False)
-    return found

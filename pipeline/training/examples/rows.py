@@ -55,27 +55,38 @@ class Rows:
         return int(self.table.num_rows)
 
     @classmethod
-    def read(cls, files: Iterable[str], storage: Storage, columns: Sequence[str] = ()) -> Rows:
+    def read(
+        cls,
+        files: Iterable[str],
+        storage: Storage,
+        columns: Sequence[str] = (),
+        *,
+        optional: Sequence[str] = (),
+    ) -> Rows:
         """Reads the rows of these files, in the order of the files' names.
 
         Args:
             columns: of the input, named as there or as in the table: the input's `text` is the table's
                 `ref_text`.
+            optional: read too, where a file has them.
 
         Raises:
             JobError: no file has such a column, or it holds no text and no numbers.
             StorageError: a file cannot be read.
         """
         listed = sorted(files)
+        asked = list(dict.fromkeys([*columns, *optional]))
         with ThreadPoolExecutor(_FILES) as threads:
-            reading = threads.map(_read, range(len(listed)), listed, repeat(storage), repeat(columns))
+            reading = threads.map(_read, range(len(listed)), listed, repeat(storage), repeat(asked))
             tables, names = zip(*reading, strict=True) if listed else ((), ())
         held = {name for file in names for name in file}
+        there = [column for column in asked if column in columns or _find(column, held) is not None]
         for column in columns:
             if listed and _find(column, held) is None:
                 raise _no_column(column, held)
-        schema = pa.schema([*OWN_COLUMNS.items(), *((column, pa.string()) for column in columns)])
-        return cls(listed, pa.concat_tables([schema.empty_table(), *tables]))
+        schema = pa.schema([*OWN_COLUMNS.items(), *((column, pa.string()) for column in there)])
+        read = [table.select(schema.names) for table in tables]
+        return cls(listed, pa.concat_tables([schema.empty_table(), *read]))
 
     def where(self, mask: npt.NDArray[np.bool_]) -> Rows:
         """The rows for which a mask is true."""
@@ -89,20 +100,32 @@ class Rows:
         first = turns.group_by("id").aggregate([("turn", "min")])["turn_min"].to_numpy()
         return replace(self, table=self.table.take(pa.array(np.sort(order[first]))))
 
-    def split(self, share: float, speakers: str | None) -> tuple[Rows, Rows]:
+    def split(self, share: float, speakers: str) -> tuple[Rows, Rows]:
         """The rows to train on, and those held out: all rows of a share of the speakers, chosen by a hash of
-        their names, so that a corpus that grows keeps them apart.
+        their names, so that a corpus that grows keeps them apart. Of two or more, at least one is held out
+        and at least one stays.
 
         Args:
-            speakers: column of their names; a row without one, and every row if None, goes by its clip_id.
+            share: 0: nothing is held out.
+            speakers: column of their names. A row without one goes by its clip_id, and so does every row
+                where fewer than two are named.
         """
         names = self.table["clip.id"]
-        if speakers is not None:
+        if len(self.names(speakers)) > 1:
             names = pc.coalesce(self.table[speakers], names)
         encoded = names.combine_chunks().dictionary_encode()
-        chosen = np.array([_fraction(name) < share for name in encoded.dictionary.to_pylist()], np.bool_)
-        held_out = chosen[encoded.indices.to_numpy()] if len(self) else np.zeros(0, np.bool_)
+        drawn = np.array([_fraction(name) for name in encoded.dictionary.to_pylist()])
+        chosen = np.zeros(len(drawn), np.bool_)
+        if share and len(drawn) > 1:
+            chosen = (drawn < max(share, np.nextafter(drawn.min(), 1))) & (drawn < drawn.max())
+        held_out = chosen[encoded.indices.to_numpy()]
         return self.where(~held_out), self.where(held_out)
+
+    def names(self, column: str) -> set[str]:
+        """The different values of a column of the input; none where it was not there."""
+        if column not in self.table.column_names:
+            return set()
+        return set(self.table[column].drop_null().unique().to_pylist())
 
 
 def _read(number: int, uri: str, storage: Storage, columns: Sequence[str]) -> tuple[pa.Table, list[str]]:

@@ -44,7 +44,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What there is how much of.
+    """Counts of what a run would learn from.
 
     Attributes:
         rows: of the feature tables: clips times speeds.
@@ -70,6 +70,14 @@ class Statistics:
     def unusable(self) -> float:
         """Share of the rows that nothing is learned from."""
         return 1 - self.examples / self.rows if self.rows else 0.0
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why rows are skipped, with their numbers."""
+        return [
+            f"{count:,} {reason}{f' ({task})' if task else ''}"
+            for (task, reason), count in self.skipped.items()
+        ]
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""
@@ -97,8 +105,7 @@ class Statistics:
         lines += [(task, f"{count:,} examples") for task, count in self.tasks.items()]
         spreads = {"frames": self.frames, "tokens": self.tokens, "ms per token": self.ms_per_token}
         lines += [(name, str(spread)) for name, spread in spreads.items() if spread is not None]
-        for (task, reason), count in self.skipped.items():
-            lines.append(("skipped", f"{count:,} {reason}{f' ({task})' if task else ''}"))
+        lines += [("skipped", reason) for reason in self.reasons]
         if self.vocabulary is not None:
             lines += [("vocabulary", f"{len(self.vocabulary.ids)} tokens"), *_characters(self.vocabulary)]
         return lines + [("hint", hint) for hint in self.hints]

@@ -32,7 +32,10 @@ from pipeline.training.feature_table.schema import FEATURES
 from pipeline.training.feature_table.spec import FeatureTableSpec
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
-_SETTINGS = ("num_mel_bins", "sampling_rate", "stride")  # of an extractor, which decide the features
+
+def made_by(extractor: SeamlessM4TFeatureExtractor) -> dict[str, int]:
+    """The settings of an extractor that decide the features."""
+    return {name: getattr(extractor, name) for name in ("num_mel_bins", "sampling_rate", "stride")}
 
 
 def prepare(
@@ -53,8 +56,7 @@ def prepare(
     table, other = choose_table(spec, storage)
     table = other or table  # nothing goes beside a table of annotations: the scan refuses it
     (made,) = spec.makes
-    made_by = {name: getattr(extractor, name) for name in _SETTINGS}
-    identity = {"models": {made: made_by}, **spec.output_settings()}
+    identity = {"models": {made: made_by(extractor)}, **spec.output_settings()}
     return carry_out(_FeatureRun(spec, storage, table, None, identity, {}, extractor), say, started)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -45,20 +44,3 @@ class FeatureTableSpec(RunSpec):
     @property
     def makes(self) -> tuple[str, ...]:
         return ("features",)
-
-    def at_speeds(self, speeds: Iterable[float]) -> list[Self]:
-        """A spec for each speed: a table has one row a clip. That of speed 1 lies at the output, the others
-        beside it."""
-        return [
-            type(self)(
-                corpus={**dict(self.corpus), "speed": speed},
-                compute=self.compute,
-                table={**dict(self.table), "output": _at_speed(self.table.output, speed)},
-            )
-            for speed in speeds
-        ]
-
-
-def _at_speed(output: str, speed: float) -> str:
-    """`features/train`, `features/train-0.9`."""
-    return output if speed == 1 else f"{output.rstrip('/')}-{speed:g}"

@@ -1,4 +1,4 @@
-"""What a run is told, and whom it tells how it goes on."""
+"""The settings of a run, its steps, and the interface for reporting them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.training.state.checkpoints import Kept, Progress
 
 @dataclass(frozen=True)
 class Course:
-    """What a run is told.
+    """The settings of a run that decide its steps.
 
     Attributes:
         identity: digest of all that decides what a step computes.
@@ -63,7 +63,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Planned:
-    """A step to come.
+    """A step that has yet to be computed.
 
     Attributes:
         step: from 1.
@@ -79,7 +79,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What came of a step.
+    """The outcome of a step.
 
     Attributes:
         sums: of this worker; its `clips` have their losses.
@@ -88,7 +88,7 @@ class StepReport:
         learned: the weights were changed.
         bad: ids of the clips that were left out since a loss or a gradient was not finite.
         unusable: those whose stored features are not: see `Batch`.
-        seconds: with those that it waited for data.
+        seconds: of the step, the wait for data included.
         waited_s: for data, before the step.
     """
 
@@ -127,14 +127,14 @@ class Feed:
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes on: one on each worker."""
+    """Receives the progress of a run; one on each worker."""
 
     def resumed(self, step: int) -> None:
-        """The run goes on after this step: what was told of later ones counts no more."""
+        """The run continues after this step: drop what was reported of later ones."""
 
     def step(self, report: StepReport) -> None: ...
 
     def measured(self, step: int, metrics: Mapping[str, float]) -> None: ...
 
     def saving(self, step: int) -> None:
-        """A checkpoint is about to be written: what was told until now has to be safe first."""
+        """A checkpoint is about to be written: store what was reported so far first."""

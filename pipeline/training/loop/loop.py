@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, tee
+from itertools import chain, islice, tee
 from statistics import median
 
 import numpy as np
@@ -70,7 +71,7 @@ class Trainer:
     # Where it begins
 
     def _begin(self) -> Begun:
-        """Settles the run's length, or finds what was settled, and takes the newest checkpoint."""
+        """Decides the run's length, or reads it, and restores the newest checkpoint."""
         checkpoints, group = self._checkpoints, self._group
         begun = group.lead(checkpoints.begun)
         if begun is None:
@@ -91,7 +92,11 @@ class Trainer:
         return begun
 
     def _rehearse(self) -> float:
-        """Computes the dearest pack, so that memory fails now; seconds of a step, by those of some packs."""
+        """Computes the dearest pack, so that memory fails now, and some others.
+
+        Returns:
+            Seconds that a step will take.
+        """
         packs = self._order.packs(0)
         timed = packs[:: max(1, len(packs) // _TIMED_PACKS)][:_TIMED_PACKS]
         seconds = []
@@ -130,13 +135,13 @@ class Trainer:
 
     def _share(self, planned: Planned) -> list[Pack]:
         own = self._group.share(planned.packs)
-        if self._keeper.sharded and self._is_short(planned):  # this pack counts nothing
+        if self._has_blank(planned):
             own.append(planned.packs[0])
         return own
 
-    def _is_short(self, planned: Planned) -> bool:
-        """Whether this worker has a pack less than others."""
-        return len(self._group.share(planned.packs)) < math.ceil(len(planned.packs) / self._group.size)
+    def _has_blank(self, planned: Planned) -> bool:
+        """Whether the last pack of this worker counts nothing: with sharded weights each needs as many."""
+        return self._keeper.sharded and self._group.lacks_one(planned.packs)
 
     def _draw(self, step: int, steps: int) -> Draw:
         course = self._course
@@ -150,15 +155,19 @@ class Trainer:
         started, keeper = time.perf_counter(), self._keeper
         keeper.model.train()
         keeper.hold_encoder(planned.step <= self._course.freeze_encoder_steps)
-        blank = keeper.sharded and self._is_short(planned)
+        blank = self._has_blank(planned)
         sums = self._gradients.of(batches, self._draw(planned.step, schedule.steps), blank=blank)
         rate = schedule(planned.step - 1)
         norm = self._learn(planned.step, rate)
         own, bad = batches[: len(batches) - blank], sums.bad
         if not (learned := math.isfinite(norm)):  # whichever clip it was
-            bad, sums.clips = [clip_id for batch in own for clip_id in batch.clip_ids], []
+            bad, sums.clips = [clip_id for batch in own for clip_id in batch.all_ids], []
         left_out = [clip_id for batch in own for clip_id in batch.unusable]
-        numbers, all_bad, unusable = _together(self._group.gather((dict(sums.numbers), bad, left_out)))
+        told = self._group.gather((dict(sums.numbers), bad, left_out))
+        numbers = Counter[str]()
+        for its_numbers, _, _ in told:
+            numbers.update(its_numbers)
+        all_bad, unusable = ([*chain.from_iterable(its[part] for its in told)] for part in (1, 2))
         waited_s, self._waited_s = self._reader.waited_s - self._waited_s, self._reader.waited_s
         progress, seconds = self._progress, time.perf_counter() - started + waited_s
         progress.step, progress.seconds = planned.step, progress.seconds + seconds
@@ -226,21 +235,6 @@ class Trainer:
         found = [measured[kept.metric] for measured in self._progress.measured if kept.metric in measured]
         found = [-value for value in found] if kept.higher else found
         return len(found) > patience and min(found[-patience:]) >= min(found[:-patience])
-
-
-def _together(
-    found: Sequence[tuple[Mapping[str, float], list[str], list[str]]],
-) -> tuple[dict[str, float], list[str], list[str]]:
-    """The numbers of all workers, the clips that any of them could not learn from, and the unusable ones."""
-    numbers: dict[str, float] = {}
-    bad: list[str] = []
-    unusable: list[str] = []
-    for own, some, others in found:
-        for name, value in own.items():
-            numbers[name] = numbers.get(name, 0.0) + value
-        bad += some
-        unusable += others
-    return numbers, bad, unusable
 
 
 def _number(value: Tensor) -> float:

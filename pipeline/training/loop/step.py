@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.annotate.devices import says_out_of_memory
-from pipeline.training.batches.batch import Batch, halves
+from pipeline.training.batches.batch import Batch, halves, silence
 from pipeline.training.group import Group
 from pipeline.training.model.learner import Learner
 from pipeline.training.model.losses import TaskLoss
@@ -44,13 +44,11 @@ class Sums:
         numbers: by name: `<task>.total`, `<task>.count`, `<task>.<fact>`, frames, clips.
         clips: with a loss that is finite.
         bad: ids of the clips in batches whose loss was not.
-        halved: batches that did not fit.
     """
 
     numbers: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     clips: list[ClipLoss] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
-    halved: int = 0
 
     def take(self, batch: Batch, losses: Mapping[str, TaskLoss]) -> None:
         lengths = batch.features.lengths
@@ -69,7 +67,7 @@ class _DoesNotFitError(Exception):
 
 
 class Gradients:
-    """Computes the gradients of a step; remembers which packs did not fit, and halves them from then on.
+    """Computes the gradients of a step. Once a pack did not fit, packs of more than half of it are halved.
 
     Args:
         sharded: the weights lie on all workers (FSDP), which therefore go through each pass together: none
@@ -84,10 +82,10 @@ class Gradients:
         """Leaves in each weight's `grad` the gradient of this worker's share of the step's loss.
 
         Args:
-            blank: the last batch counts nothing: it is only gone through with the other workers.
+            blank: the last batch counts nothing: it is only computed since the other workers have one more.
 
-        That loss is, of each task, the sum over the clips of all workers, divided by the number of what was
-        summed up on all workers: so it does not matter how packs lie on workers.
+        For each task that loss is a sum over the clips of all workers, divided by what all workers count: so
+        it does not matter how packs are shared out.
         """
         counting = batches[: len(batches) - blank]
         counts = self._counts(counting, draw)
@@ -98,7 +96,7 @@ class Gradients:
                 for batch in counting:
                     self._add(batch, draw, counts, sums)
                 for batch in batches[len(counting) :]:
-                    self._backward(batch, draw, dict.fromkeys(counts, math.inf), Sums())
+                    self._backward(batch, draw, _nothing(counts), Sums())
                 return sums
             except _DoesNotFitError:
                 continue  # what a failed backward pass left in the gradients goes, and all is done again
@@ -113,7 +111,6 @@ class Gradients:
     def _add(self, batch: Batch, draw: Draw, counts: Mapping[str, float], sums: Sums) -> None:
         frames, clips = sum(batch.features.lengths), len(batch.clip_ids)
         if frames > self._fits and clips > 1:
-            sums.halved += 1
             for half in halves(batch):
                 self._add(half, draw, counts, sums)
             return
@@ -131,22 +128,46 @@ class Gradients:
         raise _DoesNotFitError
 
     def _backward(self, batch: Batch, draw: Draw, counts: Mapping[str, float], sums: Sums) -> None:
-        torch.manual_seed(batch.seed)
-        device = self._group.device.type
-        with contextlib.ExitStack() as stack:
-            if draw.autocast is not None:
-                stack.enter_context(torch.autocast(device, draw.autocast))
-            losses = self._model(batch, skipped_layers=draw.skipped_layers, margin=draw.margin)
-        total: Tensor | float = 0.0
-        for task, loss in losses.items():
-            if counts[task]:
-                total = total + loss.total * (draw.weights[task] / counts[task])
-        if not isinstance(total, Tensor):
+        losses, total = self._forward(batch, draw, counts)
+        if total is None:
             return
-        if not torch.isfinite(total):
-            sums.bad += batch.clip_ids
-            if self._sharded:
-                total.backward()
+        is_bad = not bool(torch.isfinite(total))
+        if is_bad:
+            sums.bad += batch.all_ids
+        if self._sharded and self._any(is_bad):
+            # Its gradients would reach all workers: they go through this pass again, with silence for it.
+            del losses, total  # what they hold of the memory
+            again = (silence(batch), draw, _nothing(counts)) if is_bad else (batch, draw, counts)
+            losses, total = self._forward(*again)
+            assert total is not None
+        elif is_bad:
             return
         total.backward()
-        sums.take(batch, losses)
+        if not is_bad:
+            sums.take(batch, losses)
+
+    def _forward(
+        self, batch: Batch, draw: Draw, counts: Mapping[str, float]
+    ) -> tuple[Mapping[str, TaskLoss], Tensor | None]:
+        """The losses of a batch, and its share of the step's loss; None where nothing counts in the step."""
+        torch.manual_seed(batch.seed)
+        autocast = (
+            contextlib.nullcontext()
+            if draw.autocast is None
+            else torch.autocast(self._group.device.type, draw.autocast)
+        )
+        with autocast:
+            losses = self._model(batch, skipped_layers=draw.skipped_layers, margin=draw.margin)
+        parts = [
+            loss.total * (draw.weights[task] / counts[task]) for task, loss in losses.items() if counts[task]
+        ]
+        return losses, torch.stack(parts).sum() if parts else None
+
+    def _any(self, flag: bool) -> bool:
+        """Whether it is so on any worker."""
+        return self._group.sums({"flag": float(flag)}, ["flag"])["flag"] > 0
+
+
+def _nothing(counts: Mapping[str, float]) -> dict[str, float]:
+    """Counts by which a batch adds nothing to the gradients, but takes part in the tasks of the step."""
+    return {task: math.inf if count else 0.0 for task, count in counts.items()}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +14,6 @@ from pipeline.node_files import CheckpointFiles
 from pipeline.storage import Storage
 from pipeline.table.lock import check_lock
 from pipeline.training.batches.augment import Augmentation, Augmenter, Joining, NoiseTable
-from pipeline.training.batches.batch import Pack
 from pipeline.training.batches.cache import FeatureCache
 from pipeline.training.batches.order import Order
 from pipeline.training.batches.reader import Reader
@@ -198,19 +196,10 @@ class _Validation:
             self._training.settings, self._training.extractor.frame_s, self._training.storage
         )
         evaluator = Evaluator(self._model, settings)
-        for batch in self._reader.stream(self._share()):
+        for batch in self._reader.stream(self._group.share(self._order.packs(0))):
             self._watch.validated(clip_losses(batch, evaluator.add(batch)))
-        if self._is_short():
+        if self._training.fsdp and self._group.lacks_one(self._order.packs(0)):
             evaluator.go_through(self._reader.batch(self._order.packs(0)[0]))
-        found = self._group.gather(evaluator.rows())
+        found = self._group.gather(evaluator.found)
         self._watch.unusable([clip_id for worker in found for clip_id in worker.unusable])
         return self._group.lead(lambda: summarise(found))
-
-    def _share(self) -> Iterator[Pack]:
-        yield from self._group.share(self._order.packs(0))
-
-    def _is_short(self) -> bool:
-        """Whether workers go through each pass together, and this one has a pack less than others."""
-        packs, size = len(self._order), self._group.size
-        mine = len(range(self._group.rank, packs, size))
-        return self._training.fsdp and mine < math.ceil(packs / size)

@@ -134,7 +134,8 @@ def run_on_workers(work: Work, workers: Workers, place: str, storage: Storage, s
         try:
             trainer.fit()
         except WorkerGroupError as problem:
-            failure = _explained(problem)
+            rank, its = next(iter(problem.worker_failures.items()))
+            failure = BrokenOffError(f"worker {rank} died again and again ({_reason(its)})")
         except ControllerError as problem:
             failure = BrokenOffError(f"the Ray cluster failed ({_reason(problem)})")
     if not ended:
@@ -235,12 +236,6 @@ def _sigint_kept() -> Iterator[None]:
             signal.signal(signal.SIGINT, given)
 
 
-def _explained(problem: WorkerGroupError) -> JobError:
-    """What ended the run, for a person."""
-    rank, failure = next(iter(problem.worker_failures.items()))
-    return BrokenOffError(f"worker {rank} died again and again ({_reason(failure)})")
-
-
 def _cause(problem: BaseException) -> BaseException:
     """What a worker that does not answer any more died of."""
     found: BaseException = getattr(problem, "health_check_failure", problem)
@@ -249,6 +244,6 @@ def _cause(problem: BaseException) -> BaseException:
 
 def _reason(problem: BaseException) -> str:
     """Without Ray's paragraphs."""
-    cause = getattr(problem, "health_check_failure", problem)
+    cause = _cause(problem)
     first = next((line for line in str(cause).splitlines() if line.strip()), "")
     return f"{type(cause).__name__}: {first}"[:300]

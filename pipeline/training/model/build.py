@@ -51,11 +51,6 @@ class Built:
     learner: Learner
     new: frozenset[str]
 
-    @property
-    def new_heads(self) -> list[str]:
-        """The tasks that have such parameters."""
-        return sorted({name.split(".")[1] for name in self.new if name.startswith("tasks.")})
-
 
 def build(
     start: Start,
@@ -110,8 +105,8 @@ def build_masked(start: Start, overrides: Mapping[str, Any], masks: SpanMasks, *
         config = _config(start, overrides)
         if config.add_adapter:
             raise JobError(
-                "masked prediction is about frames of the encoder, and the adapter has fewer: "
-                "set add_adapter to false"
+                "masked prediction is about frames of the encoder, and the adapter has fewer: give "
+                "--set add_adapter=false"
             )
         config.apply_spec_augment = True
         if config.mask_time_prob == 0.0:
@@ -153,7 +148,7 @@ def _config(start: Start, overrides: Mapping[str, Any]) -> Wav2Vec2BertConfig:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]}?" if close else ""
-            raise JobError(f"{name} is no field of the model's configuration{hint}")
+            raise JobError(f"--set {name}: the model's configuration has no such field{hint}")
     if isinstance(start, Mapping):
         content = start
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -64,26 +63,13 @@ class Learner(nn.Module, ABC):
         """The `TaskLoss.count` that `forward` will find, by task: a step divides by the sum over all of its
         batches, before the first of them is computed."""
 
-    def save_pretrained(self, folder: str | Path, task: str) -> None:
-        """Write the checkpoint of a task in the published layout."""
-        self.results[task].save_pretrained(folder)
-
-    def weights(self) -> dict[str, Tensor]:
-        """All tensors of the state, each under one name, that of `named_parameters` (they share memory)."""
-        shared = [f"{name}." for name, module in self.named_modules(remove_duplicate=False)
-                  if module is self.encoder and name != "encoder"]  # fmt: skip
-        return {
-            name: tensor for name, tensor in self.state_dict().items() if not name.startswith(tuple(shared))
-        }
-
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Take tensors as `weights` gave them.
+        """Takes tensors by the names of `named_parameters`, where what heads share has one.
 
         Raises:
             JobError: they are of another model.
         """
-        strange = sorted(weights.keys() ^ self.weights().keys())
-        if strange:
+        if strange := sorted(weights.keys() ^ dict(self.named_parameters()).keys()):
             raise JobError(f"the weights are those of another model: {enumerate_names(strange, limit=5)}")
         try:
             self.load_state_dict(weights, strict=False)

@@ -74,7 +74,7 @@ class MaskedPrediction(Learner):
         features, skipped = self._features(batch), self._skipped(skipped_layers)
         generator = torch.Generator().manual_seed(batch.seed)
         if mask_time_indices is None:
-            mask_time_indices = self._drawn(features, generator)
+            mask_time_indices = self._drawn(batch, generator)
         encoding = self.encoder.encode(
             features, mask_time_indices=mask_time_indices, draws=Draws(generator, skipped)
         )
@@ -85,14 +85,16 @@ class MaskedPrediction(Learner):
         return with_idle({MASKED_PREDICTION: loss}, self._idle(loss, skipped))
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        hidden = self._drawn(batch.features, torch.Generator().manual_seed(batch.seed))
+        hidden = self._drawn(batch, torch.Generator().manual_seed(batch.seed))
         return {MASKED_PREDICTION: float(hidden.sum())}
 
-    def _drawn(self, features: Packed, generator: torch.Generator) -> Tensor:
-        masks = self.masks
-        return span_mask(
-            features.lengths, masks.probability, masks.length, min_masks=masks.min_masks, generator=generator
+    def _drawn(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """(clips, longest) bool: the frames to guess; none of a clip without features."""
+        masks, lengths = self.masks, batch.features.lengths
+        drawn = span_mask(
+            lengths, masks.probability, masks.length, min_masks=masks.min_masks, generator=generator
         )
+        return drawn & torch.tensor([name not in batch.unusable for name in batch.clip_ids])[:, None]
 
     def _loss(self, features: Packed, states: Packed, masked: Packed) -> TaskLoss:
         hidden = masked.frames

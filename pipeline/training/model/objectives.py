@@ -134,14 +134,6 @@ def _part(frames: int, minimum: int, choices: Choices) -> tuple[int, int]:
     return draw(0, frames - length), length
 
 
-def _all_clips(model: TaskModel, frames: Sequence[int]) -> int:
-    return len(frames)
-
-
-def _outputs(model: Wav2Vec2BertForAudioFrameClassification, frames: Sequence[int]) -> int:
-    return sum(frames) * model.num_labels
-
-
 def _long_enough(model: Wav2Vec2BertForXVector, frames: Sequence[int]) -> int:
     return sum(length >= model.minimum_frames for length in model.frame_lengths(frames))
 
@@ -165,18 +157,21 @@ class Objective:
 
 OBJECTIVES = {
     "transcribe": Objective(
-        Wav2Vec2BertForCTC, transcribe, _all_clips, {"ctc_loss_reduction": "mean", "ctc_zero_infinity": True}
+        Wav2Vec2BertForCTC,
+        transcribe,
+        lambda model, frames: len(frames),
+        {"ctc_loss_reduction": "mean", "ctc_zero_infinity": True},
     ),
     "classify": Objective(
         Wav2Vec2BertForSequenceClassification,
         classify,
-        _all_clips,
+        lambda model, frames: len(frames),
         {"problem_type": "single_label_classification"},
     ),
     "diarize": Objective(
         Wav2Vec2BertForAudioFrameClassification,
         diarize,
-        _outputs,
+        lambda model, frames: sum(frames) * model.num_labels,
         {"problem_type": "multi_label_classification"},
     ),
     "embed": Objective(Wav2Vec2BertForXVector, embed, _long_enough, {}),

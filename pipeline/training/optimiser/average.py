@@ -26,7 +26,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes the weights after this step, from 0."""
+        """Adds the weights after a step, numbered from 0, to the average."""
         decay = min(self._decay, (step + 1) / (step + 10))
         held = [tensor.detach() for tensor in self._named.values()]
         torch._foreach_lerp_(list(self.weights.values()), held, 1 - decay)

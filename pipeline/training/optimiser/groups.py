@@ -34,11 +34,6 @@ class Rates:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
 
-    @property
-    def highest(self) -> float:
-        """What is shown as the learning rate: that of most weights."""
-        return self.usual
-
 
 def make_optimiser(
     named: Mapping[str, nn.Parameter], layers: int, new: Collection[str], rates: Rates
@@ -66,13 +61,13 @@ def make_optimiser(
 
 
 def set_rate(optimiser: torch.optim.Optimizer, scale: float) -> None:
-    """Every group learns at this share of its peak rate."""
+    """Sets the rate of every group to this share of its peak."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * scale
 
 
 def frozen_names(names: Collection[str], freeze: Collection[str], first_layers: int) -> set[str]:
-    """The weights that stay as they are.
+    """Names of the weights that are not trained.
 
     Args:
         freeze: any of "feature_projection" and "encoder".

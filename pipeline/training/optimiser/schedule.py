@@ -40,26 +40,10 @@ class Schedule:
         return _FALLS[self.name](done, self.final)
 
 
-def _exponential(done: float, final: float) -> float:
-    return float(max(final, 1e-8) ** done)
-
-
-def _cosine(done: float, final: float) -> float:
-    return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _linear(done: float, final: float) -> float:
-    return 1 - (1 - final) * done
-
-
-def _constant(done: float, final: float) -> float:
-    return 1.0
-
-
 _FALLS: dict[str, Callable[[float, float], float]] = {
-    "tri_stage": _exponential,
-    "cosine": _cosine,
-    "linear": _linear,
-    "constant": _constant,
+    "tri_stage": lambda done, final: float(max(final, 1e-8) ** done),
+    "cosine": lambda done, final: final + (1 - final) * (1 + math.cos(math.pi * done)) / 2,
+    "linear": lambda done, final: 1 - (1 - final) * done,
+    "constant": lambda done, final: 1.0,
 }
 SCHEDULES = tuple(_FALLS)

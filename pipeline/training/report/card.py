@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline import package_version
 from pipeline.storage import Storage, join
+from pipeline.training.report.scores import format_metric
 
 FILE = "README.md"
 _PACKAGES = ("w2vbert", "torch", "ray", "numpy")
@@ -68,7 +69,7 @@ class Card:
     metrics: Mapping[str, float]
     backbone: str
     date: str
-    versions: Mapping[str, str] = field(default_factory=lambda: installed_versions())
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -107,15 +108,15 @@ _ENCODER = _Kind(
     "Wav2Vec2BertModel",
     "An encoder of speech, to be fine-tuned.",
 )
-# Metric: (its name on the hub, its name, whether it is a share).
+# Metric: its name on the hub, and in full.
 _METRICS = {
-    "wer": ("wer", "word error rate", True),
-    "cer": ("cer", "character error rate", True),
-    "accuracy": ("accuracy", "accuracy", True),
-    "macro_f1": ("f1", "macro F1", True),
-    "der": ("der", "diarization error rate", True),
-    "eer": ("eer", "equal error rate", True),
-    "loss": ("loss", "loss", False),
+    "wer": ("wer", "word error rate"),
+    "cer": ("cer", "character error rate"),
+    "accuracy": ("accuracy", "accuracy"),
+    "macro_f1": ("f1", "macro F1"),
+    "der": ("der", "diarization error rate"),
+    "eer": ("eer", "equal error rate"),
+    "loss": ("loss", "loss"),
 }
 
 
@@ -165,21 +166,19 @@ def _front_matter(card: Card) -> str:
 def _body(card: Card) -> str:
     kind = _KINDS.get(card.task, _ENCODER)
     parts = [f"# {card.title}", f"{kind.does} A Wav2Vec2-BERT checkpoint in the published layout."]
-    parts.append(f"```python\nfrom transformers import {kind.model}\n\n{_load(kind)}\n```")
+    load = f'model = {kind.model}.from_pretrained("FOLDER")  # of this file'
+    parts.append(f"```python\nfrom transformers import {kind.model}\n\n{load}\n```")
     if card.task in _KINDS:
         parts.append(f"```sh\npython jobs/{card.task}.py --input CORPUS --output TABLE --model FOLDER\n```")
     if measured := _measured(card):
-        rows = [(_METRICS[name][1], _shown(name, value)) for name, value in measured.items()]
+        rows = [(_METRICS[name][1], format_metric(name, value)) for name, value in measured.items()]
         parts += ["## Validation", _table(("metric", "value"), rows)]
     parts += ["## Made from", _table(("what", "name", "digest"), _sources(card))]
-    parts += ["## Made by", _fenced(card.command), _table(("setting", "value"), _settings(card))]
+    settings = [(name, str(value)) for name, value in card.settings.items()]
+    parts += ["## Made by", _fenced(card.command), _table(("setting", "value"), settings)]
     versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
     parts.append(f"{card.date}; {versions}.")
     return "\n\n".join(parts) + "\n"
-
-
-def _load(kind: _Kind) -> str:
-    return f'model = {kind.model}.from_pretrained("FOLDER")  # of this file'
 
 
 def _measured(card: Card) -> dict[str, float]:
@@ -192,10 +191,6 @@ def _measured(card: Card) -> dict[str, float]:
     }
 
 
-def _shown(name: str, value: float) -> str:
-    return f"{value:.2%}" if _METRICS[name][2] else f"{value:.4g}"
-
-
 def _sources(card: Card) -> list[tuple[str, str, str]]:
     parent = card.parent
     rows = [("parent", parent.name, parent.digest) if parent else ("parent", "none: random weights", "")]
@@ -204,10 +199,6 @@ def _sources(card: Card) -> list[tuple[str, str, str]]:
         for data in card.data
     ]
     return [*rows, ("encoder", "shared by all checkpoints with this digest", card.backbone)]
-
-
-def _settings(card: Card) -> list[tuple[str, str]]:
-    return [(name, str(value)) for name, value in card.settings.items()]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

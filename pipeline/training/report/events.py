@@ -13,7 +13,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Events:
         self._line({"kind": SKIPPED, "step": step, "reason": reason, "clip_ids": list(clip_ids)})
 
     def sync(self) -> None:
-        """Makes what was told so far last, wherever the output is: to be called before each checkpoint."""
+        """Writes everything so far to the output. Call it before each checkpoint."""
         self._file.flush()
         self._curves.flush()
         if not self._remote:
@@ -123,13 +123,10 @@ class _TensorBoard:
 
 def read_events(output: str, storage: Storage) -> list[Event]:
     """The events of a run, in the order in which they came; none where there are none yet."""
-    return list(_events(storage.read_bytes_or_none(join(output, FILE)) or b""))
-
-
-def _events(data: bytes) -> Iterator[Event]:
-    for line in data.splitlines():
+    events: list[Event] = []
+    for line in (storage.read_bytes_or_none(join(output, FILE)) or b"").splitlines():
         try:
-            event = json.loads(line)
-        except ValueError:
-            return  # the writer was killed in the middle of this line
-        yield event
+            events.append(json.loads(line))
+        except ValueError:  # the writer was killed in the middle of this line
+            break
+    return events

@@ -5,7 +5,8 @@ While a run lasts, its workers write parts, whole or not at all, before each che
     losses/step-00000101-00000200-rank-0000.parquet
 
 A run that goes on from step 200 keeps what these hold up to step 200 and nothing after, so that no step
-counts twice. At the end `merge` makes one table of them. A loss that is not finite is no row.
+counts twice. At the end `merge` makes one table of them. A loss that is not finite is no row, nor is that
+of two clips joined to one.
 """
 
 from __future__ import annotations
@@ -57,12 +58,13 @@ class ClipLoss:
 
 
 def clip_losses(batch: Batch, losses: Mapping[str, TaskLoss]) -> list[ClipLoss]:
-    """The rows of a batch: one of each clip and task with a finite loss."""
+    """The rows of a batch: one of each clip and task with a finite loss. Two clips that were joined have
+    none: their loss is that of neither."""
     found = []
     for task, of_task in losses.items():
         targets = batch.targets.get(task) if task == "transcribe" else None
         for index, loss in enumerate(of_task.clips.tolist()):
-            if np.isfinite(loss):
+            if np.isfinite(loss) and not any(batch.joined[index : index + 1]):
                 target = targets[index] if targets else None
                 tokens = None if target is None else len(target)
                 frames = batch.features.lengths[index]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.reports.summary import format_hours, format_lines
+from pipeline.reports.summary import format_lines
 from pipeline.storage import join
 from pipeline.training.batches.batch import Pack
 from pipeline.training.batches.order import Order, costs
@@ -48,7 +48,7 @@ class TrainingPlan:
 
     Attributes:
         found: in the training clips.
-        valid: where validation clips come from, how many, and their hours; None: there are none.
+        validation: see `Job`.
         budget: frames of a pack.
         packs: of an epoch.
         packs_per_step: of all workers.
@@ -59,7 +59,7 @@ class TrainingPlan:
     output: str
     found: Statistics
     unusable: Sequence[Unusable]
-    valid: tuple[str, int, float] | None
+    validation: str | None
     budget: int
     packs: int
     packs_per_step: int
@@ -83,7 +83,7 @@ def plan_of(job: Job) -> TrainingPlan:
         output=job.output,
         found=job.statistics,
         unusable=list(_unusable(job.labelled.train)),
-        valid=_valid(job),
+        validation=job.validation,
         budget=data.budget,
         packs=len(order),
         packs_per_step=course.packs_per_step,
@@ -97,7 +97,8 @@ def format_plan(plan: TrainingPlan) -> str:
     """The plan as a person reads it."""
     found = plan.found.lines()
     lines = [line for line in found if line[0] not in ("skipped", "hint")]  # listed below; said last
-    lines.insert(1, ("validation", _valid_line(plan)))
+    none = "none: the last checkpoint is taken, not the best (--valid, --valid-share)"
+    lines.insert(1, ("validation", plan.validation or none))
     lines.append(("packs", f"{plan.packs:,} an epoch, of at most {plan.budget:,} frames"))
     steps = f"{plan.steps_per_epoch:,} an epoch, of {plan.packs_per_step} pack(s)"
     if plan.steps is not None:
@@ -116,13 +117,6 @@ def format_plan(plan: TrainingPlan) -> str:
     return "\n".join([text, *_unusable_lines(plan)])
 
 
-def _valid_line(plan: TrainingPlan) -> str:
-    if plan.valid is None:
-        return "none: the last checkpoint is taken, not the best (--valid, --valid-share)"
-    place, clips, hours = plan.valid
-    return f"{clips:,} examples, {format_hours(hours)}, {place}"
-
-
 def _unusable_lines(plan: TrainingPlan) -> Iterator[str]:
     if not plan.unusable:
         return
@@ -133,15 +127,6 @@ def _unusable_lines(plan: TrainingPlan) -> Iterator[str]:
         yield from (f"  {clip_id}  {detail}".rstrip() for clip_id, detail in why.clips)
         if why.rows > len(why.clips):
             yield f"  … and {why.rows - len(why.clips):,} more"
-
-
-def _valid(job: Job) -> tuple[str, int, float] | None:
-    valid, data = job.labelled.valid, job.spec.data
-    if valid is None:
-        return None
-    hours = float(valid.index.frames.sum()) * job.extractor.frame_s / 3600
-    place = f"of {', '.join(data.valid)}" if data.valid else f"held out of --train ({data.valid_share:.0%})"
-    return place, len(valid.index), hours
 
 
 def _unusable(built: Built) -> Iterator[Unusable]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import NamedTuple, TextIO
 
+from pipeline.training.report.scores import format_metric
+
 _TIMED_STEPS = 50
 _EVERY_S = 30.0  # where each line stays
 
@@ -59,7 +61,7 @@ class Progress:
     def validated(self, step: int, metrics: Mapping[str, float]) -> None:
         """Takes what decides, by "task/metric", to be shown from now on."""
         values = ", ".join(
-            f"{name.replace('/', ' ')} {_metric(name, value)}" for name, value in metrics.items()
+            f"{name.replace('/', ' ')} {format_metric(name, value, 1)}" for name, value in metrics.items()
         )
         self._validation = f"{values} at step {step:,}" if values else ""
 
@@ -106,7 +108,3 @@ def duration(seconds: float) -> str:
         return f"{hours} h {minutes} min"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h"
-
-
-def _metric(name: str, value: float) -> str:
-    return f"{value:.4g}" if name.endswith("/loss") else f"{value:.1%}"

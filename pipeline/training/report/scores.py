@@ -24,6 +24,7 @@ LOSS = "loss"
 _RISING = frozenset({"accuracy", "macro_f1"})
 _COUNTED = frozenset({"zeroed"})  # facts that say how many, not how much on the average
 _FACTS = {"correct": "accuracy"}
+_NAMES = {"wer": "WER", "cer": "CER", "der": "DER", "eer": "EER", "macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,17 @@ def means(facts: Mapping[str, float], counts: Mapping[str, float]) -> dict[str, 
         elif counts.get(task):
             found[f"{task}/{_FACTS.get(fact, fact)}"] = total / counts[task]
     return found
+
+
+def metric_name(metric: str) -> str:
+    """As people write it: of "transcribe/wer" or "wer", "WER"."""
+    name = metric.rpartition("/")[2]
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def format_metric(metric: str, value: float, decimals: int = 2) -> str:
+    """A share in percent, or a loss."""
+    return f"{value:.4g}" if metric.rpartition("/")[2] == LOSS else f"{value:.{decimals}%}"
 
 
 def main_metric(task: str) -> str:

@@ -1,11 +1,12 @@
-"""Who is told how a run goes on: losses by clip on each worker; events and progress on the leading one."""
+"""Reports of a run: losses by clip on each worker; events and progress on the leading one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.storage import Storage, join
+from pipeline.training.loop.course import StepReport
 from pipeline.training.report.events import NOT_FINITE, Events
 from pipeline.training.report.losses import TRAIN, VALID, ClipLoss, LossLog, drop_beyond
 from pipeline.training.report.progress import Step
@@ -13,38 +14,6 @@ from pipeline.training.report.scores import LOSS, main_metric, means
 
 PARTS = "losses"  # the folder of the parts of `losses.parquet`
 STEPPED, MEASURED = "stepped", "measured"
-
-
-class Sums(Protocol):
-    @property
-    def clips(self) -> Sequence[ClipLoss]: ...
-
-
-class Report(Protocol):
-    """What came of a step: see `pipeline.training.loop.course.StepReport`."""
-
-    @property
-    def step(self) -> int: ...
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def sums(self) -> Sums: ...
-    @property
-    def numbers(self) -> Mapping[str, float]: ...
-    @property
-    def rate(self) -> float: ...
-    @property
-    def grad_norm(self) -> float: ...
-    @property
-    def learned(self) -> bool: ...
-    @property
-    def bad(self) -> Sequence[str]: ...
-    @property
-    def unusable(self) -> Sequence[str]: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def waited_s(self) -> float: ...
 
 
 class Watch:
@@ -80,7 +49,7 @@ class Watch:
         self._losses = LossLog(parts, self._storage, self._rank, step)
         self._step = step
 
-    def step(self, report: Report) -> None:
+    def step(self, report: StepReport) -> None:
         self._step, self._epoch = report.step, report.epoch
         self._log(report.sums.clips, TRAIN)
         if self._events is None:
@@ -129,7 +98,7 @@ class Watch:
         self._losses.add(self._step, self._epoch, losses, split)
 
 
-def scalars_of(report: Report, learning_rate: float) -> dict[str, float]:
+def scalars_of(report: StepReport, learning_rate: float) -> dict[str, float]:
     """What a step is remembered by: "transcribe/loss" and the other means of each task, and its course.
 
     Args:

@@ -16,6 +16,20 @@ LEARNABLE = ("transcribe", "classify", "diarize", "embed")
 _MASKED: dict[str, Any] = {"group": "masked prediction"}
 
 
+def as_names(value: Any) -> Any:
+    """A text, or a list of them, as what stands between commas."""
+    given = [value] if isinstance(value, str | int | float) else value
+    if not isinstance(given, list):
+        return given
+    return [name for text in given for name in str(text).split(",") if name]
+
+
+def as_words(value: Any) -> Any:
+    """As what stands between commas or blanks."""
+    names = as_names(value)
+    return [word for name in names for word in name.split()] if isinstance(names, list) else names
+
+
 class ModelPart(PublicOptions):
     """What to train."""
 
@@ -80,13 +94,7 @@ class ModelPart(PublicOptions):
         1, ge=1, le=64, description="number of codebooks, each with its own head", json_schema_extra=_MASKED
     )
 
-    @field_validator("task", mode="before")
-    @classmethod
-    def _tasks(cls, value: Any) -> Any:
-        given = [value] if isinstance(value, str) else value
-        if not isinstance(given, list):
-            return given
-        return [name for text in given for name in str(text).replace(",", " ").split()]
+    _tasks = field_validator("task", mode="before")(as_words)
 
     @field_validator("task")
     @classmethod
@@ -163,13 +171,8 @@ class AugmentationPart(PublicOptions):
         None, description="x-vectors are learned from random parts of so many seconds, MIN:MAX; unset: all"
     )
 
-    @field_validator("speeds", "noise", mode="before")
-    @classmethod
-    def _listed(cls, value: Any) -> Any:
-        given = [value] if isinstance(value, str | int | float) else value
-        if not isinstance(given, list):
-            return given
-        return [name for text in given for name in str(text).split(",") if name]
+    _speeds_listed = field_validator("speeds", mode="before")(as_words)
+    _noise_listed = field_validator("noise", mode="before")(as_names)
 
     @field_validator("speeds")
     @classmethod
@@ -184,11 +187,6 @@ class AugmentationPart(PublicOptions):
         if value is not None:
             as_range(value)
         return value
-
-    @property
-    def is_on(self) -> bool:
-        """Whether features are changed at all."""
-        return bool(self.gain_db or self.noise or self.mel_warp or self.freq_masks or self.concat_prob)
 
 
 class OptimiserPart(PublicOptions):
@@ -250,13 +248,7 @@ class OptimiserPart(PublicOptions):
         "third of the steps",
     )
 
-    @field_validator("freeze", mode="before")
-    @classmethod
-    def _parts(cls, value: Any) -> Any:
-        given = [value] if isinstance(value, str) else value
-        if not isinstance(given, list):
-            return given
-        return [name for text in given for name in str(text).replace(",", " ").split()]
+    _parts = field_validator("freeze", mode="before")(as_words)
 
     @field_validator("adam_betas")
     @classmethod

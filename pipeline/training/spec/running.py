@@ -37,8 +37,8 @@ class DataPart(PublicOptions):
         0.05,
         ge=0,
         lt=1,
-        description="share of the speakers (of the clips, where none are named) of --train "
-        "that is held out, if there is no --valid",
+        description="share of the speakers of --train (of the clips, where fewer than two are named) that is "
+        "held out, at least one, if there is no --valid; 0: none",
     )
     text_column: str = Field("text", min_length=1, description="column that holds what is said")
     label_column: str = Field("label", min_length=1, description="column that holds the class of a clip")

@@ -34,7 +34,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Begun:
-    """What a run keeps from its first start on, whoever goes on with it.
+    """Decided when a run first starts, and kept by every start after it.
 
     Attributes:
         identity: digest of all that decides what a step computes; a run goes on only under the same.
@@ -112,7 +112,7 @@ class Checkpoints:
             raise JobError(f"{uri} is damaged ({problem}); use another --output, or --overwrite") from problem
 
     def begin(self, begun: Begun) -> Begun:
-        """Settles what the run keeps; what was settled before stays."""
+        """Writes what the run keeps, unless it is there already; returns what is there."""
         self._check()
         self.storage.create(join(self.home, _BEGUN), json.dumps(asdict(begun), indent=2).encode())
         return self.begun() or begun

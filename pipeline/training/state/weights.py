@@ -44,7 +44,7 @@ class WeightsKeeper:
         self.hold_encoder(False)
 
     def hold_encoder(self, held: bool) -> None:
-        """Whether, beside what is frozen, the encoder stays as it is for now."""
+        """Freezes the encoder, or trains it again but for what is always frozen."""
         for name, parameter in self.named.items():
             stays = name in self._frozen or (held and name.startswith("encoder."))
             parameter.requires_grad_(not stays)

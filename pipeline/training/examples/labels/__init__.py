@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.training.examples.index import Ragged, Targets
 
@@ -43,8 +43,12 @@ class Reasons:
         self.reasons: npt.NDArray[np.object_] = np.full(rows, None, object)
         self.details: npt.NDArray[np.object_] = np.full(rows, None, object)
 
-    def give(self, mask: npt.NDArray[np.bool_], reason: str) -> npt.NDArray[np.int64]:
-        """Gives the rows of a mask this reason; those that had none before are returned."""
+    def give(
+        self, mask: npt.NDArray[np.bool_] | pa.Array | pa.ChunkedArray, reason: str
+    ) -> npt.NDArray[np.int64]:
+        """Gives the rows of a mask this reason; those that had none before are returned. Null is false."""
+        if not isinstance(mask, np.ndarray):
+            mask = pc.fill_null(mask, False).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(mask & self.none)
         self.none[rows] = False
         self.reasons[rows] = str(reason)
@@ -71,10 +75,6 @@ class Labels:
 
 class Labeller(Protocol):
     """A task's labels."""
-
-    @property
-    def columns(self) -> Sequence[str]:
-        """Of the input, that it reads."""
 
     def __call__(self, rows: pa.Table) -> Labels:
         """The labels of rows of `Rows.table`."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -40,18 +39,14 @@ class Classify:
     column: str
     names: Sequence[str]
 
-    @property
-    def columns(self) -> Sequence[str]:
-        return (self.column,)
-
     def __call__(self, rows: pa.Table) -> Labels:
         """A class that has no number, since no clip to learn from has it, is no target."""
         given = pc.utf8_trim_whitespace(rows[self.column].combine_chunks())
         number = pc.index_in(given, pa.array(self.names, pa.string()))
         why = Reasons(len(rows))
-        why.give(_mask(given.is_null()), Reason.NO_LABEL)
-        why.give(_mask(pc.equal(given, "").fill_null(False)), Reason.EMPTY_LABEL)
-        for row in why.give(_mask(number.is_null()), Reason.UNKNOWN_CLASS):
+        why.give(given.is_null(), Reason.NO_LABEL)
+        why.give(pc.equal(given, ""), Reason.EMPTY_LABEL)
+        for row in why.give(number.is_null(), Reason.UNKNOWN_CLASS):
             why.details[row] = given[row].as_py()
         values = number.fill_null(0).to_numpy().astype(np.int32)
         return labels_of(Ragged(values, np.arange(len(values) + 1)), why)
@@ -65,10 +60,6 @@ class Embed:
     names: Sequence[str]
     config: Wav2Vec2BertConfig
 
-    @property
-    def columns(self) -> Sequence[str]:
-        return (self.column,)
-
     def __call__(self, rows: pa.Table) -> Labels:
         found = Classify(self.column, self.names)(rows)
         frames = rows["clip.frames"].to_numpy()
@@ -78,8 +69,3 @@ class Embed:
         for row in found.why.give(read < least, Reason.TOO_SHORT):
             found.why.details[row] = f"an x-vector needs {least} frames, there are {read[row]}"
         return labels_of(found.targets.values, found.why)
-
-
-def _mask(values: pa.Array) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = values.to_numpy(zero_copy_only=False)
-    return found

@@ -29,10 +29,6 @@ class Diarize:
     speakers: int
     frame_s: float
 
-    @property
-    def columns(self) -> Sequence[str]:
-        return ()
-
     def __call__(self, rows: pa.Table) -> Labels:
         """A clip is known by the surest of its names that is marked. Of several clips that answer to one name
         that counts whose name it is most surely, as in scoring; else nobody knows whose marks they are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -38,10 +37,6 @@ class Transcribe:
     settings: TextSettings
     tokenizer: Wav2Vec2CTCTokenizer
     config: Wav2Vec2BertConfig
-
-    @property
-    def columns(self) -> Sequence[str]:
-        return (self.column,)
 
     def __call__(self, rows: pa.Table) -> Labels:
         """Each text is spelled once, however many rows have it."""

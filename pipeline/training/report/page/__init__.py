@@ -17,7 +17,13 @@ from pipeline.training.report.page.charts import Curves
 from pipeline.training.report.page.examples import Examples
 from pipeline.training.report.page.pictures import MaskedExample, spectrogram
 from pipeline.training.report.progress import duration
-from pipeline.training.report.scores import Scored, higher_is_better, main_metric
+from pipeline.training.report.scores import (
+    Scored,
+    format_metric,
+    higher_is_better,
+    main_metric,
+    metric_name,
+)
 
 _TEMPLATE = Path(__file__).with_name("template.html")
 _NAMED = 20  # clips of each reason; all are counted
@@ -146,10 +152,8 @@ def _best(events: Sequence[Event]) -> list[Tile]:
         if measured:
             choose = max if higher_is_better(metric) else min
             value, step = choose(measured, key=lambda pair: pair[0])
-            name = metric.partition("/")[2]
-            shown = f"{value:.4g}" if name == "loss" else f"{value:.1%}"
-            label = name if name in ("accuracy", "loss") else name.upper()
-            tiles.append(Tile(f"{task} {label}", shown, f"best, at step {step:,}"))
+            shown = format_metric(metric, value, 1)
+            tiles.append(Tile(f"{task} {metric_name(metric)}", shown, f"best, at step {step:,}"))
     return tiles
 
 

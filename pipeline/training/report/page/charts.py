@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.training.report.events import STEP, VALID, Event
-from pipeline.training.report.scores import LOSS
+from pipeline.training.report.scores import LOSS, metric_name
 
 _POINTS = 240  # of a curve; each is the mean of the steps around it
 _LOG_SPAN = 20  # values that differ by more than this factor are drawn on a logarithmic axis
@@ -157,14 +157,14 @@ def _short(values: np.ndarray) -> list[float]:
 def _words(tag: str) -> str:
     """What follows the task, as people read it."""
     name = _name(tag)
-    known = {"wer": "WER", "cer": "CER", "der": "DER", "eer": "EER", "macro_f1": "macro F1"}
-    known |= {
+    known = {
         "frames_per_s": "frames a second",
         "waited_s": "seconds waited for data",
         "blank": "blank frames",
+        "most_frequent": "accuracy of the most frequent code",
+        "zeroed": "clips of infinite loss",
     }
-    known |= {"most_frequent": "accuracy of the most frequent code", "zeroed": "clips of infinite loss"}
-    return known.get(name, name.replace("_", " "))
+    return known.get(name, metric_name(name))
 
 
 def _name(tag: str) -> str:

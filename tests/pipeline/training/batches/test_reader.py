@@ -15,7 +15,7 @@ from pipeline.errors import JobError
 from pipeline.metrics.rttm import Marks, Segment
 from pipeline.storage import StorageError
 from pipeline.training.batches.augment import Augmentation, Augmenter, Joining
-from pipeline.training.batches.batch import Batch, Pack
+from pipeline.training.batches.batch import Batch, Pack, halves
 from pipeline.training.batches.cache import FeatureCache
 from pipeline.training.batches.order import Order
 from pipeline.training.batches.reader import Reader
@@ -181,6 +181,16 @@ def test_a_clip_that_is_not_finite_is_left_out_and_told(tmp_path: Path) -> None:
         assert batch.unusable == ["bad"]
 
 
+def test_of_joined_clips_the_broken_one_is_told(tmp_path: Path) -> None:
+    bad = clip("bad", 20, ref_text="b")
+    bad["features"] = np.float16(np.nan).tobytes() + bad["features"][2:]
+    index = index_of(tmp_path, [clip("good", 20, ref_text="a"), bad], TRANSCRIBE)
+    augmenter = Augmenter(Augmentation(), extractor(), joining=Joining(1.0, 0, 1000))
+    batch = reader_of(tmp_path, index, augmenter).batch(pack(0, 1))
+    assert (batch.clip_ids, batch.joined, batch.unusable) == (["good"], ["bad"], ["bad"])
+    assert not batch.features.frames.any()
+
+
 def joined(tmp_path: Path, frames: Sequence[int], **settings: Any) -> Batch:
     clips = [clip(f"x#{n}", length, ref_text="ab") for n, length in enumerate(frames)]
     index = index_of(tmp_path, clips, TRANSCRIBE)
@@ -191,7 +201,9 @@ def joined(tmp_path: Path, frames: Sequence[int], **settings: Any) -> Batch:
 
 def test_neighbours_are_joined(tmp_path: Path) -> None:
     batch = joined(tmp_path, [20, 30, 25])
-    assert batch.clip_ids == ["x#0 + x#1", "x#2"]
+    assert (batch.clip_ids, batch.joined) == (["x#0", "x#2"], ["x#1", None])
+    assert sorted(batch.all_ids) == ["x#0", "x#1", "x#2"]
+    assert [part.joined for part in halves(batch)] == [["x#1"], [None]]
     assert batch.features.lengths == (50, 25)
     assert [one.tolist() for one in batch.targets["transcribe"] if one is not None] == [
         [1, 2, 0, 1, 2],
@@ -223,7 +235,7 @@ def test_no_clip_becomes_too_long_for_the_model_or_its_text(
 def test_a_share_of_the_clips_is_joined(tmp_path: Path) -> None:
     batch = joined(tmp_path, [10] * 300, prob=0.25)
     assert sum(batch.features.lengths) == 3000
-    pairs = sum(" + " in clip_id for clip_id in batch.clip_ids)
+    pairs = sum(clip_id is not None for clip_id in batch.joined)
     assert 0.15 < pairs / len(batch.clip_ids) < 0.35
 
 

@@ -78,9 +78,35 @@ def test_nobody_is_on_both_sides_of_a_split(tmp_path: Path) -> None:
     held_later = more.split(0.2, "speaker")[1].table["clip.id"].to_pylist()
     assert set(held_out.table["clip.id"].to_pylist()) <= set(held_later)
     # Each clip by itself.
-    by_clip = rows.split(0.2, None)[1]
+    by_clip = rows.split(0.2, "n")[1]
     assert 0.1 < len(by_clip) / 400 < 0.3
-    assert rows.split(0.0, "speaker")[1].table.num_rows == 0
+    assert len(rows.split(0.0, "speaker")[1]) == 0
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+@pytest.mark.parametrize("voices", [2, 3, 7])
+def test_of_a_few_speakers_one_is_held_out_and_one_stays(tmp_path: Path, voices: int, share: float) -> None:
+    rows = rows_of(tmp_path, [clip(f"x#{n}", 5, speaker=f"s{n % voices}") for n in range(21)], "speaker")
+    kept, held_out = rows.split(share, "speaker")
+    fewest = len((held_out if share < 0.5 else kept).names("speaker"))
+    assert fewest == 1
+    assert len(kept.names("speaker")) + len(held_out.names("speaker")) == voices
+
+
+@pytest.mark.parametrize("columns", [{}, {"speaker": "anna"}, {"speaker": None}])
+def test_where_no_two_speakers_are_named_clips_are_held_out(tmp_path: Path, columns: dict[str, str]) -> None:
+    clips = [clip(f"x#{n}", 5, **columns) for n in range(30)]
+    kept, held_out = rows_of(tmp_path, clips, *columns).split(0.01, "speaker")
+    assert (len(kept), len(held_out)) == (29, 1)
+    alone = rows_of(tmp_path / "one", clips[:1], *columns).split(0.5, "speaker")
+    assert list(map(len, alone)) == [1, 0]
+
+
+def test_optional_columns_are_read_where_they_are(tmp_path: Path) -> None:
+    uri = write(tmp_path / "a.parquet", [clip("x#1", ref_text="a")])
+    rows = Rows.read([uri], STORAGE, ["text"], optional=("text", "speaker"))
+    assert rows.table.column_names[-1] == "text"
+    assert (rows.names("text"), rows.names("speaker")) == ({"a"}, set())
 
 
 def test_tables_lie_in_object_stores_too(tmp_path: Path, bucket: str) -> None:

@@ -20,7 +20,6 @@ from pipeline.table.ledger import Ledger
 from pipeline.training.feature_table.prepare import prepare
 from pipeline.training.feature_table.schema import FEATURES
 from pipeline.training.feature_table.spec import FeatureTableSpec
-from pipeline.training.feature_table.table import FeatureTable
 from tests.jobs.tables import rows_at, rows_of
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
@@ -104,11 +103,8 @@ def test_a_corpus_that_grows(corpus: Path) -> None:
     silent = rows["labels.tsv#3"]
     assert (silent["features"], silent["log_mel_mean"], silent["frames"]) == (None, None, 24)
 
-    table = FeatureTable(str(corpus.with_name("features")), STORAGE)
     assert prepare(spec_of(corpus), EXTRACTOR, say=said.append).tally.clips == 0
     assert said[-1] == "nothing is new"
-    digest = table.digest
-    assert FeatureTable(table.place, STORAGE).digest == digest
 
     write(corpus / "wav", "more.wav", speech(0.7))
     with (corpus / "labels.tsv").open("a") as labels:
@@ -122,10 +118,8 @@ def test_a_corpus_that_grows(corpus: Path) -> None:
     assert len(grown) == 8
     assert {clip_id: grown[clip_id] for clip_id in rows} == rows
     assert grown["labels.tsv#8"]["ref_text"] == "word"
-    assert FeatureTable(table.place, STORAGE).digest != digest
 
     check_files(corpus.with_name("features"))
-    check_reading(FeatureTable(table.place, STORAGE), grown)
     refused(corpus)
 
 
@@ -148,20 +142,6 @@ def check_files(folder: Path) -> None:
             assert not any("DICTIONARY" in encoding for encoding in chunk.encodings)
 
 
-def check_reading(table: FeatureTable, rows: dict[str, dict[str, Any]]) -> None:
-    columns = ["clip_id", "frames", "speed", table.column("text"), table.column("speaker")]
-    found = {}
-    for file, first, batch in table.rows(columns):
-        whole = pq.read_table(table.files[file])
-        for number, row in enumerate(batch.to_pylist(), first):
-            assert whole["clip_id"][number].as_py() == row["clip_id"]
-            found[row["clip_id"]] = row
-    assert found == {clip_id: {name: row[name] for name in columns} for clip_id, row in rows.items()}
-    assert (table.num_rows, table.speed, table.column("Speed")) == (8, 1.0, "ref_speed")
-    with pytest.raises(JobError, match=r"no column 'label'.*path, speaker, ref_text, ref_speed"):
-        table.column("label")
-
-
 def refused(corpus: Path) -> None:
     """Features of other settings never mix into a table."""
     for other in ({"speed": 0.9}, {"channel": "left"}):
@@ -179,40 +159,17 @@ def test_a_table_of_annotations_is_refused(corpus: Path) -> None:
         ledger.declare({"models": {"transcribe": "sha256:0"}})
     with pytest.raises(JobError, match="holds transcribe; this job would write features"):
         prepare(spec_of(corpus), EXTRACTOR)
-    with pytest.raises(JobError, match="is no feature table"):
-        FeatureTable(ledger.output, STORAGE)
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_each_speed_has_a_table_also_in_a_bucket(corpus: Path, bucket: str) -> None:
+def test_another_speed_in_a_bucket(corpus: Path, bucket: str) -> None:
     storage = Storage(StorageOptions().with_environment())
     for file in (corpus / "labels.tsv", *(corpus / "wav").iterdir()):
         storage.write_bytes(f"{bucket}/corpus/{file.relative_to(corpus)}", file.read_bytes())
-    (slow,) = spec_of(corpus, input=f"{bucket}/corpus", output=f"{bucket}/features").at_speeds([0.9])
-    prepare(slow, EXTRACTOR)
-    table = FeatureTable(f"{bucket}/features-0.9", storage)
-    assert (table.num_rows, table.speed) == (7, 0.9)
-    frames = [
-        n for _, _, batch in table.rows(["frames"]) for n in batch["frames"].to_pylist() if n is not None
-    ]
-    assert sorted(frames) == [27, 27, 71]
-    row = rows_at(table.place)["labels.tsv#2"]
+    prepare(spec_of(corpus, input=f"{bucket}/corpus", output=f"{bucket}/features-0.9", speed=0.9), EXTRACTOR)
+    rows = rows_at(f"{bucket}/features-0.9")
+    assert sorted(row["frames"] or 0 for row in rows.values()) == [0, 0, 0, 0, 27, 27, 71]
+    row = rows["labels.tsv#2"]
     samples = resample(decode((corpus / "wav" / "two.wav").read_bytes()).samples, 14_400)
     np.testing.assert_array_equal(features_of(row), EXTRACTOR.extract(samples).astype(np.float16))
     assert (row["duration_s"], row["speed"]) == (1.3, pytest.approx(0.9))
-
-
-def test_at_speed_one_the_table_lies_at_the_output() -> None:
-    spec = FeatureTableSpec(input="in", output="s3://b/features/train", where="true")
-    same, fast = spec.at_speeds([1.0, 1.1])
-    assert same == spec
-    assert (fast.table.output, fast.corpus.speed, fast.corpus.where) == (
-        "s3://b/features/train-1.1",
-        1.1,
-        "true",
-    )
-
-
-def test_a_place_without_a_feature_table(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="is no feature table"):
-        FeatureTable(str(tmp_path / "none"), STORAGE)

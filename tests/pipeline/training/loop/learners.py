@@ -20,6 +20,7 @@ from pipeline.storage import Storage, StorageOptions
 from pipeline.tasks import TASKS
 from pipeline.training.batches.batch import Batch, Pack
 from pipeline.training.loop.evaluate import ValidationSettings
+from pipeline.training.model.learner import Learner
 from pipeline.training.model.losses import TaskLoss
 from tests.conftest import ROOT
 from w2vbert import SeamlessM4TFeatureExtractor
@@ -38,11 +39,11 @@ STORAGE = Storage(StorageOptions())
 Targets = Mapping[str, Sequence[Tensor | None]]
 
 
-class FourHeads(nn.Module):
+class FourHeads(Learner):
     """Task models around one encoder, each with its published loss, clip by clip."""
 
     def __init__(self, models: Mapping[str, TaskModel]) -> None:
-        super().__init__()
+        super().__init__(next(iter(models.values())).wav2vec2_bert)
         self.models = nn.ModuleDict(models)
         self.encodings = 0
 
@@ -56,11 +57,13 @@ class FourHeads(nn.Module):
         assert not self.training
         assert not torch.is_grad_enabled()
         states = any(model.needs_hidden_states for model in self.results.values())
-        encoder = next(iter(self.results.values())).wav2vec2_bert
-        encoding = encoder.encode(batch.features, output_hidden_states=states)
+        encoding = self.encoder.encode(batch.features, output_hidden_states=states)
         self.encodings += 1
         see(encoding)
         return {task: self._loss(task, encoding, batch.targets.get(task, ())) for task in self.results}
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        raise NotImplementedError  # nothing is learned
 
     def _loss(self, task: str, encoding: Encoding, targets: Sequence[Tensor | None]) -> TaskLoss:
         losses = [

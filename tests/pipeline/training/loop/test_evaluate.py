@@ -83,7 +83,7 @@ def found(model: FourHeads, files: dict[str, CheckpointFiles], batches: list[Bat
     for batch in batches:
         evaluator = Evaluator(model, settings_of(files))
         evaluator.add(batch)
-        workers.append(evaluator.rows())
+        workers.append(evaluator.found)
     return workers
 
 
@@ -150,7 +150,7 @@ def test_one_worker_finds_what_two_find(
         alone.add(batch)
     assert model.encodings == before + len(batches)  # one pass for the losses and all heads
     travelled = [pickle.loads(pickle.dumps(worker)) for worker in found]
-    assert summarise([alone.rows()]) == pytest.approx(summarise(travelled))
+    assert summarise([alone.found]) == pytest.approx(summarise(travelled))
 
 
 def test_modes_are_as_before(
@@ -174,10 +174,10 @@ def test_voices_that_were_not_trained_on_are_compared(
     evaluator = Evaluator(model, settings_of(files))
     losses = evaluator.add(batch)
     assert losses["embed"].count == 0
-    metrics = summarise([evaluator.rows()])
+    metrics = summarise([evaluator.found])
     assert "embed/loss" not in metrics
     assert metrics["embed/eer"] >= 0
-    assert {clip.loss for clip in evaluator.rows().clips["embed"]} == {None}
+    assert {clip.loss for clip in evaluator.found.clips["embed"]} == {None}
 
 
 def test_what_is_not_finite_counts_as_wrong(
@@ -189,7 +189,7 @@ def test_what_is_not_finite_counts_as_wrong(
             head.wav2vec2_bert.feature_projection.projection.weight.fill_(torch.nan)
     evaluator = Evaluator(broken, settings_of(files))
     evaluator.add(batches[1])
-    metrics = summarise([evaluator.rows()])
+    metrics = summarise([evaluator.found])
     assert {task: metrics[f"{task}/failed"] for task in DEMO} == dict.fromkeys(DEMO, 1.0)
     assert metrics["transcribe/wer"] == metrics["transcribe/blank_only"] == 1.0
     assert metrics["classify/accuracy"] == 0.0
@@ -204,7 +204,7 @@ def test_a_clip_too_short_for_a_head(
     embed = replace(batch, targets={"embed": [torch.tensor(10**6), torch.tensor(10**6)]})
     evaluator = Evaluator(model, settings_of(files))
     evaluator.add(embed)
-    assert summarise([evaluator.rows()])["embed/failed"] == 0.5
+    assert summarise([evaluator.found])["embed/failed"] == 0.5
 
 
 def test_only_tasks_with_targets_are_scored(
@@ -213,7 +213,7 @@ def test_only_tasks_with_targets_are_scored(
     batch = replace(batches[0], targets={"classify": [None, torch.tensor(1)]})
     evaluator = Evaluator(model, settings_of(files))
     evaluator.add(batch)
-    assert [clip.clip_id for clip in evaluator.rows().clips["classify"]] == ["c1"]
-    assert evaluator.rows().clips.keys() == {"classify"}
-    told: Mapping[str, Any] = summarise([evaluator.rows()])
+    assert [clip.clip_id for clip in evaluator.found.clips["classify"]] == ["c1"]
+    assert evaluator.found.clips.keys() == {"classify"}
+    told: Mapping[str, Any] = summarise([evaluator.found])
     assert {name.partition("/")[0] for name in told if not math.isnan(told[name])} == {"classify"}

@@ -46,7 +46,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         for name in ("alone", "replicas", "fsdp2")
     }
     bad = poisoned(alone, *(f"t{number:02}" for number in range(0, 12, 2)))
-    runs |= {name: replace(bad, output=str(folder / name)) for name in ("bad alone", "bad replicas")}
+    runs |= {
+        name: replace(bad, output=str(folder / name), fsdp=name.endswith("fsdp2"))
+        for name in ("bad alone", "bad replicas", "bad fsdp2")
+    }
     few = training_of(folder / "few", (60,), max_steps=3)
     runs |= {
         name: replace(few, output=str(folder / name), fsdp=name.endswith("fsdp2"))
@@ -75,9 +78,10 @@ def test_they_measure_the_same(runs: Runs, name: str) -> None:
         assert some == pytest.approx(others, rel=1e-5)
 
 
-def test_what_comes_to_nothing_does_so_for_any_number_of_workers(runs: Runs) -> None:
+@pytest.mark.parametrize("name", ["bad replicas", "bad fsdp2"])
+def test_what_comes_to_nothing_does_so_for_any_number_of_workers(runs: Runs, name: str) -> None:
     """A pack whose loss is not finite is left out, and a step of such packs changes nothing."""
-    found, expected = runs["bad replicas"], runs["bad alone"]
+    found, expected = runs[name], runs["bad alone"]
     assert len(clips_of(expected)) < 20  # some steps have nothing else
     assert clips_of(found) == clips_of(expected)
     told = [

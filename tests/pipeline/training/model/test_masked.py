@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,16 @@ def test_facts_of_codes() -> None:
     assert loss.facts["codes_used"] / loss.count == 2
 
 
+def test_a_clip_without_features_is_not_guessed() -> None:
+    model, whole = learner(), batch(given={})
+    broken = replace(whole, unusable=["clip-1"])
+    loss, expected = (model(one)[MASKED_PREDICTION] for one in (broken, whole))
+    assert loss.clips[1].isnan()
+    assert not expected.clips[1].isnan()
+    assert model.counts(broken) == {MASKED_PREDICTION: loss.count}
+    assert 0 < loss.count < expected.count
+
+
 def test_masks_are_drawn_from_the_batch_in_evaluation_too() -> None:
     model = learner()
     first = loss_of(model)
@@ -121,7 +132,7 @@ def test_the_codes_of_a_seed_are_learned() -> None:
 def test_an_encoder_is_published(tmp_path: Path) -> None:
     """As transformers and fine-tuning read it: with the vector for masks, fine-tuning's masks, no head."""
     model = learner(mask_time_prob=0.0)
-    model.save_pretrained(tmp_path, MASKED_PREDICTION)
+    model.results[MASKED_PREDICTION].save_pretrained(tmp_path)
     peer, info = transformers.Wav2Vec2BertModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
@@ -137,14 +148,13 @@ def test_an_encoder_is_published(tmp_path: Path) -> None:
 
 def test_from_a_checkpoint_without_a_vector_for_masks(tmp_path: Path) -> None:
     learned = build({**CONFIG, **STILL}, {"transcribe": HEADS["transcribe"]}, {}).learner
-    learned.save_pretrained(tmp_path, "transcribe")
+    learned.results["transcribe"].save_pretrained(tmp_path)
     built = build_masked(tmp_path, {}, SpanMasks(), **CODES)
     assert built.new == {"encoder.masked_spec_embed", "predictor.weight", "predictor.bias"}
-    assert built.new_heads == []
     name = "encoder.layers.0.ffn1.output_dense.weight"
     assert torch.equal(built.learner.encoder.state_dict()[name], learned.encoder.state_dict()[name])
 
 
 def test_an_adapter_is_refused() -> None:
-    with pytest.raises(JobError, match="set add_adapter to false"):
+    with pytest.raises(JobError, match="give --set add_adapter=false"):
         build_masked({**CONFIG, "add_adapter": True}, {}, SpanMasks(), **CODES)

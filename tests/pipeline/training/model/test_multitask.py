@@ -113,8 +113,7 @@ def test_masks_that_are_given() -> None:
 
 def test_weights_have_one_name_each_and_come_back() -> None:
     learner, other = tiny(seed=1), tiny(seed=2)
-    weights = learner.weights()
-    assert weights.keys() == dict(learner.named_parameters()).keys()
+    weights = dict(learner.named_parameters())
     assert "encoder.encoder.layers.0.ffn1.output_dense.weight" in weights
     assert "tasks.transcribe.lm_head.weight" in weights
     made = batch()
@@ -129,7 +128,7 @@ def test_weights_have_one_name_each_and_come_back() -> None:
 @pytest.mark.parametrize("change", ["missing", "strange", "shape"])
 def test_weights_of_another_model(change: str) -> None:
     learner = tiny(["classify"])
-    weights = learner.weights()
+    weights = dict(learner.named_parameters())
     name = "tasks.classify.classifier.bias"
     tensor = weights.pop(name)
     if change == "strange":
@@ -145,7 +144,7 @@ def test_what_is_published(tmp_path: Path) -> None:
     learner, made = tiny(seed=3).eval(), batch((40,))
     digests = set()
     for task, model in learner.results.items():
-        learner.save_pretrained(tmp_path / task, task)
+        learner.results[task].save_pretrained(tmp_path / task)
         ours = type(model).from_pretrained(tmp_path / task, complete=True)
         digests |= {backbone_digest(ours), backbone_digest(model)}
         peer_class = getattr(transformers, type(model).__name__)

@@ -160,21 +160,22 @@ def test_nothing_after_the_resumed_step_and_all_before(
 
 
 def test_rows_of_a_batch() -> None:
-    """A clip without a target, of an infinite loss or of none that is a number has no row."""
-    lengths = (3, 4, 5, 6)
+    """A clip without a target, of an infinite loss or of none that is a number has no row; nor have two clips
+    that were joined, whose loss is that of neither."""
+    texts = [[5, 6], None, [7], [8, 9, 8], [5, 0, 6]]
     batch = Batch(
-        Pack(2, 0, np.arange(4)),
+        Pack(2, 0, np.arange(6)),
         0,
-        ["a", "b", "c", "d"],
-        [1.0, 0.9, 1.0, 1.1],
-        Packed(torch.zeros(18, 2), lengths),
-        {"transcribe": [torch.tensor([5, 6]), None, torch.tensor([7]), torch.tensor([8, 9, 8])]},
+        ["a", "b", "c", "d", "e"],
+        [1.0, 0.9, 1.0, 1.1, 1.0],
+        Packed(torch.zeros(27, 2), (3, 4, 5, 6, 9)),
+        {"transcribe": [None if text is None else torch.tensor(text) for text in texts]},
+        joined=[None, None, None, None, "f"],
     )
+    nothing, total = math.nan, torch.tensor(0.0)
     losses = {
-        "transcribe": TaskLoss(torch.tensor(0.0), 3, torch.tensor([0.5, math.nan, math.inf, 0.25])),
-        "masked-prediction": TaskLoss(
-            torch.tensor(0.0), 9, torch.tensor([math.nan, 1.5, math.nan, math.nan])
-        ),
+        "transcribe": TaskLoss(total, 3, torch.tensor([0.5, nothing, math.inf, 0.25, 0.125])),
+        "masked-prediction": TaskLoss(total, 9, torch.tensor([nothing, 1.5, nothing, nothing, nothing])),
     }
     assert clip_losses(batch, losses) == [
         ClipLoss("a", 1.0, "transcribe", 0.5, 3, 2),

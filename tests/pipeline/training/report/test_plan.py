@@ -15,7 +15,7 @@ PLAN = TrainingPlan(
     output="s3://models/ours",
     found=FOUND,
     unusable=[Unusable("transcribe", "empty_label", 4, [("a.tar#1", ""), ("a.tar#2", "the text is '?'")])],
-    valid=("held out of --train (5%)", 7, 0.1),
+    validation="7 examples, 6.0 min: held out of --train, 1 of 9 speakers (anna)",
     budget=4096,
     packs=25,
     packs_per_step=2,
@@ -36,13 +36,14 @@ RESULT = Result(
     seconds=3700.0,
     skipped=0,
     unusable=0,
+    validation="7 examples, 6.0 min: held out of --train, 1 of 9 speakers (anna)",
 )  # fmt: skip
 
 
 def test_the_plan() -> None:
     assert format_plan(PLAN).splitlines() == [
         "examples       98 of 100 rows, 2.50 h",
-        "validation     7 examples, 6.0 min, held out of --train (5%)",
+        "validation     7 examples, 6.0 min: held out of --train, 1 of 9 speakers (anna)",
         "transcribe     98 examples",
         "packs          25 an epoch, of at most 4,096 frames",
         "steps          13 an epoch, of 2 pack(s); 26 in all, 2 epochs",
@@ -59,7 +60,7 @@ def test_the_plan() -> None:
 
 
 def test_what_a_plan_cannot_know() -> None:
-    plan = replace(PLAN, valid=None, steps=None, epoch_s=None, basis="GPUs are not tried", unusable=[])
+    plan = replace(PLAN, validation=None, steps=None, epoch_s=None, basis="GPUs are not tried", unusable=[])
     lines = format_plan(plan).splitlines()
     assert lines[1].startswith("validation     none: the last checkpoint is taken")
     assert lines[-4:] == [
@@ -74,6 +75,7 @@ def test_the_summary() -> None:
     assert format_result(RESULT).splitlines() == [
         "examples    98, 2.50 h",
         "steps       26 in 1 h 2 min",
+        "validation  7 examples, 6.0 min: held out of --train, 1 of 9 speakers (anna)",
         "transcribe  WER 7.25%, loss 0.25, clips without a word 50.00%",
         "embed       EER 10.00%",
         "checkpoint  s3://models/ours/transcribe (step 20, the best; one encoder for all)",
@@ -84,7 +86,7 @@ def test_the_summary() -> None:
 
 
 def test_the_summary_of_a_run_without_validation() -> None:
-    lines = format_result(replace(RESULT, metrics={}, skipped=3)).splitlines()
+    lines = format_result(replace(RESULT, metrics={}, skipped=3, validation=None)).splitlines()
     assert lines[1].endswith("3 had clips whose loss or gradient was not finite, see events.jsonl")
     assert lines[2] == "transcribe  nothing was held out to measure it on"
     assert "(step 20, the last" in lines[4]

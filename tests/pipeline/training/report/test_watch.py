@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.storage import Storage, StorageOptions
+from pipeline.training.loop.course import StepReport
+from pipeline.training.loop.step import Sums
 from pipeline.training.report.events import read_events
 from pipeline.training.report.losses import ClipLoss, merge
 from pipeline.training.report.progress import Step
@@ -19,35 +19,21 @@ from pipeline.training.report.watch import Watch, scalars_of
 STORAGE = Storage(StorageOptions())
 
 
-@dataclass
-class Sums:
-    clips: Sequence[ClipLoss] = ()
+NUMBERS = {
+    "transcribe.total": 6.0,
+    "transcribe.count": 4.0,
+    "transcribe.zeroed": 1.0,
+    "transcribe.blank": 3.0,
+    "embed.total": 0.0,
+    "embed.count": 0.0,
+    "frames": 1000.0,
+    "clips": 4.0,
+}
 
 
-@dataclass
-class StepReport:
-    step: int
-    sums: Sums = field(default_factory=Sums)
-    bad: Sequence[str] = ()
-    unusable: Sequence[str] = ()
-    learned: bool = True
-    epoch: int = 0
-    numbers: Mapping[str, float] = field(
-        default_factory=lambda: {
-            "transcribe.total": 6.0,
-            "transcribe.count": 4.0,
-            "transcribe.zeroed": 1.0,
-            "transcribe.blank": 3.0,
-            "embed.total": 0.0,
-            "embed.count": 0.0,
-            "frames": 1000.0,
-            "clips": 4.0,
-        }
-    )
-    rate: float = 0.5
-    grad_norm: float = 2.0
-    seconds: float = 0.25
-    waited_s: float = 0.01
+def report(step: int, sums: Sums | None = None, **other: Any) -> StepReport:
+    given = {"rate": 0.5, "grad_norm": 2.0, "learned": True, "bad": (), "unusable": (), "seconds": 0.25}
+    return StepReport(step, 0, sums or Sums(), NUMBERS, waited_s=0.01, **{**given, **other})
 
 
 def clip(clip_id: str) -> ClipLoss:
@@ -55,7 +41,7 @@ def clip(clip_id: str) -> ClipLoss:
 
 
 def test_numbers_of_a_step() -> None:
-    assert scalars_of(StepReport(1), 2e-3) == {
+    assert scalars_of(report(1), 2e-3) == {
         "transcribe/loss": 1.5,
         "transcribe/zeroed": 1.0,
         "transcribe/blank": 0.75,
@@ -81,7 +67,7 @@ def test_two_workers_killed_and_started_again(tmp_path: Path) -> None:
     first = workers(0)
     for step in (1, 2, 3):
         for rank, watch in enumerate(first):
-            watch.step(StepReport(step, Sums([clip(f"{step}-{rank}")]), bad=["x"] if step == 3 else ()))
+            watch.step(report(step, Sums(clips=[clip(f"{step}-{rank}")]), bad=["x"] if step == 3 else ()))
             if step == 2:
                 watch.validated([clip(f"valid-{rank}")])
                 watch.measured(
@@ -90,7 +76,7 @@ def test_two_workers_killed_and_started_again(tmp_path: Path) -> None:
                 watch.saving(2)
     second = workers(2)
     for rank, watch in enumerate(second):
-        watch.step(StepReport(3, Sums([clip(f"3-{rank}-again")]), bad=["y"], learned=False))
+        watch.step(report(3, Sums(clips=[clip(f"3-{rank}-again")]), bad=["y"], learned=False))
         watch.saving(3)
         watch.close()
 
@@ -124,4 +110,4 @@ def test_two_workers_killed_and_started_again(tmp_path: Path) -> None:
 
 def test_a_loss_before_the_start_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        Watch(str(tmp_path), STORAGE, 0, 1e-3, lambda *news: None).step(StepReport(1))
+        Watch(str(tmp_path), STORAGE, 0, 1e-3, lambda *news: None).step(report(1))
