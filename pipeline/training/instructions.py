@@ -90,10 +90,7 @@ def _window_frames(job: Job) -> int | None:
 def _course(job: Job, workers: Workers) -> Course:
     spec, optimiser, run = job.spec, job.spec.optimiser, job.spec.run
     tasks = spec.tasks or [MASKED_PREDICTION]
-    asked = run.metric
-    metric = None
-    if job.labelled.valid is not None:
-        metric = main_metric(tasks[0]) if asked is None else asked if "/" in asked else f"{tasks[0]}/{asked}"
+    metric = None if job.labelled.valid is None else spec.metric or main_metric(tasks[0])
     lengths = (optimiser.max_steps, optimiser.num_epochs, optimiser.max_minutes)
     return Course(
         seed=run.seed,

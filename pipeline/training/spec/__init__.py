@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import model_validator
 
 from pipeline.spec.flat import FlatSpec
-from pipeline.training.spec.learning import LEARNABLE, AugmentationPart, ModelPart, OptimiserPart
+from pipeline.training.spec.learning import LEARNABLE, METRICS, AugmentationPart, ModelPart, OptimiserPart
 from pipeline.training.spec.running import ClusterPart, DataPart, RunPart
 
 # What a run may have otherwise when it goes on: where and how it is computed, kept and shown.
@@ -38,6 +38,14 @@ class FinetuneSpec(FlatSpec):
         return self.model.task
 
     @property
+    def metric(self) -> str | None:
+        """What says which checkpoint is best, as "task/metric": of the first task, where none is named."""
+        asked = self.run.metric
+        return (
+            asked if asked is None or "/" in asked else f"{(self.tasks or [self.model.objective])[0]}/{asked}"
+        )
+
+    @property
     def digest(self) -> str:
         """Of all settings that decide what a step computes."""
         held = self.model_dump(mode="json", exclude=_FREE)
@@ -51,4 +59,8 @@ class FinetuneSpec(FlatSpec):
             raise ValueError("rttm is missing: diarization is learned from RTTM files (--rttm)")
         if self.augmentation.concat_prob and self.tasks != ["transcribe"]:
             raise ValueError("concat_prob: clips are joined for transcribe alone")
+        learned = self.tasks or [self.model.objective]
+        known = [f"{task}/{name}" for task in learned for name in (*METRICS[task], "loss")]
+        if (asked := self.metric) is not None and asked not in known:
+            raise ValueError(f"metric: {asked!r} is not measured; there are {', '.join(known)}")
         return self

@@ -13,6 +13,14 @@ from pipeline.training.optimiser.schedule import SCHEDULES
 _FROZEN = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 # The tasks of `model.objectives`, which needs torch: `--help` does not wait for that.
 LEARNABLE = ("transcribe", "classify", "diarize", "embed")
+# What may say which of two checkpoints is better, beside the loss.
+METRICS = {
+    "transcribe": ("wer", "cer"),
+    "classify": ("accuracy", "macro_f1"),
+    "diarize": ("der",),
+    "embed": ("eer",),
+    "masked-prediction": ("accuracy",),
+}
 _MASKED: dict[str, Any] = {"group": "masked prediction"}
 
 

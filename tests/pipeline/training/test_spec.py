@@ -34,6 +34,13 @@ def test_flags() -> None:
     assert spec.public()["train"] == ["corpus"]
 
 
+def test_what_is_best_is_named_with_or_without_its_task() -> None:
+    both = ("--task", "transcribe,embed", "--metric")
+    assert spec_of(*both, "cer").metric == "transcribe/cer"
+    assert spec_of(*both, "embed/eer").metric == "embed/eer"
+    assert spec_of(*both[:2]).metric is None
+
+
 def test_the_file_of_settings_is_not_that_of_the_model(tmp_path: Path) -> None:
     settings = tmp_path / "finetune.yaml"
     settings.write_text("task: transcribe\ntrain: corpus\noutput: run\nmodel_config: small.json\n")
@@ -58,6 +65,9 @@ def test_the_file_of_settings_is_not_that_of_the_model(tmp_path: Path) -> None:
         (["--task", "transcribe", "--num-workers", "4:2"], "MIN:MAX"),
         (["--task", "transcribe", "--noise-snr-db", "30:5"], "MIN:MAX"),
         (["--task", "transcribe", "--set", "layerdrop"], "no pair"),
+        (["--task", "transcribe", "--metric", "were"], "'transcribe/were' is not measured; there are"),
+        (["--task", "transcribe", "--metric", "embed/eer"], "there are transcribe/wer, transcribe/cer"),
+        (["--objective", "masked-prediction", "--metric", "wer"], "masked-prediction/accuracy"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments: list[str], said: str) -> None:

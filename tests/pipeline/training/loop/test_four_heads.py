@@ -23,7 +23,12 @@ from w2vbert.config import Wav2Vec2BertConfig
 
 METRICS = {"transcribe": "wer", "classify": "accuracy", "diarize": "der", "embed": "eer"}
 CLIPS, HELD_OUT = 400, 60
-XVECTOR = {"tdnn_dim": [16, 16, 16], "tdnn_kernel": [3, 2, 1], "tdnn_dilation": [1, 1, 1], "xvector_output_dim": 8}
+XVECTOR = {
+    "tdnn_dim": [16, 16, 16],
+    "tdnn_kernel": [3, 2, 1],
+    "tdnn_dilation": [1, 1, 1],
+    "xvector_output_dim": 8,
+}
 pytestmark = pytest.mark.slow
 
 
