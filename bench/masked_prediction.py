@@ -2,10 +2,10 @@
 
     python -m bench.masked_prediction RECORDINGS --output bench/results/masked-prediction.md
 
-RECORDINGS holds `digits/` and `librispeech/`, each with a `labels.tsv`. All of both is heard without labels, but
-for one speaker of the digits, who is for the measurement alone. Then every tenth recording of the others teaches
-the words: the same steps from the pretrained encoder and from random weights, for three seeds. All runs are
-`jobs/finetune.py`.
+RECORDINGS holds `digits/` and `librispeech/`, each with a `labels.tsv`. All of both is heard without labels,
+but for one speaker of the digits, who is for the measurement alone. Then every tenth recording of the others
+teaches the words: the same steps from the pretrained encoder and from random weights, for three seeds. All
+runs are `jobs/finetune.py`.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def write_lists(recordings: Path, folder: Path) -> None:
                 rows["unlabelled"].append(found | {"text": ""})
                 if name == "digits" and number % SHARE == 0:
                     rows["tenth"].append(found)
-    for name, found in rows.items():
+    for name, listed in rows.items():
         with (folder / f"{name}.tsv").open("w", newline="") as file:
             writer = csv.DictWriter(file, ("path", "speaker", "text"), delimiter="\t")
             writer.writeheader()
-            writer.writerows(found)
+            writer.writerows(listed)
 
 
 def finetune(output: Path, features: Path, *arguments: str) -> dict[str, Any]:
@@ -108,7 +108,8 @@ def compare(seed: int, folder: Path) -> Outcome:
 
 def report(outcomes: Sequence[Outcome]) -> str:
     rows = [
-        f"| {seed} | {found.accuracy:.1%} ({found.most_frequent:.1%}) | {found.pretrained:.1%} | {found.random:.1%} |"
+        f"| {seed} | {found.accuracy:.1%} ({found.most_frequent:.1%}) "
+        f"| {found.pretrained:.1%} | {found.random:.1%} |"
         for seed, found in zip(SEEDS, outcomes, strict=True)
     ]
     after, without = ([getattr(found, name) for found in outcomes] for name in ("pretrained", "random"))
@@ -118,10 +119,10 @@ def report(outcomes: Sequence[Outcome]) -> str:
             "",
             describe(f"{date.today()}"),
             "",
-            f"Word error rates of {HELD_OUT}'s digits, whom nothing heard, after {STEPS} steps on a tenth of the "
-            f"others' labels: after {PRETRAINING_STEPS} steps of masked prediction on all audio without labels, "
-            "and from random weights. Masked accuracy is of the codes of the held-out speaker, in parentheses "
-            "that of always saying the most frequent one.",
+            f"Word error rates of {HELD_OUT}'s digits, whom nothing heard, after {STEPS} steps on a tenth of "
+            f"the others' labels: after {PRETRAINING_STEPS} steps of masked prediction on all audio without "
+            "labels, and from random weights. Masked accuracy is of the codes of the held-out speaker, in "
+            "parentheses that of always saying the most frequent one.",
             "",
             "| seed | masked accuracy | after masked prediction | from random weights |",
             "| --- | --- | --- | --- |",

@@ -38,6 +38,10 @@ class FinetuneSpec(FlatSpec):
         return self.model.task
 
     @property
+    def _learned(self) -> list[str]:
+        return self.tasks or [self.model.objective]
+
+    @property
     def metric(self) -> str | None:
         """What says which checkpoint is best, as "task/metric": of the first task, where none is named."""
         asked = self.run.metric
@@ -59,8 +63,7 @@ class FinetuneSpec(FlatSpec):
             raise ValueError("rttm is missing: diarization is learned from RTTM files (--rttm)")
         if self.augmentation.concat_prob and self.tasks != ["transcribe"]:
             raise ValueError("concat_prob: clips are joined for transcribe alone")
-        learned = self.tasks or [self.model.objective]
-        known = [f"{task}/{name}" for task in learned for name in (*METRICS[task], "loss")]
+        known = [f"{task}/{name}" for task in self._learned for name in (*METRICS[task], "loss")]
         if (asked := self.metric) is not None and asked not in known:
             raise ValueError(f"metric: {asked!r} is not measured; there are {', '.join(known)}")
         return self

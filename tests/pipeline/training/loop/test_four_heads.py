@@ -58,7 +58,6 @@ def rows_and_marks(count: int, seed: int) -> tuple[list[dict[str, Any]], dict[st
 
 def labelled(marks: Mapping[str, Marks]) -> tuple[dict[str, Mapping[str, Any]], dict[str, Labeller]]:
     """By task, the fields of its head, and what teaches it."""
-    config = Wav2Vec2BertConfig.from_dict(SMALL)
     model, labels = transcribing()
     heads = {
         **model.heads,
