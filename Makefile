@@ -25,10 +25,10 @@ demo: .venv/.installed-demo
 
 demo-model: venv
 	$(BIN)/python demo/make_training.py demo/out/training $(if $(RECORDINGS),--recordings $(RECORDINGS))
-	for run in 1-easy 2-words 3-all 4-voices; do \
-	    $(BIN)/python jobs/finetune.py --config demo/recipe/$$run.yaml || exit; \
-	done
-	$(BIN)/python demo/keep.py demo/out/model/3-all demo/out/model/4-voices
+	$(BIN)/python jobs/finetune.py --config demo/recipe/1-easy.yaml
+	$(BIN)/python jobs/finetune.py --config demo/recipe/2-all.yaml
+	$(BIN)/python jobs/finetune.py --config demo/recipe/3-voices.yaml
+	$(BIN)/python demo/keep.py demo/out/model/2-all demo/out/model/3-voices
 
 quick: venv
 	$(BIN)/python -m pytest -m "not ray and not slow" -n 2 --dist worksteal

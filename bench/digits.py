@@ -1,11 +1,11 @@
 """Learn to transcribe digits from S3, without one of the recorded speakers, and read what that speaker says.
 
-    python demo/make_training.py demo/out/training --recordings RECORDINGS --without theo
-    python -m bench.digits demo/out/training --output demo/out/digits
+    python demo/make_digits.py demo/out/strings RECORDINGS --without theo
+    python -m bench.digits demo/out/strings --output demo/out/digits
 
 Needs the extra `test`. The clips are uploaded to an S3 server on this machine, and everything is read from it
-and written to it: two runs of `jobs/finetune.py` by `demo/recipe/1-easy.yaml` and `2-words.yaml`, then
-`jobs/transcribe.py` on the test clips. At last transformers reads some of them with the same checkpoint.
+and written to it: two runs of `jobs/finetune.py` by `bench/recipe/digits-*.yaml`, then `jobs/transcribe.py`
+on the test clips. At last transformers reads some of them with the same checkpoint.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pipeline.metrics.words import WordErrors
 
 ROOT = Path(__file__).resolve().parent.parent
 BUCKET = "corpora"
+TESTS = ("test/real.tar", "test/real-disturbed.tar")
 COMPARED = 60  # clips that transformers reads too
 
 
@@ -64,14 +65,18 @@ def job(name: str, *arguments: str) -> float:
 
 def learn(clips: Path, store: Any) -> float:
     """Uploads, prepares and trains; the minutes of the two commands."""
-    for part in ("train/easy.tar", "train/strings.tar", "valid/strings.tar", "test/real.tar"):
+    for part in ("train/easy.tar", "train/strings.tar", "valid/strings.tar", *TESTS):
         store.put(str(clips / part), f"{BUCKET}/{part}")
     at = f"s3://{BUCKET}"
     easy = [f"--train={at}/train/easy.tar", f"--output={at}/1-easy"]
     words = [f"--model={at}/1-easy/transcribe", f"--train={at}/train/strings.tar", f"--output={at}/2-words"]
-    seconds = job("finetune.py", "--config", "demo/recipe/1-easy.yaml", *easy)
+    seconds = job("finetune.py", "--config", "bench/recipe/digits-1-easy.yaml", *easy)
     seconds += job(
-        "finetune.py", "--config", "demo/recipe/2-words.yaml", f"--valid={at}/valid/strings.tar", *words
+        "finetune.py",
+        "--config",
+        "bench/recipe/digits-2-words.yaml",
+        f"--valid={at}/valid/strings.tar",
+        *words,
     )
     return seconds / 60
 
@@ -99,26 +104,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("clips", type=Path, help="what demo/make_training.py made")
+    parser.add_argument("clips", type=Path, help="what demo/make_digits.py made")
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoint and the table")
     given = parser.parse_args()
     with server() as store:
         minutes = learn(given.clips, store)
         job(
             "transcribe.py",
-            *("--input", f"s3://{BUCKET}/test/real.tar", "--output", f"s3://{BUCKET}/table"),
+            *("--input", f"s3://{BUCKET}/test/", "--output", f"s3://{BUCKET}/table"),
             *("--model", f"s3://{BUCKET}/2-words/transcribe"),
         )
         for place in ("2-words/transcribe", "2-words/training.html", "table"):
             store.get(f"{BUCKET}/{place}", str(given.output / Path(place).name), recursive=True)
     rows = pyarrow.dataset.dataset(given.output / "table", format="parquet").to_table().to_pylist()
-    errors = WordErrors()
-    errors.add_rows(rows)
     ours = {row["clip_id"].rpartition("#")[2]: row["text"] for row in rows}
-    theirs = peer_reads(given.output / "transcribe", given.clips / "test/real.tar")
+    theirs = peer_reads(given.output / "transcribe", given.clips / TESTS[0])
     equal = sum(ours[name] == text for name, text in theirs.items())
-    print(f"\n{minutes:.1f} minutes from the upload to the checkpoint, both commands.")
-    print(f"{len(rows)} strings of a speaker that was not heard: WER {errors.words.rate or 0:.2%}.")
+    print(f"\n{minutes:.1f} minutes for the two commands.")
+    for test in TESTS:
+        errors = WordErrors()
+        errors.add_rows(row for row in rows if row["shard"].endswith(test))
+        print(f"{test}: WER {errors.words.rate or 0:.2%} of {errors.scored} strings of a new speaker.")
     print(f"transformers: the same text for {equal} of {len(theirs)} clips.")
 
 
