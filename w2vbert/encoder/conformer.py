@@ -8,7 +8,7 @@ Shapes: all frames are packed, (total, width); a `Layout` says where sequences l
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from w2vbert.encoder.activations import ACTIVATIONS
 from w2vbert.encoder.attention import SelfAttention
 from w2vbert.encoder.layout import Layout
 from w2vbert.encoder.positions import position_scheme
+from w2vbert.packing import Packed
 
 
 class FeatureProjection(nn.Module):
@@ -73,12 +74,11 @@ class CausalDepthwiseConv1d(nn.Conv1d):
 
     def forward(self, frames: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
         past = self.kernel_size[0] - 1
-        if len(layout.lengths) == 1:
+        if len(layout.lengths) == 1 and layout.places is None:
             return self._convolve(F.pad(frames, (0, 0, past, 0)))
         # One convolution over all sequences, each preceded by the silence that it would see alone.
-        places = layout.places_after_gaps(past)
-        spaced = frames.new_zeros(layout.total + past * len(layout.lengths), frames.shape[1])
-        return self._convolve(spaced.index_copy(0, places, frames))[places - past]
+        spaced, places = layout.spaced(frames, past)
+        return self._convolve(spaced)[places - past]
 
     def _convolve(self, frames: Tensor) -> Tensor:
         return super().forward(frames.T.unsqueeze(0)).squeeze(0).T
@@ -138,14 +138,14 @@ class EncoderLayer(nn.Module):
 
 @dataclass(frozen=True)
 class EncoderOutput:
-    """Frames after the last layer, and what was recorded on the way (packed; `None` if not asked for).
+    """Frames after the last layer, and what was recorded on the way (`None` if not asked for).
 
     `hidden_states` has the input of the first layer and the output of each; a layer that layerdrop skipped
     hands on its input. `attentions` leaves skipped layers out.
     """
 
     frames: Tensor
-    hidden_states: tuple[Tensor, ...] | None
+    hidden_states: tuple[Packed, ...] | None
     attentions: tuple[Tensor, ...] | None
 
 
@@ -165,21 +165,26 @@ class Encoder(nn.Module):
         frames: Tensor,
         layout: Layout,
         *,
-        hidden_states: bool = False,
+        record: Callable[[Tensor], Packed] | None = None,
         attentions: bool = False,
         skipped_layers: Collection[int] | None = None,
     ) -> EncoderOutput:
         """(total, hidden_size) -> the same.
 
         Args:
-            hidden_states, attentions: what to record.
+            record: makes a hidden state of the frames that each layer reads, and of the last; the pass goes
+                on with the frames of what it made. `None`: no hidden states.
+            attentions: whether to record the weights.
             skipped_layers: numbers of the layers to leave out; in training drawn when omitted.
         """
         if skipped_layers is None:
             skipped_layers = self.draw_skipped_layers() if self.training else ()
         frames = self.dropout(layout.zero_invalid(frames))
         positions = self.scheme.shared(frames, layout)
-        states, weights = [frames], []
+        states, weights = [], []
+        if record is not None:
+            states.append(record(frames))
+            frames = states[-1].frames
         for number, layer in enumerate(self.layers):
             if number not in skipped_layers:
                 if self.gradient_checkpointing and self.training:
@@ -190,10 +195,11 @@ class Encoder(nn.Module):
                     frames, weight = layer(frames, layout, positions, attentions)
                 if attentions:
                     weights.append(weight)
-            if hidden_states:
-                states.append(frames)
+            if record is not None:
+                states.append(record(frames))
+                frames = states[-1].frames
         return EncoderOutput(
-            frames, tuple(states) if hidden_states else None, tuple(weights) if attentions else None
+            frames, None if record is None else tuple(states), tuple(weights) if attentions else None
         )
 
     def draw_skipped_layers(self, generator: torch.Generator | None = None) -> frozenset[int]:
