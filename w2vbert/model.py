@@ -68,6 +68,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
     """
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        config = Wav2Vec2BertConfig.of(config)
         super().__init__(config)
         config.validate()
         self.feature_projection = FeatureProjection(config)

@@ -1,7 +1,7 @@
 """What the models return: the published output classes.
 
-An output is a dictionary of what was computed, in the published order. It has attributes too (`output.logits`,
-`None` where there is nothing), and reads as a tuple (`output[0]`, `output[:2]`, `output.to_tuple()`).
+An output is a dictionary of what was computed, in the published order. It has attributes (`output.logits`),
+`None` where there is nothing, and reads as a tuple (`output[0]`, `output[:2]`, `output.to_tuple()`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Multi-head self-attention over packed sequences.
 
-`SelfAttention` projects packed frames and lets the position scheme turn them; a backend (`attend`) sees plain (batch, heads, frames, head_size) tensors and a `Scoring`. A backend for
-another device is one more function of that signature.
+`SelfAttention` projects packed frames and lets the position scheme turn them; a backend (`attend`) sees plain
+(batch, heads, frames, head_size) tensors and a `Scoring`. One for another device is one more function of that
+signature.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ Shapes: all frames are packed, (total, width); a `Layout` says where sequences l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -149,6 +151,34 @@ class EncoderOutput:
     attentions: tuple[Tensor, ...] | None
 
 
+@dataclass(frozen=True)
+class Checkpointing:
+    """How layers recompute their activations in the backward pass instead of keeping them.
+
+    Attributes:
+        every_n_layers: 1: all layers; n: the first, and each nth after it.
+        offload: keep what a layer starts from on the CPU.
+        arguments: of `torch.utils.checkpoint.checkpoint`.
+    """
+
+    every_n_layers: int = 1
+    offload: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=lambda: {"use_reentrant": False})
+
+    def of_layer(self, number: int, layer: nn.Module) -> Callable[..., Any]:
+        """What to call instead of a layer."""
+        if number % self.every_n_layers:
+            return layer
+        if not self.offload:
+            return partial(checkpoint, layer, **self.arguments)
+
+        def offloaded(*inputs: Any) -> Any:
+            with torch.autograd.graph.save_on_cpu():
+                return checkpoint(layer, *inputs, **self.arguments)
+
+        return offloaded
+
+
 class Encoder(nn.Module):
     """The stack of Conformer blocks."""
 
@@ -159,6 +189,7 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.gradient_checkpointing = False
+        self.checkpointing = Checkpointing()
 
     def forward(
         self,
@@ -187,12 +218,10 @@ class Encoder(nn.Module):
             frames = states[-1].frames
         for number, layer in enumerate(self.layers):
             if number not in skipped_layers:
+                run: Callable[..., tuple[Tensor, Tensor | None]] = layer
                 if self.gradient_checkpointing and self.training:
-                    frames, weight = checkpoint(
-                        layer, frames, layout, positions, attentions, use_reentrant=False
-                    )
-                else:
-                    frames, weight = layer(frames, layout, positions, attentions)
+                    run = self.checkpointing.of_layer(number, layer)
+                frames, weight = run(frames, layout, positions, attentions)
                 if attentions:
                     weights.append(weight)
             if record is not None:
