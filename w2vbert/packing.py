@@ -122,8 +122,11 @@ class Packed:
 
         Raises:
             MaskError: the mask has another shape, or a row without frames.
+            RuntimeError: there is a mask while a graph is exported or traced.
         """
         batch, width = padded.shape[:2]
+        if torch.jit.is_tracing():
+            batch, width = int(batch), int(width)
         if mask is None:
             return cls(padded.flatten(0, 1), (width,) * batch, width)
         lengths, first = _read_mask(mask, shape=(batch, width))
@@ -134,6 +137,11 @@ class Packed:
 
 def _read_mask(mask: Tensor, *, shape: tuple[int, int]) -> tuple[tuple[int, ...], bool]:
     """Frames of each row of an attention mask, and whether they are the first of every row."""
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        raise RuntimeError(
+            "a mask decides shapes inside the model, so a graph takes none: trace or export a clip, or clips "
+            "of one length, without attention_mask"
+        )
     if tuple(mask.shape) != shape:
         raise MaskError(
             f"attention_mask must have shape {shape} as the features have, has shape {tuple(mask.shape)}"

@@ -36,7 +36,17 @@ class FeatureProjection(nn.Module):
         self.dropout = nn.Dropout(config.feat_proj_dropout)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(total, features) -> (total, hidden_size) and the normalised features."""
+        """(total, features) -> (total, hidden_size) and the normalised features.
+
+        Raises:
+            TypeError: the features are of another type than the weights, outside of autocast.
+        """
+        dtype = self.layer_norm.weight.dtype
+        if features.dtype != dtype and not torch.is_autocast_enabled(features.device.type):
+            raise TypeError(
+                f"input_features are {features.dtype} and the weights {dtype}: give "
+                "input_features.to(model.dtype), load the model with dtype=..., or use torch.autocast"
+            )
         normalised = self.layer_norm(features)
         return self.dropout(self.projection(normalised)), normalised
 

@@ -6,10 +6,10 @@ the border of two sequences, attention must not look across it: both ask the lay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,24 @@ from torch import Tensor
 # lengths are grouped.
 _SIMILAR_ON_CPU = 1.0
 _SIMILAR_ON_GPU = 0.8
+
+
+Value = TypeVar("Value")
+
+
+class kept(Generic[Value]):  # noqa: N801 -- a decorator
+    """A property that is computed once. That of functools locks, which torch.compile cannot follow."""
+
+    def __init__(self, make: Callable[[Any], Value]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Value:
+        value = self._make(instance)
+        setattr(instance, self._name, value)
+        return value
 
 
 class Layout:
@@ -74,23 +92,23 @@ class Layout:
     def _per_sequence(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, device=self.device)
 
-    @cached_property
+    @kept
     def rows(self) -> Tensor:
         """(total,): the sequence that each frame belongs to."""
         index = torch.arange(len(self.lengths), device=self.device)
         return index.repeat_interleave(self._per_sequence(self.lengths), output_size=self.total)
 
-    @cached_property
+    @kept
     def ordinals(self) -> Tensor:
         """(total,): how many frames of its sequence come before each frame."""
         return torch.arange(self.total, device=self.device) - self._per_sequence(self._offsets)[self.rows]
 
-    @cached_property
+    @kept
     def positions(self) -> Tensor:
         """(total,): the place of each frame in its row, from 0."""
         return self.ordinals if self.places is None else self.places.nonzero()[:, 1]
 
-    @cached_property
+    @kept
     def invalid(self) -> Tensor | None:
         """(total, 1) bool: frames that are not valid; `None` if all are, which is the rule."""
         if self.num_valid == self.lengths:
@@ -141,7 +159,7 @@ class Layout:
 
     # Attention
 
-    @cached_property
+    @kept
     def groups(self) -> tuple[Group, ...]:
         """The sequences, those of similar length together, as attention takes them."""
         if self.places is not None:
@@ -174,7 +192,7 @@ class Layout:
         parts: tuple[Tensor, ...] = joined.split([len(group.rows) * group.length for group in self.groups])
         return parts
 
-    @cached_property
+    @kept
     def _grouped_frames(self) -> Tensor:
         """Packed index of the frames of each group, one group after another."""
         # Past its end a sequence repeats its last frame: any frame would do, for it is masked and thrown
@@ -189,7 +207,7 @@ class Layout:
         steps = torch.arange(group.length, device=self.device)
         return (first + steps.minimum(last)).flatten()
 
-    @cached_property
+    @kept
     def _order(self) -> Tensor | None:
         """(total,): where each frame lies in the concatenation of all groups; `None` if just there."""
         if self.places is not None:
