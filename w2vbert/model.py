@@ -6,7 +6,7 @@ Source: Seamless Communication 2023 (arXiv:2312.05187), section 3.2.1, and the p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -174,20 +174,12 @@ class Wav2Vec2BertModel(PreTrainedModel):
             places=features.places,
             width=features.width,
         )
-        record = None
-        if output_hidden_states:
-            shown = features.width is not None and torch.is_grad_enabled()
-
-            def record(frames: Tensor) -> Packed:
-                state = features.with_frames(frames)
-                return state.through_rows() if shown else state
-
         frames, extracted = self.feature_projection(features.frames)
         frames = self._spec_augment(frames, layout, mask_time_indices, draws.generator)
         encoded = self.encoder(
             frames,
             layout,
-            record=record,
+            record=_recorder(features) if output_hidden_states else None,
             attentions=output_attentions,
             skipped_layers=draws.skipped_layers,
         )
@@ -239,7 +231,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
         config = self.config
         if not config.apply_spec_augment:
             return frames
-        masked = None
+        masked: Tensor | None = None
         if mask_time_indices is None and config.mask_time_prob > 0.0 and self.training:
             drawn = span_mask(
                 layout.num_valid,
@@ -296,6 +288,13 @@ class Wav2Vec2BertModel(PreTrainedModel):
             for _ in range(self.config.num_adapter_layers):
                 lengths = adapter_lengths(self.config, lengths)
         return tuple(lengths)
+
+
+def _recorder(features: Packed) -> Callable[[Tensor], Packed]:
+    """Makes hidden states of frames; those of a padded batch lie on the way of the gradient."""
+    if features.width is not None and torch.is_grad_enabled():
+        return lambda frames: features.with_frames(frames).through_rows()
+    return features.with_frames
 
 
 def _widened(attention: Tensor, width: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -133,6 +133,10 @@ class ConfigFiles:
 
     def validate(self) -> None:
         raise NotImplementedError
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of what it holds, as published."""
+        return iter(vars(self))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
