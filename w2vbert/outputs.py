@@ -6,6 +6,8 @@ An output is a dictionary of what was computed, in the published order. It has a
 
 from __future__ import annotations
 
+import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 
-class ModelOutput(dict[str, Any]):
+class ModelOutput(OrderedDict[str, Any]):
     """Base of all outputs: a subclass annotates its fields, in order.
 
     Takes the fields by name or in order, or a mapping of them, or pairs of names and values: collectives,
@@ -21,6 +23,15 @@ class ModelOutput(dict[str, Any]):
     """
 
     _fields: ClassVar[tuple[str, ...]] = ()
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """Its own; and where transformers is loaded, that of an output there, which pipelines ask for."""
+        peer = sys.modules.get("transformers.utils.generic")
+        return getattr(peer, "ModelOutput", type(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
 
     def __init_subclass__(cls) -> None:
         cls._fields = tuple(cls.__annotations__)

@@ -125,7 +125,7 @@ class Packed:
             RuntimeError: there is a mask while a graph is exported or traced.
         """
         batch, width = padded.shape[:2]
-        if torch.jit.is_tracing():
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
             batch, width = int(batch), int(width)
         if mask is None:
             return cls(padded.flatten(0, 1), (width,) * batch, width)
@@ -137,7 +137,7 @@ class Packed:
 
 def _read_mask(mask: Tensor, *, shape: tuple[int, int]) -> tuple[tuple[int, ...], bool]:
     """Frames of each row of an attention mask, and whether they are the first of every row."""
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():  # type: ignore[attr-defined]
         raise RuntimeError(
             "a mask decides shapes inside the model, so a graph takes none: trace or export a clip, or clips "
             "of one length, without attention_mask"

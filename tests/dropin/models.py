@@ -29,6 +29,15 @@ def twins(model_class: type[Model], seed: int = 0, **fields: Any) -> tuple[Model
     return pair(model_class, w2vbert.Wav2Vec2BertConfig(**{**SIZES, **fields}), seed)
 
 
+def untrained_twins(model_class: type[Model], seed: int = 0, **fields: Any) -> tuple[Model, Any]:
+    """As `twins`, with the weights that training starts from."""
+    ours, peer = twins(model_class, seed, **fields)
+    torch.manual_seed(seed)
+    ours.init_weights()
+    peer.load_state_dict(ours.state_dict())
+    return ours, peer
+
+
 def clips(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Clips of 20 to 40 frames with three to six labels each, as a dataset has them."""
     generator = torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 import w2vbert
-from tests.dropin.models import clips, collate, twins
+from tests.dropin.models import clips, collate, untrained_twins
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def run(model: Any, precision: str, steps: int = 20) -> tuple[list[float], Accelerator, Any]:
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=precision, cpu=True)
-    loader = torch.utils.data.DataLoader(clips(40), batch_size=4, collate_fn=collate)  # type: ignore[arg-type]
+    loader = torch.utils.data.DataLoader(clips(8), batch_size=4, collate_fn=collate)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     model.train()
@@ -37,9 +37,9 @@ def run(model: Any, precision: str, steps: int = 20) -> tuple[list[float], Accel
     return curve[:steps], accelerator, model
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("no", 1e-3), ("bf16", 2e-2)])
-def test_losses_are_the_peer_s(precision: str, tolerance: float, tmp_path: Path) -> None:
-    ours, peer = twins(w2vbert.Wav2Vec2BertForCTC)
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_losses_are_the_peer_s(precision: str, tmp_path: Path) -> None:
+    ours, peer = untrained_twins(w2vbert.Wav2Vec2BertForCTC)
     mine, accelerator, model = run(ours, precision)
     accelerator.unwrap_model(model).save_pretrained(
         tmp_path,
@@ -48,8 +48,8 @@ def test_losses_are_the_peer_s(precision: str, tolerance: float, tmp_path: Path)
         state_dict=accelerator.get_state_dict(model),
     )
     its, _, _ = run(peer, precision)
-    np.testing.assert_allclose(mine, its, atol=tolerance)
-    assert mine[-1] < mine[0]
+    np.testing.assert_allclose(mine, its, rtol=1e-3)
+    assert sum(mine[-2:]) < sum(mine[:2])
     again = w2vbert.Wav2Vec2BertForCTC.from_pretrained(tmp_path)
     for name, weight in ours.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight)

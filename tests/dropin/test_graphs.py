@@ -85,5 +85,6 @@ def test_half_weights_want_half_features(dtype: torch.dtype) -> None:
     with pytest.raises(TypeError, match=f"input_features are torch.float32 and the weights {dtype}: give"):
         model(features(), MASK)
     assert model(features().to(dtype), MASK).logits.dtype == dtype
+    model.float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.isfinite(model(features(), MASK).logits).all()

@@ -201,7 +201,7 @@ class Wav2Vec2BertConfig(ConfigFiles):
     @property
     def name_or_path(self) -> str:
         """The checkpoint that it was read from, as published; not written."""
-        return vars(self).get("_name_or_path", "")
+        return str(vars(self).get("_name_or_path", ""))
 
     @name_or_path.setter
     def name_or_path(self, value: str) -> None:

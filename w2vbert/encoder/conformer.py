@@ -45,7 +45,7 @@ class FeatureProjection(nn.Module):
         if features.dtype != dtype and not torch.is_autocast_enabled(features.device.type):
             raise TypeError(
                 f"input_features are {features.dtype} and the weights {dtype}: give "
-                "input_features.to(model.dtype), load the model with dtype=..., or use torch.autocast"
+                f"input_features.to(model.dtype), or load the model with dtype={features.dtype}"
             )
         normalised = self.layer_norm(features)
         return self.dropout(self.projection(normalised)), normalised
@@ -222,7 +222,8 @@ class Encoder(nn.Module):
             skipped_layers = self.draw_skipped_layers() if self.training else ()
         frames = self.dropout(layout.zero_invalid(frames))
         positions = self.scheme.shared(frames, layout)
-        states, weights = [], []
+        states: list[Packed] = []
+        weights: list[Tensor] = []
         if record is not None:
             states.append(record(frames))
             frames = states[-1].frames
@@ -232,7 +233,7 @@ class Encoder(nn.Module):
                 if self.gradient_checkpointing and self.training:
                     run = self.checkpointing.of_layer(number, layer)
                 frames, weight = run(frames, layout, positions, attentions)
-                if attentions:
+                if weight is not None:
                     weights.append(weight)
             if record is not None:
                 states.append(record(frames))

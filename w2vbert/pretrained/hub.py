@@ -165,7 +165,12 @@ def upload(
     """
     from huggingface_hub import HfApi, ModelCard, ModelCardData, errors
 
-    given = {"private": None, "token": None, "commit_message": None, "commit_description": None}
+    given: dict[str, Any] = {
+        "private": None,
+        "token": None,
+        "commit_message": None,
+        "commit_description": None,
+    }
     given |= {"revision": None, "create_pr": None}
     if strange := sorted(options.keys() - given.keys()):
         raise TypeError(f"push_to_hub has no argument {strange[0]!r}; it takes {', '.join(given)}")

@@ -219,13 +219,13 @@ def target_device(device: Any) -> torch.device:
         device = device[""]
     if device in ("auto", "balanced", "balanced_low_0", "sequential"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.get_default_device() if device is None else torch.device(device)
-    if device.type == "meta":
+    target = torch.get_default_device() if device is None else torch.device(device)
+    if target.type == "meta":
         raise RuntimeError(
             "You are using `from_pretrained` with a meta device context manager, where weights have no "
             "memory: leave the context, or build the model from its configuration"
         )
-    return device
+    return target
 
 
 def float_dtype(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.encoder.adapter import shortened
+from w2vbert.encoder.adapter import Length, shortened
 from w2vbert.encoder.conformer import Checkpointing, Encoder
 from w2vbert.fields import shown
 
@@ -31,7 +31,7 @@ class PublishedModel(nn.Module):
     supports_gradient_checkpointing: ClassVar[bool] = True
     # Read by accelerate, peft, FSDP and Trainer.
     _no_split_modules: ClassVar[list[str]] = ["EncoderLayer"]
-    _tied_weights_keys: ClassVar[dict[str, str]] = {}
+    _tied_weights_keys: ClassVar[None] = None
     all_tied_weights_keys: ClassVar[dict[str, str]] = {}
     _keys_to_ignore_on_save: ClassVar[list[str] | None] = None
     _keys_to_ignore_on_load_missing: ClassVar[list[str] | None] = None
@@ -99,8 +99,8 @@ class PublishedModel(nn.Module):
         self.model_tags = list(dict.fromkeys([*(self.model_tags or []), *new]))
 
     def _get_feat_extract_output_lengths(
-        self, input_lengths: Tensor | int, add_adapter: bool | None = None
-    ) -> Tensor | int:
+        self, input_lengths: Length, add_adapter: bool | None = None
+    ) -> Length:
         """Frames of the logits of clips of so many frames."""
         if self.config.add_adapter if add_adapter is None else add_adapter:
             for _ in range(self.config.num_adapter_layers):
