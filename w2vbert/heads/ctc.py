@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -42,6 +42,7 @@ class Wav2Vec2BertForCTC(TaskModel):
                 f"target_lang={target_lang!r} names weights beside a checkpoint: pass it to from_pretrained, "
                 "or call load_adapter on a loaded model"
             )
+        config = Wav2Vec2BertConfig.of(config)
         if config.vocab_size is None:
             raise ConfigError(
                 "vocab_size", "is not set: give the size of the tokenizer's vocabulary, such as vocab_size=32"
@@ -125,7 +126,7 @@ class Wav2Vec2BertForCTC(TaskModel):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *,
         target_lang: str | None = None,
         output_loading_info: bool = False,
@@ -142,7 +143,7 @@ class Wav2Vec2BertForCTC(TaskModel):
         loaded: Any = super().from_pretrained(name, output_loading_info=True, **kwargs)
         model, info = loaded
         if target_lang is not None:
-            model.load_adapter(target_lang, **Source.take(name, kwargs).options)
+            model.load_adapter(target_lang, **Source.take(name or "", kwargs).options)
         return (model, info) if output_loading_info else model  # type: ignore[return-value]
 
     @classmethod
