@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +36,25 @@ class AddedToken:
 
     def __str__(self) -> str:
         return self.content
+
+    @classmethod
+    def like(cls, value: object) -> AddedToken | None:
+        """A token from text, or from an object with these attributes, as other libraries have; else None."""
+        if isinstance(value, AddedToken):
+            return value
+        if isinstance(value, str):
+            return cls(value)
+        names = [one.name for one in fields(cls)]
+        return cls(**{name: getattr(value, name) for name in names}) if _has_all(value, names) else None
+
+    def lowered(self) -> AddedToken:
+        """As it is found in text that is made lower case, if it is to be normalised."""
+        normalized = self.normalized and not self.special
+        return replace(self, content=self.content.lower()) if normalized else self
+
+
+def _has_all(value: object, names: Iterable[str]) -> bool:
+    return all(hasattr(value, name) for name in names)
 
 
 class Vocabulary:
@@ -108,18 +127,22 @@ class Vocabulary:
             and self._decoder.get(index, token.content) == token.content
         }
 
-    def add(self, tokens: Iterable[str | AddedToken], special: bool) -> int:
-        """Add tokens after the last id, or mark those that exist as whole; how many were new is returned."""
+    def add(self, tokens: Iterable[AddedToken], special: bool) -> int:
+        """Add tokens behind the others, or mark those that exist as whole; how many were new is returned.
+
+        The next id is the number of tokens, as published, unless another token has it: ids may have gaps.
+        """
         ids = self.ids()
-        size = len(ids)
+        size, taken = len(ids), {*self._decoder, *self.added}
         for token in tokens:
-            if isinstance(token, str):
-                token = AddedToken(token)
             if not token.content:
                 continue
-            if special:
-                token = replace(token, special=True)
-            self.added[ids.setdefault(token.content, len(ids))] = token
+            index = ids.get(token.content, len(ids))
+            while token.content not in ids and index in taken:
+                index += 1
+            ids[token.content] = index
+            taken.add(index)
+            self.added[index] = replace(token, special=True) if special else token
             whole("the number of tokens", len(ids), 0, MAX_TOKENS)
         return len(ids) - size
 
