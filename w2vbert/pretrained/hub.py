@@ -30,7 +30,9 @@ class Source:
 
     Attributes:
         name_or_path: an existing directory, or a hub id (`owner/name`). A directory always wins.
-        revision, cache_dir, token, local_files_only: as in `huggingface_hub`; unused for a directory.
+        subfolder: where in the checkpoint its files are.
+        revision, cache_dir, token, local_files_only, force_download: as in `huggingface_hub`; unused for a
+            directory.
     """
 
     name_or_path: str | os.PathLike[str]
@@ -38,12 +40,15 @@ class Source:
     cache_dir: str | Path | None = None
     token: str | bool | None = field(default=None, repr=False)
     local_files_only: bool = False
+    force_download: bool = False
+    subfolder: str = ""
 
     @classmethod
     def take(cls, name_or_path: str | os.PathLike[str], arguments: dict[str, Any]) -> Source:
         """Take the hub's options out of a caller's keyword arguments; the others stay in them."""
         options = [name for name in cls.__dataclass_fields__ if name != "name_or_path"]
-        return cls(name_or_path, **{name: arguments.pop(name) for name in options if name in arguments})
+        told = {name: arguments.pop(name) for name in options if name in arguments}
+        return cls(name_or_path, **{**told, "subfolder": told.get("subfolder") or ""})
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,9 +75,9 @@ class Source:
                     f"there is no directory {name!r} (and a hub id has the form owner/name)"
                 )
             return self._download(name, filename)
-        path = Path(name) / filename
+        path = Path(name) / self.subfolder / filename
         if not path.is_file():
-            raise MissingFileError(f"{Path(name)} has no {filename}: is it a checkpoint directory?")
+            raise MissingFileError(f"{path.parent} has no {filename}: is it a checkpoint directory?")
         return path
 
     def find(self, filename: str) -> Path | None:
@@ -117,9 +122,8 @@ class Source:
         """Whether the cache holds the checkpoint's config.json: another file it lacks is then absent."""
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(
-            repo_id, "config.json", cache_dir=self.cache_dir, revision=self.revision
-        )
+        filename = f"{self.subfolder}/config.json".lstrip("/")
+        found = try_to_load_from_cache(repo_id, filename, cache_dir=self.cache_dir, revision=self.revision)
         return isinstance(found, str)
 
 

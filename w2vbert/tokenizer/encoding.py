@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 class TextEncoder(TokenTable):
     """Spells texts in ids, one by one or as a batch."""
 
+    pad_token_type_id = 0
+
     def __call__(
         self,
         text: Any = None,
@@ -114,12 +116,10 @@ class TextEncoder(TokenTable):
     ) -> BatchEncoding:
         texts, batched = pairs(text, pair, how.words)
         rule = how.rule(max_length, self.model_max_length, self.truncation_side)
-        rows = [
-            described(
-                self._ids_of(first, how), None if second is None else self._ids_of(second, how), rule, how.wanted
-            )
-            for first, second in texts
-        ]
+        rows = []
+        for first, second in texts:
+            behind = None if second is None else self._ids_of(second, how)
+            rows.append(described(self._ids_of(first, how), behind, rule, how.wanted))
         batch: Mapping[str, Any] = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
         if not any(batch.get("overflowing_tokens", ())):
             unused = ("overflowing_tokens", "num_truncated_tokens")
@@ -145,9 +145,11 @@ class TextEncoder(TokenTable):
         """Ids of a text, of its words, or of its tokens; ids stay as they are."""
         if isinstance(text, str):
             return self._spell(text, how.split, how.verbose)
+        if not (len(text) and isinstance(text[0], str)):
+            return [*text]
         if how.words:
-            return [index for word in text for index in self._ids_of(word, how)] if _is_words(text) else [*text]
-        return self.convert_tokens_to_ids(list(text)) if _is_words(text) else [*text]
+            return [index for word in text for index in self._spell(word, how.split, how.verbose)]
+        return [self._id(token) for token in text]
 
     def encode(
         self,
@@ -179,8 +181,8 @@ class TextEncoder(TokenTable):
         if unknown and self.unk_token is not None:
             self._told.update(unknown)
             logger.warning(
-                "the vocabulary has no token for %s: each becomes %s. Normalise the texts, or use a vocabulary "
-                "that has them.",
+                "the vocabulary has no token for %s: each becomes %s. Normalise the texts, or use a "
+                "vocabulary that has them.",
                 enumerate_names([repr(token) for token in unknown]),
                 self.unk_token,
             )
@@ -217,6 +219,32 @@ class TextEncoder(TokenTable):
         delimiter = self.word_delimiter_token or " "
         characters = text.upper() if self.do_lower_case else text
         return [delimiter if character == " " else character for character in characters]
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """None: a CTC tokenizer adds none."""
+        return 0
+
+    def build_inputs_with_special_tokens(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """The ids of a text, and of its pair behind it: nothing is added."""
+        return [*token_ids_0, *(token_ids_1 or ())]
+
+    def create_token_type_ids_from_sequences(
+        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
+    ) -> list[int]:
+        """0 for each id of a text, 1 for each of its pair."""
+        return [0] * len(token_ids_0) + [1] * len(token_ids_1 or ())
+
+    def get_special_tokens_mask(
+        self,
+        token_ids_0: list[int],
+        token_ids_1: list[int] | None = None,
+        already_has_special_tokens: bool = False,
+    ) -> list[int]:
+        """1 for special tokens, which only ids that have them already can have: none are added."""
+        special = set(self.all_special_ids) if already_has_special_tokens else ()
+        return [int(index in special) for index in (*token_ids_0, *(token_ids_1 or ()))]
 
     def pad(
         self,
@@ -258,7 +286,7 @@ class TextEncoder(TokenTable):
         elif "attention_mask" not in batch:
             batch["attention_mask"] = [[1] * size for size in lengths]
         filling = {"input_ids": self.pad_token_id or 0, "attention_mask": 0}
-        filling |= {"token_type_ids": 0, "special_tokens_mask": 1}
+        filling |= {"token_type_ids": self.pad_token_type_id, "special_tokens_mask": 1}
         side = padding_side or self.padding_side
         for name in filling.keys() & batch.keys():
             arrays = [np.asarray(row, np.int64) for row in batch[name]]
@@ -266,7 +294,3 @@ class TextEncoder(TokenTable):
         if single:
             batch = {name: value[0] for name, value in batch.items()}
         return BatchEncoding(batch, tensor_type=return_tensors)
-
-
-def _is_words(text: Sequence[Any]) -> bool:
-    return len(text) > 0 and isinstance(text[0], str)

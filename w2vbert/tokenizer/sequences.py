@@ -154,5 +154,7 @@ def _pair(item: Any, words: bool) -> tuple[Any, Any]:
     if words and not isinstance(item, tuple):
         return item, None
     if len(item) != 2:
-        raise ValueError(f"a pair has two texts, not {len(item)} (words of one text: is_split_into_words=True)")
+        raise ValueError(
+            f"a pair has two texts, not {len(item)} (words of one text: is_split_into_words=True)"
+        )
     return item[0], item[1]

@@ -220,9 +220,10 @@ class TokenTable:
         Returns:
             How many are new.
         """
-        if AddedToken.like(new_tokens) is not None:
-            new_tokens = [new_tokens]  # type: ignore[list-item]  # it is one token
-        return self._add([_token("new_tokens", token) for token in new_tokens or ()], special_tokens)
+        one = AddedToken.like(new_tokens)
+        several: Iterable[Any] = new_tokens or ()  # type: ignore[assignment]  # unless it is one
+        tokens = [_token("new_tokens", token) for token in several] if one is None else [one]
+        return self._add(tokens, special_tokens)
 
     def add_special_tokens(
         self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
@@ -252,7 +253,7 @@ class TokenTable:
                 tokens.append(_token(name, value))
                 self._special[name] = tokens[-1].content
             else:
-                raise ConfigError(name, f"is no name of a special token; these are {', '.join(self._special)}")
+                raise ConfigError(name, f"names no special token; these do: {', '.join(self._special)}")
         return self._add(tokens, special=True)
 
     def _add(self, tokens: Sequence[AddedToken], special: bool) -> int:
