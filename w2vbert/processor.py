@@ -71,7 +71,8 @@ class Wav2Vec2BertProcessor(Publishable):
             text: as `Wav2Vec2CTCTokenizer.__call__` takes it.
             options: arguments of either; those that both know, as `padding` and `return_tensors`, go to both.
             audio_kwargs, text_kwargs: arguments for one of them alone.
-            common_kwargs: as `options`, where nothing else is said.
+            common_kwargs: as `options`, where nothing else is said. Before all of these go the arguments that
+                the tokenizer was made with, such as `padding`, as published.
 
         Raises:
             ValueError: neither audio nor text, an argument that is given twice, or as the two parts.
@@ -81,7 +82,7 @@ class Wav2Vec2BertProcessor(Publishable):
             raise ValueError("give audio, text or both")
         if unknown := sorted(options.keys() - _FOR_AUDIO - _FOR_TEXT):
             raise TypeError(f"neither the feature extractor nor the tokenizer has an option {unknown[0]!r}")
-        common = common_kwargs or {}
+        common = {**self.tokenizer.init_kwargs, **(common_kwargs or {})}
         of_text = _merged(_FOR_TEXT, common, options, text_kwargs or {}, "text_kwargs")
         of_audio = _merged(_FOR_AUDIO, common, options, audio_kwargs or {}, "audio_kwargs")
         encoded = None if text is None else self.tokenizer(text, **of_text)

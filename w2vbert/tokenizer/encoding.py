@@ -56,7 +56,8 @@ class TextEncoder(TokenTable):
             text: one text or several; a text may be a list of ids too.
             text_pair: as many texts; each is put behind its `text`.
             text_target, text_pair_target: texts to be `labels` beside `text`; alone they are as `text`.
-            add_special_tokens: accepted as published; a CTC tokenizer adds none.
+            add_special_tokens: a CTC tokenizer adds none; as published, without it `token_type_ids` do not
+                tell pairs apart.
             padding: False, True or "longest", "max_length".
             truncation: cut at `max_length`, by default where that is given and nothing is padded. True or
                 "longest_first"; "only_first" or "only_second" of a pair.
@@ -83,6 +84,7 @@ class TextEncoder(TokenTable):
             raise NotImplementedError("this tokenizer does not know where in the text a token stands")
         overflow = return_overflowing_tokens and return_tensors is None
         wanted = {
+            "pairs": add_special_tokens,
             "token_type_ids": return_token_type_ids,
             "special_tokens_mask": return_special_tokens_mask,
             "overflowing_tokens": overflow,
@@ -163,7 +165,9 @@ class TextEncoder(TokenTable):
         """The ids alone of what `__call__` gives, of one text as a list."""
         if isinstance(text, str) and text_pair is None and not options:
             return self._spell(text, None, verbose)
-        return self(text, text_pair, verbose=verbose, **options)["input_ids"]
+        return self(text, text_pair, add_special_tokens=add_special_tokens, verbose=verbose, **options)[
+            "input_ids"
+        ]
 
     def _spell(self, text: str, split: bool | None, verbose: bool) -> list[int]:
         tokens = self.tokenize(text, split_special_tokens=split)

@@ -104,8 +104,8 @@ def described(
 ) -> dict[str, Any]:
     """`input_ids` of a text and its pair, and of the other published entries those that are wanted.
 
-    `token_type_ids` are 0 for the text and 1 for its pair, `special_tokens_mask` is 1 for special tokens
-    that were added, of which there are none.
+    `token_type_ids` are 0 for the text and, with "pairs", 1 for its pair; `special_tokens_mask` is 1 for
+    special tokens that were added, of which there are none.
 
     Raises:
         ValueError: overflowing tokens of a pair where both may be cut.
@@ -117,10 +117,10 @@ def described(
     ids = first + (second or [])
     entries = {
         "input_ids": ids,
-        "token_type_ids": [0] * len(first) + [1] * len(second or ()),
+        "token_type_ids": [0] * len(first) + [int("pairs" in wanted)] * len(second or ()),
         "special_tokens_mask": [0] * len(ids),
         "overflowing_tokens": overflow,
-        "num_truncated_tokens": whole - len(ids) if overflow else 0,
+        "num_truncated_tokens": whole - (truncation.length or 0) if overflow else 0,
         "length": len(ids),
     }
     return {name: value for name, value in entries.items() if name == "input_ids" or name in wanted}
