@@ -68,6 +68,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
     """
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        config = Wav2Vec2BertConfig.of(config)
         super().__init__(config)
         config.validate()
         self.feature_projection = FeatureProjection(config)
@@ -104,8 +105,8 @@ class Wav2Vec2BertModel(PreTrainedModel):
 
         Args:
             input_features: (batch, frames, feature_projection_input_dim).
-            attention_mask: (batch, frames), non-zero on the frames of each clip, which come before its
-                padding.
+            attention_mask: (batch, frames), non-zero on the frames of each clip, which usually come before
+                its padding.
             mask_time_indices: (batch, frames), true where a frame is replaced by the mask embedding, in
                 training or not
                 (ignored, as published, without `apply_spec_augment`).
@@ -113,10 +114,11 @@ class Wav2Vec2BertModel(PreTrainedModel):
                 when `None`.
 
         Returns:
-            Padded tensors, zero in padding; a tuple of them if `return_dict` is false.
+            Padded tensors, zero in padding; a tuple of them if `return_dict` is false. Hidden states and
+            attentions lie on the way of the gradient: `retain_grad` works on them.
 
         Raises:
-            MaskError: the mask has holes, padding on the left, or a clip without frames.
+            MaskError: the mask has another shape than the features, or a clip without frames.
             ClipTooShortError: a clip is shorter than what the adapter's convolution spans.
         """
         config = self.config
@@ -165,27 +167,41 @@ class Wav2Vec2BertModel(PreTrainedModel):
             ClipTooShortError: a clip is shorter than what the adapter's convolution spans.
             ValueError: `num_valid` is not one number per clip, from 1 to the clip's frames.
         """
-        layout = Layout(features.lengths, features.frames.device, num_valid=num_valid)
+        layout = Layout(
+            features.lengths,
+            features.frames.device,
+            num_valid=num_valid,
+            places=features.places,
+            width=features.width,
+        )
+        record = None
+        if output_hidden_states:
+            shown = features.width is not None and torch.is_grad_enabled()
+
+            def record(frames: Tensor) -> Packed:
+                state = features.with_frames(frames)
+                return state.through_rows() if shown else state
+
         frames, extracted = self.feature_projection(features.frames)
         frames = self._spec_augment(frames, layout, mask_time_indices, draws.generator)
         encoded = self.encoder(
             frames,
             layout,
-            hidden_states=output_hidden_states,
+            record=record,
             attentions=output_attentions,
             skipped_layers=draws.skipped_layers,
         )
-        frames, states = encoded.frames, encoded.hidden_states
-        lengths = layout.lengths
+        frames = encoded.frames
         if self.intermediate_ffn is not None:
             frames = frames + 0.5 * self.intermediate_ffn(frames)
+        last = features.with_frames(frames)
         if self.adapter is not None:
             frames, after = self.adapter(frames, layout)
-            lengths = after.lengths
+            last = Packed(frames, after.lengths)
         return Encoding(
-            last_hidden_state=Packed(frames, lengths),
+            last_hidden_state=last,
             extract_features=features.with_frames(extracted),
-            hidden_states=None if states is None else tuple(map(features.with_frames, states)),
+            hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
 
@@ -223,8 +239,9 @@ class Wav2Vec2BertModel(PreTrainedModel):
         config = self.config
         if not config.apply_spec_augment:
             return frames
+        masked = None
         if mask_time_indices is None and config.mask_time_prob > 0.0 and self.training:
-            mask_time_indices = span_mask(
+            drawn = span_mask(
                 layout.num_valid,
                 config.mask_time_prob,
                 config.mask_time_length,
@@ -232,12 +249,14 @@ class Wav2Vec2BertModel(PreTrainedModel):
                 max_length=max(layout.lengths),
                 generator=generator,
             )
-        if mask_time_indices is not None:
-            masked = mask_time_indices.to(frames.device).bool()[layout.rows, layout.positions].unsqueeze(1)
+            masked = drawn.to(frames.device)[layout.rows, layout.ordinals]
+        elif mask_time_indices is not None:
+            masked = mask_time_indices.to(frames.device).bool()[layout.rows, layout.positions]
+        if masked is not None:
             # Without any mask probability the published model has no mask embedding: given masks then mean
             # zeros.
             embedding = getattr(self, "masked_spec_embed", frames.new_zeros(()))
-            frames = torch.where(masked, embedding.to(frames.dtype), frames)
+            frames = torch.where(masked.unsqueeze(1), embedding.to(frames.dtype), frames)
         if config.mask_feature_prob > 0.0 and self.training:
             mask = span_mask(
                 (config.hidden_size,) * len(layout.lengths),
@@ -263,7 +282,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
             attentions=(
                 None
                 if attentions is None
-                else tuple(F.pad(a, (0, length - a.shape[-1], 0, length - a.shape[-1])) for a in attentions)
+                else tuple(a if a.shape[-1] == length else _widened(a, length) for a in attentions)
             ),
         )
 
@@ -277,3 +296,8 @@ class Wav2Vec2BertModel(PreTrainedModel):
             for _ in range(self.config.num_adapter_layers):
                 lengths = adapter_lengths(self.config, lengths)
         return tuple(lengths)
+
+
+def _widened(attention: Tensor, width: int) -> Tensor:
+    more = width - attention.shape[-1]
+    return F.pad(attention, (0, more, 0, more))

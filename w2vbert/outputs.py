@@ -1,44 +1,82 @@
 """What the models return: the published output classes.
 
-An output has attributes, and reads as a tuple of those that are set (`output[0]`, `output[:2]`,
-`output.to_tuple()`) or as a mapping of them (`output["logits"]`, `output.items()`).
+An output is a dictionary of what was computed, in the published order. It has attributes (`output.logits`),
+`None` where there is nothing, and reads as a tuple (`output[0]`, `output[:2]`, `output.to_tuple()`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
-class ModelOutput(Mapping[str, Any]):
-    """Base of all outputs: a subclass is a dataclass whose fields default to `None`, that is absent."""
+class ModelOutput(dict[str, Any]):
+    """Base of all outputs: a subclass annotates its fields, in order.
 
-    def _names(self) -> list[str]:
-        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # subclasses are dataclasses
-        return [name for name in names if getattr(self, name) is not None]
+    Takes the fields by name or in order, or a mapping of them, or pairs of names and values: collectives,
+    mixed precision and torch's pytrees make outputs again by `type(output)(...)`.
+    """
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
+    _fields: ClassVar[tuple[str, ...]] = ()
 
-    def __len__(self) -> int:
-        return len(self._names())
+    def __init_subclass__(cls) -> None:
+        cls._fields = tuple(cls.__annotations__)
+        pytree.register_pytree_node(
+            cls,
+            lambda output: (list(output.values()), list(output)),
+            lambda values, names: cls(**dict(zip(names, values, strict=True))),
+            serialized_type_name=f"{cls.__module__}.{cls.__name__}",
+            flatten_with_keys_fn=lambda output: (
+                [(pytree.MappingKey(name), value) for name, value in output.items()],
+                list(output),
+            ),
+        )
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        super().__init__()
+        if len(values) == 1 and isinstance(values[0], Iterable) and not isinstance(values[0], Tensor):
+            given = values[0] if isinstance(values[0], Mapping) else list(values[0])
+            pairs = dict(given)
+        else:
+            pairs = dict(zip(self._fields, values, strict=False))
+        unknown = [name for name in named if name not in self._fields]
+        if unknown or len(values) > len(self._fields):
+            raise TypeError(f"{type(self).__name__} takes {', '.join(self._fields)}; got {unknown or values}")
+        pairs.update(named)
+        for name in (*self._fields, *pairs):
+            if pairs.get(name) is not None:
+                super().__setitem__(name, pairs[name])
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._fields and name not in self:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}; it has {', '.join(self._fields)}")
+        return self.get(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
 
     def __getitem__(self, key: str | int | slice) -> Any:
-        if not isinstance(key, str):
-            return self.to_tuple()[key]
-        if key not in self._names():
-            raise KeyError(key)
-        return getattr(self, key)
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        """Set a field, which keeps its place in the order; `None` takes it away."""
+        content = {**self, name: value}
+        self.clear()
+        for name in (*self._fields, *content):
+            if content.get(name) is not None:
+                super().__setitem__(name, content[name])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.items())})"
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are set, in order: what the model returns under `return_dict=False`."""
-        return tuple(getattr(self, name) for name in self._names())
+        return tuple(self.values())
 
 
-@dataclass(eq=False)
 class Wav2Vec2BaseModelOutput(ModelOutput):
     """Output of the bare encoder. Frames of padding are zero in every tensor.
 
@@ -50,16 +88,15 @@ class Wav2Vec2BaseModelOutput(ModelOutput):
         attentions: (batch, heads, frames, frames) each; the weights that every encoder layer applied.
     """
 
-    last_hidden_state: Tensor | None = None
-    extract_features: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    last_hidden_state: Tensor | None
+    extract_features: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
 
 
 Wav2Vec2BertBaseModelOutput = Wav2Vec2BaseModelOutput
 
 
-@dataclass(eq=False)
 class CausalLMOutput(ModelOutput):
     """Output of the CTC model.
 
@@ -69,13 +106,12 @@ class CausalLMOutput(ModelOutput):
         hidden_states, attentions: as `Wav2Vec2BaseModelOutput`.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    loss: Tensor | None
+    logits: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
 
 
-@dataclass(eq=False)
 class SequenceClassifierOutput(ModelOutput):
     """Output of the sequence classification model.
 
@@ -85,13 +121,12 @@ class SequenceClassifierOutput(ModelOutput):
         hidden_states, attentions: as `Wav2Vec2BaseModelOutput`.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    loss: Tensor | None
+    logits: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
 
 
-@dataclass(eq=False)
 class TokenClassifierOutput(ModelOutput):
     """Output of the frame classification model.
 
@@ -101,13 +136,12 @@ class TokenClassifierOutput(ModelOutput):
         hidden_states, attentions: as `Wav2Vec2BaseModelOutput`.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    loss: Tensor | None
+    logits: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None
 
 
-@dataclass(eq=False)
 class XVectorOutput(ModelOutput):
     """Output of the x-vector model.
 
@@ -118,8 +152,8 @@ class XVectorOutput(ModelOutput):
         hidden_states, attentions: as `Wav2Vec2BaseModelOutput`.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    embeddings: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    loss: Tensor | None
+    logits: Tensor | None
+    embeddings: Tensor | None
+    hidden_states: tuple[Tensor, ...] | None
+    attentions: tuple[Tensor, ...] | None

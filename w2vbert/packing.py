@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 class MaskError(ValueError):
-    """An attention mask that does not mark the first frames of each row, and at least one of them."""
+    """An attention mask of another shape than the batch, or with a row that marks no frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,10 +22,16 @@ class Packed:
     Attributes:
         frames: (total_frames, ...), the sequences one after another; usually (total_frames, width).
         lengths: frames of each sequence, at least one each.
+        width: frames per row of the padded batch that they were packed from, if there was one.
+        places: (batch, width) bool, which frames of a row these are; `None`: the first ones, as is the rule.
+        rows: (batch, width, ...), the padded batch that `frames` were read from, see `through_rows`.
     """
 
     frames: Tensor
     lengths: tuple[int, ...]
+    width: int | None = None
+    places: Tensor | None = None
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         if sum(self.lengths) != len(self.frames):
@@ -47,7 +54,19 @@ class Packed:
 
     def with_frames(self, frames: Tensor) -> Packed:
         """Other frames in the same order, of the same lengths."""
-        return Packed(frames, self.lengths)
+        return replace(self, frames=frames, rows=None)
+
+    def through_rows(self) -> Packed:
+        """The same frames, read from a padded batch of `width` that `pad` then returns.
+
+        A gradient on its way to `frames` passes through that batch, so that a caller who is shown it can
+        keep the gradient (`retain_grad`).
+        """
+        rows = self.pad(length=self.width)
+        frames = rows.flatten(0, 1)
+        if len(frames) > len(self.frames):
+            frames = frames.index_select(0, self._places(rows.shape[1]))
+        return replace(self, frames=frames, rows=rows)
 
     def pad(self, value: float = 0.0, *, length: int | None = None) -> Tensor:
         """(batch, length, ...): sequences below each other, `value` after the end of the shorter ones.
@@ -56,6 +75,8 @@ class Packed:
             length: frames per row; those of the longest sequence when omitted.
         """
         batch, length = len(self.lengths), self._row_length(length)
+        if self.rows is not None and self.rows.shape[1] == length and value == 0.0:
+            return self.rows
         tail = self.frames.shape[1:]
         if batch * length == len(self.frames):
             return self.frames.view(batch, length, *tail)
@@ -64,11 +85,13 @@ class Packed:
 
     def mask(self, *, length: int | None = None) -> Tensor:
         """(batch, length) bool: true where `pad` puts a frame."""
+        if self.places is not None:
+            return F.pad(self.places, (0, self._row_length(length) - self.places.shape[1]))
         lengths = torch.tensor(self.lengths, device=self.frames.device)
         return torch.arange(self._row_length(length), device=self.frames.device) < lengths[:, None]
 
     def _row_length(self, length: int | None) -> int:
-        longest = max(self.lengths)
+        longest = max(self.lengths) if self.places is None else self.places.shape[1]
         if length is None:
             return longest
         if length < longest:
@@ -77,6 +100,8 @@ class Packed:
 
     def _places(self, length: int) -> Tensor:
         """(total_frames,): row of each frame among the batch * length rows of the padded batch."""
+        if self.places is not None:
+            return self.mask(length=length).flatten().nonzero().squeeze(1)
         shifts = torch.tensor([row * length - start for row, start in enumerate(self.offsets[:-1])])
         steps = shifts.repeat_interleave(torch.tensor(self.lengths))
         return (steps + torch.arange(len(self.frames))).to(self.frames.device, non_blocking=True)
@@ -92,47 +117,33 @@ class Packed:
 
         Args:
             padded: (batch, max_length, ...).
-            mask: (batch, max_length) of any dtype, non-zero on the frames of a row, which come first.
-                `None`: no padding.
+            mask: (batch, max_length) of any dtype, non-zero on the frames of a row, which usually come
+                first. `None`: no padding.
 
         Raises:
-            MaskError: the mask has another shape, holes, padding on the left, or a row without frames.
+            MaskError: the mask has another shape, or a row without frames.
         """
-        batch, longest = padded.shape[:2]
+        batch, width = padded.shape[:2]
         if mask is None:
-            return cls(padded.flatten(0, 1), (longest,) * batch)
-        lengths = lengths_of_mask(mask, shape=(batch, longest))
-        if min(lengths) == longest:
-            return cls(padded.flatten(0, 1), lengths)
-        return cls(padded[mask != 0], lengths)
+            return cls(padded.flatten(0, 1), (width,) * batch, width)
+        lengths, first = _read_mask(mask, shape=(batch, width))
+        if min(lengths) == width:
+            return cls(padded.flatten(0, 1), lengths, width)
+        return cls(padded[mask != 0], lengths, width, None if first else mask != 0)
 
 
-def lengths_of_mask(mask: Tensor, *, shape: tuple[int, int] | None = None) -> tuple[int, ...]:
-    """Frames of each row of an attention mask.
-
-    Args:
-        mask: (batch, max_length) of any dtype; non-zero on the frames of a row, which come first.
-        shape: what `mask` should measure, if known.
-
-    Raises:
-        MaskError: as `Packed.from_padded`.
-    """
-    if mask.dim() != 2 or (shape is not None and tuple(mask.shape) != shape):
-        expected = (
-            "two dimensions (batch, frames)" if shape is None else f"shape {shape} as the features have"
+def _read_mask(mask: Tensor, *, shape: tuple[int, int]) -> tuple[tuple[int, ...], bool]:
+    """Frames of each row of an attention mask, and whether they are the first of every row."""
+    if tuple(mask.shape) != shape:
+        raise MaskError(
+            f"attention_mask must have shape {shape} as the features have, has shape {tuple(mask.shape)}"
         )
-        raise MaskError(f"attention_mask must have {expected}, has shape {tuple(mask.shape)}")
     valid = mask != 0
     counts = valid.sum(1)
     prefix = torch.arange(mask.shape[1], device=mask.device) < counts[:, None]
-    whole = (valid == prefix).all(1)
-    lengths, sound = torch.stack((counts, whole.long())).tolist()
-    for row, (length, row_is_sound) in enumerate(zip(lengths, sound, strict=True)):
-        if length == 0:
-            raise MaskError(f"attention_mask: row {row} marks no frame; leave the clip out of the batch")
-        if not row_is_sound:
-            raise MaskError(
-                f"attention_mask: row {row} marks {length} frames, but not the first {length}; "
-                "frames come first, padding after them, and there are no holes"
-            )
-    return tuple(lengths)
+    lengths, first = torch.stack((counts, (valid == prefix).all(1).long())).tolist()
+    if 0 in lengths:
+        raise MaskError(
+            f"attention_mask: row {lengths.index(0)} marks no frame; leave the clip out of the batch"
+        )
+    return tuple(lengths), all(first)

@@ -13,7 +13,7 @@ from w2vbert.features.batch import BatchFeature
 from w2vbert.features.configuration import PROCESSOR_FILE
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.pretrained.hub import Source, read_json
-from w2vbert.pretrained.publishing import Publishable, drop_meaningless, uploading
+from w2vbert.published import Publishable, saving_options, without_models
 from w2vbert.tokenizer.collapse import TokenIds, Wav2Vec2CTCTokenizerOutput
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
@@ -145,7 +145,7 @@ class Wav2Vec2BertProcessor(Publishable):
             TypeError: an argument of the published method that means nothing here.
         """
         name, source = pretrained_model_name_or_path, Source.take(pretrained_model_name_or_path, kwargs)
-        drop_meaningless(kwargs)
+        kwargs = without_models(kwargs, "from_pretrained")
         path = source.find(PROCESSOR_FILE)
         config: dict[str, Any] = read_json(path) if path else {}
         own = {
@@ -183,18 +183,17 @@ class Wav2Vec2BertProcessor(Publishable):
         """Write the tokenizer's files and `processor_config.json`, as transformers 5; returns the paths.
 
         Args:
-            push_to_hub: upload the files too, by default to a repository of the folder's name.
-            kwargs: the fields of `w2vbert.pretrained.publishing.Upload`.
+            push_to_hub: upload the files too, to `repo_id` or, where omitted, the name of the directory.
+            kwargs: those of `push_to_hub`.
 
         Raises:
-            HubError: the files are written, and cannot be uploaded.
+            ConnectionError: the hub cannot be reached, or refuses; the files are written.
         """
-        upload = uploading(save_directory, push_to_hub, kwargs)
+        options = saving_options(push_to_hub, kwargs)
         path = Path(save_directory) / PROCESSOR_FILE
         written = [*self.tokenizer.save_pretrained(save_directory), str(path)]
         self.to_json_file(path)
-        if upload is not None:
-            upload.send(save_directory, written, type(self).__name__)
+        self._upload(save_directory, push_to_hub, options)
         return written
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Code that was written for the published tokenizer: its setters, its added tokens, the arguments of a call."""
+"""Code written for the published tokenizer: its setters, its added tokens, the arguments of a call."""
 
 from __future__ import annotations
 

@@ -67,11 +67,23 @@ def test_masks_of_any_type_give_the_same() -> None:
         assert torch.equal(model(packed.pad(), packed.mask().to(dtype)).last_hidden_state, expected)
 
 
-def test_masks_with_holes_are_refused() -> None:
+def test_masks_without_a_frame_are_refused() -> None:
     mask = torch.ones(2, 5)
-    mask[1, 2] = 0
-    with pytest.raises(MaskError, match="row 1 marks 4 frames, but not the first 4"):
+    mask[1] = 0
+    with pytest.raises(MaskError, match="row 1 marks no frame"):
         build()(torch.zeros(2, 5, 8), mask)
+
+
+@pytest.mark.parametrize("add_adapter", [False, True])
+@torch.no_grad()
+def test_padding_on_the_left_changes_nothing(add_adapter: bool) -> None:
+    model, packed = build(add_adapter=add_adapter), clips()
+    features, mask = packed.pad(), packed.mask()
+    right = model(features, mask)
+    left = model(features.flip(1).flip(1).roll(3, 1), mask.roll(3, 1)) if not mask[:, -3:].any() else None
+    features, mask = packed.pad(length=36), packed.mask(length=36)
+    left = model(features.roll(3, 1), mask.roll(3, 1))
+    assert torch.allclose(left.last_hidden_state.sum(1), right.last_hidden_state.sum(1), atol=1e-4)
 
 
 @pytest.mark.parametrize("add_adapter", [False, True])

@@ -6,6 +6,7 @@ Source: the published Wav2Vec2-BERT and, behind it, M-adapter (Zhao et al. 2022,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.encoder.attention import SelfAttention
 from w2vbert.encoder.conformer import FeedForward
 from w2vbert.encoder.layout import Layout
+
+Length = TypeVar("Length", int, Tensor)
 
 
 class ClipTooShortError(ValueError):
@@ -31,14 +34,19 @@ def adapter_lengths(config: Wav2Vec2BertConfig, lengths: Sequence[int]) -> tuple
         ClipTooShortError: a sequence is shorter than what the convolution spans.
     """
     kernel, stride = config.adapter_kernel_size, config.adapter_stride
-    span = kernel - 2 * (stride // 2)
     for index, length in enumerate(lengths):
-        if length < span:
+        if length < kernel - 2 * (stride // 2):
             raise ClipTooShortError(
                 f"clip {index} has {length} frames where the adapter (adapter_kernel_size={kernel}, "
-                f"adapter_stride={stride}) needs {span}"
+                f"adapter_stride={stride}) needs {kernel - 2 * (stride // 2)}"
             )
-    return tuple((length - span) // stride + 1 for length in lengths)
+    return tuple(shortened(config, length) for length in lengths)
+
+
+def shortened(config: Wav2Vec2BertConfig, length: Length) -> Length:
+    """Frames that one adapter layer makes of so many: an integer, or a tensor of them."""
+    kernel, stride = config.adapter_kernel_size, config.adapter_stride
+    return (length + 2 * (stride // 2) - kernel) // stride + 1
 
 
 class StridedConv1d(nn.Conv1d):

@@ -1,8 +1,8 @@
 """Multi-head self-attention over packed sequences.
 
-`SelfAttention` projects packed frames and lets the position scheme turn them; a backend (`attend`,
-`attend_with_weights`) sees plain (batch, heads, frames, head_size) tensors and a `Scoring`. A backend for
-another device is one more function of that signature.
+`SelfAttention` projects packed frames and lets the position scheme turn them; a backend (`attend`) sees plain
+(batch, heads, frames, head_size) tensors and a `Scoring`. One for another device is one more function of that
+signature.
 """
 
 from __future__ import annotations
@@ -63,27 +63,35 @@ class SelfAttention(nn.Module):
             need_weights: also return the weights, at the price of holding all of them.
 
         Returns:
-            (total, width), and the weights (batch, heads, max_length, max_length), zero in padding, or
-            `None`.
+            (total, width), and the weights (batch, heads, layout.width, layout.width), zero in padding, or
+            `None`. Where all frames are valid the outputs are made of just these weights, so that a caller
+            can keep their gradient.
         """
         turned = self.scheme.turn(frames, positions)
         projected = self.linear_q(turned), self.linear_k(turned), self.linear_v(frames)
         of_layer = self.scheme.of_layer(self, positions)
         dropout = self.dropout.p if self.training else 0.0
-        outputs, weights = [], []
+        outputs, weights, values = [], [], []
         for group, *of_group in zip(layout.groups, *map(layout.grouped, projected), strict=True):
             q, k, v = (group.heads(part, self.num_heads) for part in of_group)
             k, v = k[:, :, : group.keys], v[:, :, : group.keys]
             q, bias = self.scheme.score(self, q, group.keys, of_layer)
             scoring = Scoring(self.scaling, bias, group.mask, dropout)
             if need_weights:
-                output, weight = attend_with_weights(q, k, v, scoring)
-                weights.append(weight)
+                weights.append(attention_weights(q, k, scoring))
+                values.append(v)
             else:
-                output = attend(q, k, v, scoring)
-            outputs.append(output.transpose(1, 2).flatten(2).flatten(0, 1))
-        output = self.linear_out(layout.ungroup(outputs))
-        return output, _padded_weights(weights, layout) if need_weights else None
+                outputs.append(attend(q, k, v, scoring))
+        shown = None
+        if need_weights:
+            shown = _padded_weights(weights, layout)
+            if layout.invalid is None:
+                weights = [
+                    shown[list(group.rows), :, : group.length, : group.keys] for group in layout.groups
+                ]
+            outputs = [weight @ value for weight, value in zip(weights, values, strict=True)]
+        joined = [output.transpose(1, 2).flatten(2).flatten(0, 1) for output in outputs]
+        return self.linear_out(layout.ungroup(joined)), shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,11 +142,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tenso
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
-def attend_with_weights(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> tuple[Tensor, Tensor]:
-    """As `attend`, step by step, to have the weights too: (batch, heads, queries, keys)."""
+def attention_weights(query: Tensor, key: Tensor, scoring: Scoring) -> Tensor:
+    """What `attend` weighs the values by: (batch, heads, queries, keys)."""
     term = None if scoring.bias is None else scoring.bias(0, query.shape[2])
-    weights = _weights(query, key, term, scoring)
-    return weights @ value, weights
+    return _weights(query, key, term, scoring)
 
 
 def _weights(query: Tensor, key: Tensor, term: Tensor | None, scoring: Scoring) -> Tensor:
@@ -151,8 +158,12 @@ def _weights(query: Tensor, key: Tensor, term: Tensor | None, scoring: Scoring) 
 
 
 def _padded_weights(weights: list[Tensor], layout: Layout) -> Tensor:
-    longest = max(layout.num_valid)
-    padded = weights[0].new_zeros(len(layout.lengths), weights[0].shape[1], longest, longest)
+    if layout.places is not None:
+        return weights[0] * layout.places[:, None, :, None]
+    batch, width = len(layout.lengths), layout.width
+    if min(layout.num_valid) == width and layout.groups[0].rows == tuple(range(batch)):
+        return weights[0][:, :, :width]
+    padded = weights[0].new_zeros(batch, weights[0].shape[1], width, width)
     for group, weight in zip(layout.groups, weights, strict=True):
         for row, of_row in zip(group.rows, weight, strict=True):
             length = layout.num_valid[row]

@@ -29,18 +29,30 @@ class Layout:
         lengths: frames of each sequence.
         num_valid: how many first frames of each sequence are valid: no frame looks at the others. Fewer than
             `lengths` only where a last frame that the audio fills in part is kept.
+        places: (batch, width) bool, which places of its row each sequence takes; `None`, as is the rule: the
+            first ones. Between two of its frames there may then be others that nothing looks at.
+        width: places of a row of what is shown of the pass.
 
     Raises:
         ValueError: a sequence without a valid frame, or with more of them than frames.
     """
 
     def __init__(
-        self, lengths: Sequence[int], device: torch.device, *, num_valid: Sequence[int] | None = None
+        self,
+        lengths: Sequence[int],
+        device: torch.device,
+        *,
+        num_valid: Sequence[int] | None = None,
+        places: Tensor | None = None,
+        width: int | None = None,
     ) -> None:
         self.lengths = tuple(lengths)
         self.num_valid = self.lengths if num_valid is None else tuple(num_valid)
         if num_valid is not None:
             self._check_num_valid()
+        self.places = places
+        self.longest = max(self.lengths) if places is None else places.shape[1]
+        self.width = max(self.num_valid) if width is None else width
         self.device = device
         self.total = sum(self.lengths)
         self._offsets = tuple(accumulate(self.lengths[:-1], initial=0))
@@ -69,26 +81,46 @@ class Layout:
         return index.repeat_interleave(self._per_sequence(self.lengths), output_size=self.total)
 
     @cached_property
-    def positions(self) -> Tensor:
-        """(total,): the place of each frame in its sequence, from 0."""
+    def ordinals(self) -> Tensor:
+        """(total,): how many frames of its sequence come before each frame."""
         return torch.arange(self.total, device=self.device) - self._per_sequence(self._offsets)[self.rows]
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """(total,): the place of each frame in its row, from 0."""
+        return self.ordinals if self.places is None else self.places.nonzero()[:, 1]
 
     @cached_property
     def invalid(self) -> Tensor | None:
         """(total, 1) bool: frames that are not valid; `None` if all are, which is the rule."""
         if self.num_valid == self.lengths:
             return None
-        return (self.positions >= self._per_sequence(self.num_valid)[self.rows]).unsqueeze(1)
+        return (self.ordinals >= self._per_sequence(self.num_valid)[self.rows]).unsqueeze(1)
 
     def zero_invalid(self, frames: Tensor) -> Tensor:
         """(total, width) with zeros in the frames that are not valid."""
         return frames if self.invalid is None else frames.masked_fill(self.invalid, 0.0)
 
-    def places_after_gaps(self, gap: int) -> Tensor:
-        """(total,): where each frame lies once `gap` frames are put before every sequence."""
+    def spaced(self, frames: Tensor, gap: int) -> tuple[Tensor, Tensor]:
+        """Frames with silence between sequences and where a sequence leaves places out.
+
+        Args:
+            frames: (total, width).
+            gap: zeros before each sequence.
+
+        Returns:
+            (longer total, width), and (total,), where each frame lies in it.
+        """
+        batch = len(self.lengths)
+        total = self.total if self.places is None else batch * self.longest
         if gap not in self._gaps:
-            self._gaps[gap] = torch.arange(self.total, device=self.device) + gap * (self.rows + 1)
-        return self._gaps[gap]
+            if self.places is None:
+                steps = torch.arange(self.total, device=self.device)
+            else:
+                steps = self.rows * self.longest + self.positions
+            self._gaps[gap] = steps + gap * (self.rows + 1)
+        silence = frames.new_zeros(total + gap * batch, frames.shape[1])
+        return silence.index_copy(0, self._gaps[gap], frames), self._gaps[gap]
 
     def windows(self, lengths: Sequence[int], *, kernel: int, stride: int, padding: int) -> Tensor:
         """What a strided convolution reads, within each sequence.
@@ -101,7 +133,7 @@ class Layout:
             sequence's ends.
         """
         out = Layout(lengths, self.device)
-        local = out.positions.unsqueeze(1) * stride - padding + torch.arange(kernel, device=self.device)
+        local = out.ordinals.unsqueeze(1) * stride - padding + torch.arange(kernel, device=self.device)
         inside = (local >= 0) & (local < self._per_sequence(self.lengths)[out.rows].unsqueeze(1))
         return torch.where(
             inside, local + self._per_sequence(self._offsets)[out.rows].unsqueeze(1), self.total
@@ -112,6 +144,9 @@ class Layout:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """The sequences, those of similar length together, as attention takes them."""
+        if self.places is not None:
+            rows = tuple(range(len(self.lengths)))
+            return (Group(rows, self.longest, self.longest, self.places[:, None, None, :]),)
         similar = _SIMILAR_ON_CPU if self.device.type == "cpu" else _SIMILAR_ON_GPU
         groups: list[list[int]] = []
         for row in sorted(range(len(self.lengths)), key=lambda row: -self.lengths[row]):
@@ -143,7 +178,9 @@ class Layout:
     def _grouped_frames(self) -> Tensor:
         """Packed index of the frames of each group, one group after another."""
         # Past its end a sequence repeats its last frame: any frame would do, for it is masked and thrown
-        # away.
+        # away. So it is where a sequence leaves a place out.
+        if self.places is not None:
+            return (self.places.flatten().cumsum(0) - 1).clamp(min=0)
         return torch.cat([self._frames_of(group) for group in self.groups])
 
     def _frames_of(self, group: Group) -> Tensor:
@@ -155,6 +192,8 @@ class Layout:
     @cached_property
     def _order(self) -> Tensor | None:
         """(total,): where each frame lies in the concatenation of all groups; `None` if just there."""
+        if self.places is not None:
+            return self.rows * self.longest + self.positions
         starts = [0] * len(self.lengths)
         start = 0
         for group in self.groups:
@@ -163,7 +202,7 @@ class Layout:
                 start += group.length
         if start == self.total and starts == list(self._offsets):
             return None
-        return self._per_sequence(starts)[self.rows] + self.positions
+        return self._per_sequence(starts)[self.rows] + self.ordinals
 
     def ungroup(self, grouped: Sequence[Tensor]) -> Tensor:
         """(batch * length, ...) of each group -> (total, ...) in packed order."""

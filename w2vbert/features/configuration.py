@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, overload
 
 from w2vbert.fields import ConfigError, fields_of, mapping, shown
 from w2vbert.pretrained.hub import CheckpointNotFoundError, Source, read_json
-from w2vbert.pretrained.publishing import Publishable, drop_meaningless, uploading
+from w2vbert.published import Publishable, saving_options, without_models
 
 CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
 PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested
@@ -78,7 +78,7 @@ class ConfiguredExtractor(Publishable):
             TypeError: an argument of the published method that means nothing here.
         """
         source = Source.take(pretrained_model_name_or_path, kwargs)
-        drop_meaningless(kwargs)
+        kwargs = without_models(kwargs, "from_pretrained")
         config: dict[str, Any] | None = None
         if path := source.find(PROCESSOR_FILE):
             config = read_json(path).get("feature_extractor")
@@ -123,18 +123,17 @@ class ConfiguredExtractor(Publishable):
         """Write `preprocessor_config.json`, which transformers 4 and 5 load; returns the paths written.
 
         Args:
-            push_to_hub: upload the file too, by default to a repository of the folder's name.
-            kwargs: the fields of `w2vbert.pretrained.publishing.Upload`.
+            push_to_hub: upload the file too, to `repo_id` or, where omitted, the name of the directory.
+            kwargs: those of `push_to_hub`.
 
         Raises:
-            HubError: the file is written, and cannot be uploaded.
+            ConnectionError: the hub cannot be reached, or refuses; the file is written.
         """
-        upload = uploading(save_directory, push_to_hub, kwargs)
+        options = saving_options(push_to_hub, kwargs)
         path = Path(save_directory) / CONFIG_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         self.to_json_file(path)
-        if upload is not None:
-            upload.send(save_directory, [str(path)], type(self).__name__)
+        self._upload(save_directory, push_to_hub, options)
         return [str(path)]
 
     def __repr__(self) -> str:

@@ -42,6 +42,7 @@ class Wav2Vec2BertForCTC(TaskModel):
                 f"target_lang={target_lang!r} names weights beside a checkpoint: pass it to from_pretrained, "
                 "or call load_adapter on a loaded model"
             )
+        config = Wav2Vec2BertConfig.of(config)
         if config.vocab_size is None:
             raise ConfigError(
                 "vocab_size", "is not set: give the size of the tokenizer's vocabulary, such as vocab_size=32"

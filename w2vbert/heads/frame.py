@@ -23,6 +23,7 @@ class Wav2Vec2BertForAudioFrameClassification(TaskModel):
     """
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        config = Wav2Vec2BertConfig.of(config)
         reject_adapter(config, "frame classification")
         if config.problem_type == "regression":
             raise ConfigError("problem_type", "frame classification has no regression loss")

@@ -119,8 +119,7 @@ def frame_loss(logits: Packed, labels: Tensor, problem_type: ProblemType | None)
             f"labels must have shape (batch, frames, num_labels) = {(batch, frames, num_labels)}, "
             f"have {tuple(labels.shape)}"
         )
-    clips = zip(labels.to(logits.frames.device), logits.lengths, strict=True)
-    targets = torch.cat([clip[:length] for clip, length in clips])
+    targets = labels.to(logits.frames.device)[logits.mask(length=labels.shape[1])]
     sums, counts = frame_losses(logits, targets, problem_type)
     return sums.sum() / counts.sum().clamp(min=1)
 

@@ -23,6 +23,7 @@ class Wav2Vec2BertForSequenceClassification(TaskModel):
     """
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        config = Wav2Vec2BertConfig.of(config)
         reject_adapter(config, "sequence classification")
         super().__init__(config, weighted_layer_sum=config.use_weighted_layer_sum)
         self.projector = nn.Linear(self.frame_size, config.classifier_proj_size)

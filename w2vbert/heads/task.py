@@ -28,6 +28,7 @@ class TaskModel(PreTrainedModel):
     layer_weights: nn.Parameter | None
 
     def __init__(self, config: Wav2Vec2BertConfig, *, weighted_layer_sum: bool = False) -> None:
+        config = Wav2Vec2BertConfig.of(config)
         super().__init__(config)
         self.wav2vec2_bert = Wav2Vec2BertModel(config)
         states = config.num_hidden_layers + 1

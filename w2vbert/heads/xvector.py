@@ -65,6 +65,7 @@ class Wav2Vec2BertForXVector(TaskModel):
     """
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
+        config = Wav2Vec2BertConfig.of(config)
         super().__init__(config, weighted_layer_sum=config.use_weighted_layer_sum)
         widths = (config.tdnn_dim[0], *config.tdnn_dim)
         self.projector = nn.Linear(self.frame_size, widths[0])

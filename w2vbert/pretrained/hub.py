@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from w2vbert.fields import ConfigError
 MAX_JSON_BYTES = 8 << 20
 _MAX_VALUES, _MAX_DEPTH = 1 << 19, 50
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+# What callers of published methods pass and what changes nothing here.
+WITHOUT_EFFECT = frozenset(
+    {"low_cpu_mem_usage", "proxies", "resume_download", "trust_remote_code", "_from_auto", "_from_pipeline"}
+)
 
 
 class CheckpointNotFoundError(OSError):
@@ -30,7 +36,7 @@ class Source:
 
     Attributes:
         name_or_path: an existing directory, or a hub id (`owner/name`). A directory always wins.
-        subfolder: where in the checkpoint its files are.
+        subfolder: where in the directory or repository the files are.
         revision, cache_dir, token, local_files_only, force_download: as in `huggingface_hub`; unused for a
             directory.
     """
@@ -47,15 +53,18 @@ class Source:
     def take(cls, name_or_path: str | os.PathLike[str], arguments: dict[str, Any]) -> Source:
         """Take the hub's options out of a caller's keyword arguments; the others stay in them."""
         options = [name for name in cls.__dataclass_fields__ if name != "name_or_path"]
-        told = {name: arguments.pop(name) for name in options if name in arguments}
-        return cls(name_or_path, **{**told, "subfolder": told.get("subfolder") or ""})
+        given = {name: arguments.pop(name) for name in options if name in arguments}
+        # None means not given, as published.
+        return cls(name_or_path, **{name: value for name, value in given.items() if value is not None})
 
     @property
     def options(self) -> dict[str, Any]:
-        """The hub's options, as keyword arguments of every `from_pretrained`."""
-        options = asdict(self)
-        del options["name_or_path"]
-        return options
+        """The hub's options that are not as usual, as keyword arguments of every `from_pretrained`."""
+        return {
+            option.name: getattr(self, option.name)
+            for option in fields(self)
+            if option.name != "name_or_path" and getattr(self, option.name) != option.default
+        }
 
     def file(self, filename: str) -> Path:
         """The local path of a file of the checkpoint, downloaded into the hub's cache first where needed.
@@ -122,9 +131,60 @@ class Source:
         """Whether the cache holds the checkpoint's config.json: another file it lacks is then absent."""
         from huggingface_hub import try_to_load_from_cache
 
-        filename = f"{self.subfolder}/config.json".lstrip("/")
-        found = try_to_load_from_cache(repo_id, filename, cache_dir=self.cache_dir, revision=self.revision)
+        found = try_to_load_from_cache(
+            repo_id,
+            os.path.join(self.subfolder, "config.json"),
+            cache_dir=self.cache_dir,
+            revision=self.revision,
+        )
         return isinstance(found, str)
+
+
+def upload(
+    write: Callable[[Path], None],
+    repo_id: str,
+    options: dict[str, Any],
+    *,
+    tags: Sequence[str] | None = None,
+) -> str:
+    """Upload files to a repository of the hub, which is made if need be.
+
+    Args:
+        write: writes the files into a folder.
+        repo_id: `owner/name`, or a name in the account of the token.
+        options: `private` and `token` as in `huggingface_hub.create_repo`; `commit_message`,
+            `commit_description`, `revision` and `create_pr` as in `upload_folder`.
+        tags: of a card that is written where a model has none.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        TypeError: an option that is none of these.
+        ConnectionError: the hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi, ModelCard, ModelCardData, errors
+
+    given = {"private": None, "token": None, "commit_message": None, "commit_description": None}
+    given |= {"revision": None, "create_pr": None}
+    if strange := sorted(options.keys() - given.keys()):
+        raise TypeError(f"push_to_hub has no argument {strange[0]!r}; it takes {', '.join(given)}")
+    given |= options
+    private, token = given.pop("private"), given.pop("token")
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        if tags:
+            card = ModelCardData(tags=list(tags), library_name="w2vbert").to_yaml()
+            ModelCard(f"---\n{card}\n---\n").save(Path(folder) / "README.md")
+        try:
+            api = HfApi(token=token)
+            name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            return str(api.upload_folder(repo_id=name, folder_path=folder, **given))
+        except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError) as error:
+            raise ConnectionError(
+                f"{repo_id!r} was not uploaded, for the hub cannot be reached or refuses: {error}. "
+                "save_pretrained writes the same files into a folder."
+            ) from error
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _check(
     ignore_mismatched_sizes: bool,
 ) -> None:
     source, kind = model.name_or_path, type(model).__name__
-    if not match.fitting and not match.mismatched:
+    if stored and not match.fitting and not match.mismatched:
         raise CheckpointError(
             f"{source}: none of its weights belongs to {kind}; it holds "
             f"{enumerate_names(list(stored), limit=5)}"
@@ -217,9 +217,15 @@ def target_device(device: Any) -> torch.device:
         if list(device) != [""]:
             raise ValueError(f"device_map should name one device for the whole model, got {dict(device)}")
         device = device[""]
-    if device == "auto":
+    if device in ("auto", "balanced", "balanced_low_0", "sequential"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device("cpu" if device is None else device)
+    device = torch.get_default_device() if device is None else torch.device(device)
+    if device.type == "meta":
+        raise RuntimeError(
+            "You are using `from_pretrained` with a meta device context manager, where weights have no "
+            "memory: leave the context, or build the model from its configuration"
+        )
+    return device
 
 
 def float_dtype(

@@ -8,17 +8,19 @@ spellings of its keys: no weight normalisation, and its position tables were nev
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from w2vbert.config import CONFIG_NAME, Wav2Vec2BertConfig
 from w2vbert.fields import fields_of
-from w2vbert.pretrained.hub import Source
+from w2vbert.pretrained.arguments import without_meaning
+from w2vbert.pretrained.hub import Source, upload
 from w2vbert.pretrained.loading import (
     NoDrawsWithoutMemory,
     Target,
@@ -26,62 +28,28 @@ from w2vbert.pretrained.loading import (
     load_weights,
     target_device,
 )
-from w2vbert.pretrained.weights import StoredTensor, open_weights, save_weights
-
-# What callers of the published `from_pretrained` pass and what changes nothing here: weights are always
-# mapped, and there is one attention, whose backend the encoder chooses.
-_WITHOUT_EFFECT = {
-    "attn_implementation",
-    "force_download",
-    "low_cpu_mem_usage",
-    "proxies",
-    "resume_download",
-    "trust_remote_code",
-}
+from w2vbert.pretrained.published import PublishedModel
+from w2vbert.pretrained.weights import StoredTensor, open_weights, save_weights, weights_of
 
 
-class PreTrainedModel(nn.Module):
+class PreTrainedModel(PublishedModel):
     """A module with a configuration that can be saved, loaded and initialised as published.
 
     A subclass builds its parts in `__init__(config)`, ends that with `self.post_init()`, and extends
     `_init_weights` for parameters with a scheme of their own.
     """
 
-    base_model_prefix: ClassVar[str] = "wav2vec2_bert"
-    main_input_name: ClassVar[str] = "input_features"
     # Parameters and modules that only training reads: the vector for masked frames, and the loss.
     training_only: ClassVar[frozenset[str]] = frozenset({"masked_spec_embed", "objective"})
 
-    def __init__(self, config: Wav2Vec2BertConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.name_or_path = ""
-
-    # -- what it is ------------------------------------------------------------------------------------------
-
-    @property
-    def base_model(self) -> PreTrainedModel:
-        """The encoder of a task model; a bare model itself."""
-        base: PreTrainedModel = getattr(self, self.base_model_prefix, self)
-        return base
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(parameter.dtype for parameter in self.parameters() if parameter.is_floating_point())
-
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
-
-    # -- initial weights -------------------------------------------------------------------------------------
+    # Initial weights
 
     def post_init(self) -> None:
         """Initialise what this class has built; the last act of its constructor."""
         # A nested model has initialised itself: drawing hundreds of millions of numbers twice takes seconds.
         self._initialise(nested=False)
+        if vars(self.config).pop("gradient_checkpointing", False):  # of old configurations
+            self.activation_checkpointing_enable()
 
     def init_weights(self) -> None:
         """Initialise all weights and non-persistent buffers by the published scheme."""
@@ -120,41 +88,28 @@ class PreTrainedModel(nn.Module):
                 bound = (module.groups / (module.in_channels * module.kernel_size[0])) ** 0.5
                 nn.init.uniform_(module.bias, -bound, bound)
 
-    # -- training --------------------------------------------------------------------------------------------
+    # Files
 
-    def freeze_base_model(self) -> None:
-        """Take the encoder out of training: only the head's parameters get gradients."""
-        self.base_model.requires_grad_(False)
+    @classmethod
+    def _from_config(cls, config: Wav2Vec2BertConfig, **kwargs: Any) -> Self:
+        """A model of new weights.
 
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
-    ) -> None:
-        """Recompute each layer's activations in the backward pass instead of keeping them.
-
-        The argument is there for callers of the published method; checkpoints are always non-reentrant.
+        Args:
+            kwargs: `dtype` (or `torch_dtype`) of the weights, "auto" for that of the configuration;
+                `attn_implementation`.
         """
-        self._set_gradient_checkpointing(True)
-
-    def gradient_checkpointing_disable(self) -> None:
-        self._set_gradient_checkpointing(False)
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
-
-    def _set_gradient_checkpointing(self, enabled: bool) -> None:
-        for module in self.modules():
-            if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = enabled  # type: ignore[assignment]
-
-    # -- files -----------------------------------------------------------------------------------------------
+        dtype = kwargs.pop("dtype", kwargs.pop("torch_dtype", config.dtype))
+        if name := kwargs.pop("attn_implementation", None):
+            config._attn_implementation = name
+        model = cls(config, **kwargs)
+        return model if dtype is None else model.to(float_dtype(dtype, config, {}))
 
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *,
-        config: Wav2Vec2BertConfig | str | Path | None = None,
+        config: Wav2Vec2BertConfig | str | os.PathLike[str] | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         backbone: PreTrainedModel | None = None,
@@ -162,6 +117,8 @@ class PreTrainedModel(nn.Module):
         output_loading_info: bool = False,
         use_safetensors: bool | None = None,
         complete: bool = False,
+        state_dict: Mapping[str, Tensor] | None = None,
+        variant: str | None = None,
         **kwargs: Any,
     ) -> Self:
         """Load a model, in evaluation mode.
@@ -172,11 +129,12 @@ class PreTrainedModel(nn.Module):
         memory, then takes the tensors of the files as they are mapped.
 
         Args:
-            pretrained_model_name_or_path: a directory, or an id on the Hugging Face hub.
+            pretrained_model_name_or_path: a directory, or an id on the Hugging Face hub; `None` where both
+                `config` and `state_dict` are given.
             config: a configuration, or where to read one, instead of the checkpoint's.
             dtype: floating type of the weights, such as `torch.bfloat16` or "bfloat16". "auto", and so no
                 value: what `config.json` says, else that of the stored weights.
-            device: where the weights go; the CPU when omitted.
+            device: where the weights go; torch's default device when omitted.
             backbone: a loaded encoder that a task model takes as its own: of the checkpoint only the head is
                 read. Models with equal `backbone_digest` may share one.
             ignore_mismatched_sizes: initialise weights of another shape at random instead of raising.
@@ -185,9 +143,12 @@ class PreTrainedModel(nn.Module):
             use_safetensors: admit only safetensors (`True`) or only `pytorch_model.bin` (`False`).
             complete: refuse a checkpoint that lacks weights, but for those that only training reads, instead
                 of initialising them.
+            state_dict: weights to load instead of the checkpoint's; they are copied.
+            variant: read `model.<variant>.safetensors` and its like.
             kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); fields of the configuration to
-                replace, such as `vocab_size=32`; also the published `torch_dtype` (for `dtype`) and
-                `device_map` (one device).
+                replace, such as `vocab_size=32`; also the published `torch_dtype` (for `dtype`), `device_map`
+                (one device, or "auto") and `attn_implementation`. What has no meaning here
+                (`quantization_config`) may be `None`.
 
         Returns:
             The model; with `output_loading_info` the model and the dictionary.
@@ -197,29 +158,35 @@ class PreTrainedModel(nn.Module):
             CheckpointError: damaged files, weights of other shapes or types, or of another kind of model;
                 `MissingWeightsError` where it had to be `complete`.
             ConfigError: a field with an impossible value, or an argument that is no field.
+            ValueError: an argument that asks for what there is not.
         """
         if kwargs.pop("weights_only", True) is not True:
             raise ValueError(
                 "pickled weights are only read with weights_only=True: anything else can run code"
             )
+        kwargs = without_meaning(kwargs, "from_pretrained")
         torch_dtype, device_map = kwargs.pop("torch_dtype", None), kwargs.pop("device_map", None)
+        attention = kwargs.pop("attn_implementation", None)
         on = target_device(device_map if device is None else device)
-        source = Source.take(pretrained_model_name_or_path, kwargs)
-        overrides = {name: value for name, value in kwargs.items() if name not in _WITHOUT_EFFECT}
+        source = Source.take(pretrained_model_name_or_path or "", kwargs)
         named: AbstractContextManager[None] = nullcontext()
-        if isinstance(config, Wav2Vec2BertConfig):
-            config = Wav2Vec2BertConfig.from_dict(config.to_dict(), **overrides)
-        else:
+        if config is None or isinstance(config, str | os.PathLike):
             place = source.name_or_path if config is None else config
-            config = Wav2Vec2BertConfig.from_pretrained(place, **source.options, **overrides)
+            config = Wav2Vec2BertConfig.from_pretrained(place, **source.options, **kwargs)
             named = fields_of(f"{place}/{CONFIG_NAME}")
-        stored = open_weights(source.find, device=on, use_safetensors=use_safetensors)
+        else:
+            config = Wav2Vec2BertConfig.from_dict(Wav2Vec2BertConfig.of(config).to_dict(), **kwargs)
+        config._attn_implementation = attention or config._attn_implementation
+        if state_dict is None:
+            stored = open_weights(source.find, device=on, use_safetensors=use_safetensors, variant=variant)
+        else:
+            stored = weights_of(state_dict)
         with named:
             config = cls._complete_config(config, source, stored)
             target = Target(on, float_dtype(torch_dtype if dtype is None else dtype, config, stored))
             with torch.device("meta"), NoDrawsWithoutMemory():
                 model = cls(config)
-        model.name_or_path = str(pretrained_model_name_or_path)
+        model.name_or_path = config.name_or_path = os.fspath(source.name_or_path)
         match = load_weights(
             model,
             stored,
@@ -238,16 +205,61 @@ class PreTrainedModel(nn.Module):
         """Fill in what the class needs and the configuration leaves open."""
         return config
 
-    def save_pretrained(self, save_directory: str | Path, *, max_shard_size: int | str = "50GB") -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "50GB",
+        variant: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Write `config.json` and the weights as safetensors, in the published layout.
 
         Args:
             save_directory: made where it does not exist; an earlier save in it is replaced.
+            is_main_process: `False` writes nothing: another process does.
+            state_dict: weights to write instead of the model's.
+            push_to_hub: upload them too, to `repo_id` or, where omitted, the name of the directory.
             max_shard_size: bytes, or a size such as "2GB": larger weights are split over files of that size.
+            variant: write `model.<variant>.safetensors` and its like.
+            kwargs: those of `push_to_hub`. What published callers pass besides is accepted where it changes
+                nothing (`safe_serialization=True`, `save_function`).
+
+        Raises:
+            ValueError: `safe_serialization=False`, or an argument that asks for what there is not.
         """
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        if not kwargs.pop("safe_serialization", True):
+            raise ValueError("safe_serialization=False: weights are written as safetensors alone")
+        options = without_meaning(kwargs, "save_pretrained")
+        for name in ("save_function", "save_peft_format", "save_original_format"):
+            options.pop(name, None)
+        if not push_to_hub and (strange := sorted(options.keys() - {"token", "repo_id"})):
+            raise TypeError(f"save_pretrained() got an unexpected keyword argument {strange[0]!r}")
+        if not is_main_process:
+            return
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
         config = copy.copy(self.config)
         config.architectures = [type(self).__name__]
-        config.dtype = str(self.dtype).removeprefix("torch.")
-        config.save_pretrained(save_directory)
-        save_weights(self.state_dict(), save_directory, max_shard_size=max_shard_size)
+        config.dtype = self.dtype
+        config.save_pretrained(folder)
+        weights = self.state_dict() if state_dict is None else state_dict
+        save_weights(weights, folder, max_shard_size=max_shard_size, variant=variant)
+        if push_to_hub:
+            upload(self._write, options.pop("repo_id", folder.name), options, tags=self.model_tags)
+
+    def push_to_hub(self, repo_id: str, **hub_options: Any) -> str:
+        """Upload configuration, weights and a card with the model's tags.
+
+        Args:
+            repo_id, hub_options: see `w2vbert.pretrained.hub.upload`.
+
+        Raises:
+            ConnectionError: the hub cannot be reached, or refuses.
+        """
+        return upload(self._write, repo_id, hub_options, tags=self.model_tags)
+
+    def _write(self, folder: Path) -> None:
+        self.save_pretrained(folder)

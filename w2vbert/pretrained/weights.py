@@ -68,6 +68,7 @@ def open_weights(
     *,
     device: torch.device | str = "cpu",
     use_safetensors: bool | None = None,
+    variant: str | None = None,
 ) -> dict[str, StoredTensor]:
     """The tensors of a checkpoint by name, none of them read yet.
 
@@ -77,6 +78,7 @@ def open_weights(
         find: gives the local path of a file of the checkpoint, `None` where there is no such file.
         device: where safetensors are read to (a pickle is always read to the CPU).
         use_safetensors: `True` or `False` admits only that format; both, safetensors first, when omitted.
+        variant: of the files, as in `model.<variant>.safetensors`.
 
     Raises:
         CheckpointNotFoundError: no weights, or a shard is missing.
@@ -88,12 +90,26 @@ def open_weights(
     if use_safetensors is not True:
         formats.append((PICKLE, _open_pickle))
     for filename, open_file in formats:
-        if (path := find(filename)) is not None:
+        if (path := find(of_variant(filename, variant))) is not None:
             return open_file(path)
-        if (index := find(filename + INDEX)) is not None:
+        if (index := find(of_variant(filename + INDEX, variant))) is not None:
             return _open_shards(index, find, open_file)
-    names = " or ".join(filename for filename, _ in formats)
+    names = " or ".join(of_variant(filename, variant) for filename, _ in formats)
     raise CheckpointNotFoundError(f"the checkpoint has no weights ({names}, whole or sharded)")
+
+
+def of_variant(filename: str, variant: str | None) -> str:
+    """The published name of a file of a variant: `model.fp16.safetensors`."""
+    stem, _, ending = filename.rpartition(".")
+    return filename if variant is None else f"{stem}.{variant}.{ending}"
+
+
+def weights_of(state_dict: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
+    """Tensors in memory as if they were in a file: each is copied when it is read."""
+    return {
+        name: StoredTensor(tuple(tensor.shape), tensor.dtype, lambda tensor=tensor: tensor.detach().clone())  # type: ignore[misc]
+        for name, tensor in state_dict.items()
+    }
 
 
 def _open_shards(
@@ -185,7 +201,11 @@ def _open_pickle(path: Path) -> dict[str, StoredTensor]:
 
 
 def save_weights(
-    weights: Mapping[str, Tensor], directory: str | os.PathLike[str], *, max_shard_size: int | str = "50GB"
+    weights: Mapping[str, Tensor],
+    directory: str | os.PathLike[str],
+    *,
+    max_shard_size: int | str = "50GB",
+    variant: str | None = None,
 ) -> None:
     """Write tensors as `model.safetensors`, or as shards with an index where they exceed the size.
 
@@ -196,6 +216,7 @@ def save_weights(
         weights: tensors by name, on any device.
         directory: an existing directory.
         max_shard_size: bytes, or a size such as "500MB" or "2GiB". A larger tensor has a shard of its own.
+        variant: write `model.<variant>.safetensors`, and leave files without it alone.
     """
     directory = Path(directory)
     limit = _bytes(max_shard_size)
@@ -208,9 +229,10 @@ def save_weights(
         shards[-1][name] = tensor
         filled += tensor.nbytes
 
-    stem = SAFETENSORS.removesuffix(".safetensors")
+    single = of_variant(SAFETENSORS, variant)
+    stem = single.removesuffix(".safetensors")
     files = (
-        [SAFETENSORS]
+        [single]
         if len(shards) == 1
         else [f"{stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     )
@@ -218,7 +240,7 @@ def save_weights(
         partial = directory / f".{filename}.partial"
         save_file(_unshared(shard), partial, metadata={"format": "pt"})
         partial.replace(directory / filename)
-    index = directory / (SAFETENSORS + INDEX)
+    index = directory / of_variant(SAFETENSORS + INDEX, variant)
     if len(shards) > 1:
         total = sum(tensor.nbytes for tensor in weights.values())
         weight_map = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
@@ -226,7 +248,7 @@ def save_weights(
         index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     else:
         index.unlink(missing_ok=True)
-    for old in [directory / SAFETENSORS, *directory.glob(f"{stem}-[0-9]*-of-[0-9]*.safetensors")]:
+    for old in [directory / single, *directory.glob(f"{stem}-[0-9]*-of-[0-9]*.safetensors")]:
         if old.name not in files:
             old.unlink(missing_ok=True)
 

@@ -122,7 +122,6 @@ class PathCollapser:
         return CollapsedPath(known, starts.tolist(), ends.tolist(), self._replacement)
 
 
-@dataclass(eq=False)
 class Wav2Vec2CTCTokenizerOutput(ModelOutput):
     """A decoded text, or the texts of a batch, with the offsets that were asked for.
 
@@ -130,9 +129,9 @@ class Wav2Vec2CTCTokenizerOutput(ModelOutput):
     Offsets count the ids that were decoded, which are frames of the logits; an end is one past the last.
     """
 
-    text: str | list[str] = ""
-    char_offsets: Any = None
-    word_offsets: Any = None
+    text: str | list[str]
+    char_offsets: Any
+    word_offsets: Any
 
 
 def as_ids(token_ids: TokenIds) -> Ids:

@@ -55,9 +55,9 @@ class PathDecoder(TokenTable):
         if not (output_char_offsets or output_word_offsets):
             return text
         return Wav2Vec2CTCTokenizerOutput(
-            text,
-            path.char_offsets() if output_char_offsets else None,
-            path.word_offsets() if output_word_offsets else None,
+            text=text,
+            char_offsets=path.char_offsets() if output_char_offsets else None,
+            word_offsets=path.word_offsets() if output_word_offsets else None,
         )
 
     def batch_decode(
@@ -85,9 +85,9 @@ class PathDecoder(TokenTable):
             return [str(one) for one in decoded]
         outputs = [one for one in decoded if isinstance(one, Wav2Vec2CTCTokenizerOutput)]
         return Wav2Vec2CTCTokenizerOutput(
-            [str(one.text) for one in outputs],
-            [one.char_offsets for one in outputs] if output_char_offsets else None,
-            [one.word_offsets for one in outputs] if output_word_offsets else None,
+            text=[str(one.text) for one in outputs],
+            char_offsets=[one.char_offsets for one in outputs] if output_char_offsets else None,
+            word_offsets=[one.word_offsets for one in outputs] if output_word_offsets else None,
         )
 
     def decode_labels(self, labels: Iterable[TokenIds]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from w2vbert.fields import fields_of
 from w2vbert.pretrained.hub import Source
-from w2vbert.pretrained.publishing import Publishable, drop_meaningless, uploading
+from w2vbert.published import Publishable, saving_options, without_models
 from w2vbert.tokenizer.decoding import PathDecoder
 from w2vbert.tokenizer.encoding import TextEncoder
 from w2vbert.tokenizer.files import CONFIG_FILE, VOCAB_FILE, read_arguments, write_arguments, write_json
@@ -64,7 +64,7 @@ class Wav2Vec2CTCTokenizer(TextEncoder, PathDecoder, Publishable):
             TypeError: an argument of the published method that means nothing here.
         """
         source = Source.take(pretrained_model_name_or_path, kwargs)
-        drop_meaningless(kwargs)
+        kwargs = without_models(kwargs, "from_pretrained")
         cls.refuse_methods(kwargs)
         arguments = {**read_arguments(source), **kwargs}
         with fields_of(f"{source.name_or_path}/{CONFIG_FILE}"):
@@ -105,23 +105,22 @@ class Wav2Vec2CTCTokenizer(TextEncoder, PathDecoder, Publishable):
         Args:
             legacy_format: None or True: the format with a `vocab.json`, the only one of this tokenizer.
             filename_prefix: put before each file's name, with a dash.
-            push_to_hub: upload the files too, by default to a repository of the folder's name.
-            kwargs: the fields of `w2vbert.pretrained.publishing.Upload`.
+            push_to_hub: upload the files too, to `repo_id` or, where omitted, the name of the directory.
+            kwargs: those of `push_to_hub`.
 
         Raises:
-            HubError: the files are written, and cannot be uploaded.
+            ConnectionError: the hub cannot be reached, or refuses; the files are written.
         """
         if legacy_format is False:
             raise ValueError("legacy_format=False: this tokenizer has no format of the tokenizers library")
-        upload = uploading(save_directory, push_to_hub, kwargs)
+        options = saving_options(push_to_hub, kwargs)
         directory = Path(save_directory)
         directory.mkdir(parents=True, exist_ok=True)
         arguments = {**self.init_kwargs, "tokenizer_class": type(self).__name__}
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         written = write_arguments(directory, prefix, arguments, self.vocab_size)
         files = (*written, *self.save_vocabulary(directory, filename_prefix))
-        if upload is not None:
-            upload.send(directory, files, type(self).__name__)
+        self._upload(directory, push_to_hub, options)
         return files
 
     def save_vocabulary(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.encoder.conformer import CausalDepthwiseConv1d, Encoder, PointwiseConv1d
 from w2vbert.encoder.layout import Layout
+from w2vbert.packing import Packed
 
 CPU = torch.device("cpu")
 
@@ -63,10 +64,11 @@ def test_pointwise_convolution_is_one() -> None:
 def test_skipped_layers_hand_on_their_input() -> None:
     encoder = small_encoder(layerdrop=1.0).train()
     frames = torch.randn(9, 16)
-    output = encoder(frames, Layout((5, 4), CPU), hidden_states=True, attentions=True)
+    packed = Packed(frames, (5, 4))
+    output = encoder(frames, Layout((5, 4), CPU), record=packed.with_frames, attentions=True)
     assert output.hidden_states is not None
     assert len(output.hidden_states) == 4
-    assert all(torch.equal(state, frames) for state in output.hidden_states)
+    assert all(torch.equal(state.frames, frames) for state in output.hidden_states)
     assert output.attentions == ()
     kept = encoder.eval()(frames, Layout((5, 4), CPU)).frames
     assert not torch.allclose(kept, frames), "layerdrop is for training"

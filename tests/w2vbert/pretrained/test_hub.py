@@ -67,7 +67,7 @@ def test_options_of_a_caller(hub_cache: Path) -> None:
     arguments = {**given, "hidden_size": 32}
     source = Source.take("owner/model", arguments)
     assert arguments == {"hidden_size": 32}
-    assert source.options == {**given, "force_download": False, "subfolder": ""}
+    assert source.options == given
     assert "secret" not in repr(source)
     assert Wav2Vec2BertConfig.from_pretrained("owner/model", **given, hidden_size=32).hidden_size == 32
     with pytest.raises(ConfigError, match="revisions"):

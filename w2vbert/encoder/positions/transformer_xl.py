@@ -38,9 +38,7 @@ class TransformerXL(PositionScheme):
         nn.init.xavier_uniform_(attention.pos_bias_v)
 
     def shared(self, frames: Tensor, layout: Layout) -> Tensor:
-        return sinusoids(
-            max(layout.lengths), self.config.hidden_size, device=frames.device, dtype=frames.dtype
-        )
+        return sinusoids(layout.longest, self.config.hidden_size, device=frames.device, dtype=frames.dtype)
 
     def of_layer(self, attention: SelfAttention, shared: Tensor | None) -> Tensor:
         """Keys of the distances: (heads, 2 * length - 1, head_size)."""
