@@ -32,6 +32,8 @@ class Wav2Vec2BertProcessor(Publishable):
         extra: further keys of `processor_config.json`; `save_pretrained` writes them back.
     """
 
+    _stands_for = ("transformers.processing_utils", "ProcessorMixin")
+
     chat_template = None
     unused_input_names: tuple[str, ...] = ()
 

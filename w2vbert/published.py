@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from w2vbert.pretrained.arguments import without_meaning
 from w2vbert.pretrained.hub import upload
@@ -22,7 +24,26 @@ _OF_MODELS = {
 
 
 class Publishable:
-    """What is saved in a folder can be put on the hub."""
+    """What is saved in a folder can be put on the hub, and passes for what it stands for.
+
+    `transformers` asks with `isinstance` for its own base classes. Where it is loaded, `__class__`, which
+    `isinstance` looks at beside the type, is a subclass of the one that is asked for. Nothing is inherited:
+    `type(...)` is what it was, and calling `__class__` makes an instance of that.
+    """
+
+    # The module and the name of the base class of `transformers`.
+    _stands_for: ClassVar[tuple[str, str]]
+    _auto_class: ClassVar[None] = None  # as published: it is no class of a repository's own
+
+    @property  # type: ignore[misc]  # a class is an attribute to the checker
+    def __class__(self) -> type:
+        module, name = self._stands_for
+        base = getattr(sys.modules.get(module), name, None)
+        return type(self) if base is None else _kin(type(self), base)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are of the type, not of `__class__`."""
+        return _restored, (type(self), self.__dict__)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Sequence[str]:
         raise NotImplementedError
@@ -45,6 +66,21 @@ class Publishable:
         """What `save_pretrained` does last: upload where it is asked to, by default to the folder's name."""
         if push_to_hub:
             upload(self._write, hub_options.pop("repo_id", Path(folder).name), hub_options)
+
+
+@cache
+def _kin(kind: type, base: type) -> type:
+    return type(kind.__name__, (kind, base), {"__module__": kind.__module__, "__new__": _make})
+
+
+def _make(kin: type, *arguments: Any, **options: Any) -> Any:
+    return kin.__bases__[0](*arguments, **options)
+
+
+def _restored(kind: type, state: Mapping[str, Any]) -> Any:
+    restored = object.__new__(kind)
+    restored.__dict__.update(state)
+    return restored
 
 
 def saving_options(push_to_hub: bool, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ _FILE_KEYS = ("feature_extractor_type", "processor_class")
 class ConfiguredExtractor(Publishable):
     """What is made of a published configuration, and gives it back."""
 
+    _stands_for = ("transformers.feature_extraction_sequence_utils", "SequenceFeatureExtractor")
+
     extra: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Wav2Vec2CTCTokenizer(TextEncoder, PathDecoder, Publishable):
         ConfigError: a vocabulary and a `target_lang` that do not go together, or an impossible value.
     """
 
+    _stands_for = ("transformers.tokenization_utils_base", "PreTrainedTokenizerBase")
+
     vocab_files_names: ClassVar[dict[str, str]] = {"vocab_file": VOCAB_FILE}
     name_or_path = ""
     is_fast = False
@@ -122,6 +124,10 @@ class Wav2Vec2CTCTokenizer(TextEncoder, PathDecoder, Publishable):
         files = (*written, *self.save_vocabulary(directory, filename_prefix))
         self._upload(directory, push_to_hub, options)
         return files
+
+    def _set_processor_class(self, processor_class: str) -> None:
+        """The published processor says so before it saves its parts; the tokenizer's file keeps it."""
+        self.extra["processor_class"] = processor_class
 
     def save_vocabulary(
         self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
