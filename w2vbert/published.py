@@ -39,7 +39,8 @@ class Publishable:
     def __class__(self) -> type:
         module, name = self._stands_for
         base = getattr(sys.modules.get(module), name, None)
-        return type(self) if base is None else _kin(type(self), base)
+        kind: Any = type(self)
+        return kind if base is None else _kin(kind, base)  # type: ignore[no-any-return]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are of the type, not of `__class__`."""
@@ -78,7 +79,7 @@ def _make(kin: type, *arguments: Any, **options: Any) -> Any:
 
 
 def _restored(kind: type, state: Mapping[str, Any]) -> Any:
-    restored = object.__new__(kind)
+    restored: Any = object.__new__(kind)
     restored.__dict__.update(state)
     return restored
 

@@ -166,7 +166,9 @@ def test_recognition_pipeline(options: dict[str, Any]) -> None:
     said = []
     for processor in processors():
         parts = {"feature_extractor": processor.feature_extractor, "tokenizer": processor.tokenizer}
-        pipeline = transformers.pipeline("automatic-speech-recognition", ctc_model().eval(), device="cpu", **parts)
+        pipeline = transformers.pipeline(
+            "automatic-speech-recognition", ctc_model().eval(), device="cpu", **parts
+        )
         said.append(pipeline({"raw": noise(16000), "sampling_rate": 16000}, **options))
     assert said[0]["text"]
     assert said[0] == said[1]
