@@ -40,7 +40,7 @@ class Publishable:
         module, name = self._stands_for
         base = getattr(sys.modules.get(module), name, None)
         kind: Any = type(self)
-        return kind if base is None else _kin(kind, base)  # type: ignore[no-any-return]
+        return kind if base is None else _kin(kind, base)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are of the type, not of `__class__`."""
