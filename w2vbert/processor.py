@@ -5,29 +5,37 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from w2vbert.features.batch import BatchFeature
-from w2vbert.features.extractor import PROCESSOR_FILE, SeamlessM4TFeatureExtractor
+from w2vbert.features.configuration import PROCESSOR_FILE
+from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.pretrained.hub import Source, read_json
+from w2vbert.published import Publishable, saving_options, without_models
 from w2vbert.tokenizer.collapse import TokenIds, Wav2Vec2CTCTokenizerOutput
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
-_FOR_BOTH = {
-    "padding", "truncation", "max_length", "pad_to_multiple_of", "return_tensors", "return_attention_mask",
-}  # fmt: skip
-_FOR_AUDIO = {"sampling_rate", "channel", "do_normalize_per_mel_bins"}
-_FOR_TEXT = {"add_special_tokens", "padding_side"}
+# What each part can be told in a call.
+_FOR_AUDIO = signature(SeamlessM4TFeatureExtractor.__call__).parameters.keys() - {"self", "raw_speech"}
+_FOR_TEXT = signature(Wav2Vec2CTCTokenizer.__call__).parameters.keys() - {"self", "text"}
+_PARTS = ("feature_extractor", "tokenizer")
 
 
-class Wav2Vec2BertProcessor:
+class Wav2Vec2BertProcessor(Publishable):
     """What stands between audio, text and the model.
 
     Args:
-        feature_extractor, tokenizer: the two parts; both are there to be used alone.
+        feature_extractor, tokenizer: the two parts; both are there to be used alone. Those of `transformers`
+            do as well.
         extra: further keys of `processor_config.json`; `save_pretrained` writes them back.
     """
+
+    _stands_for = ("transformers.processing_utils", "ProcessorMixin")
+
+    chat_template = None
+    unused_input_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -38,6 +46,11 @@ class Wav2Vec2BertProcessor:
         self.feature_extractor = feature_extractor
         self.tokenizer = tokenizer
         self.extra = dict(extra or {})
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The names of the parts."""
+        return [*_PARTS]
 
     @property
     def model_input_names(self) -> list[str]:
@@ -50,31 +63,35 @@ class Wav2Vec2BertProcessor:
         *,
         audio_kwargs: Mapping[str, Any] | None = None,
         text_kwargs: Mapping[str, Any] | None = None,
+        common_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> BatchFeature:
         """Features of audio, ids of text, or features with the ids as `labels`.
 
         Args:
-            audio: as `SeamlessM4TFeatureExtractor.__call__` takes it; `sampling_rate` must come with it.
+            audio: as `SeamlessM4TFeatureExtractor.__call__` takes it; say its `sampling_rate`.
             text: as `Wav2Vec2CTCTokenizer.__call__` takes it.
             options: arguments of either; those that both know, as `padding` and `return_tensors`, go to both.
-            audio_kwargs, text_kwargs: arguments for one of them alone, which go before `options`.
+            audio_kwargs, text_kwargs: arguments for one of them alone.
+            common_kwargs: as `options`, where nothing else is said. Before all of these go the arguments that
+                the tokenizer was made with, such as `padding`, as published.
 
         Raises:
-            ValueError: neither audio nor text, or as the two parts.
+            ValueError: neither audio nor text, an argument that is given twice, or as the two parts.
             TypeError: an option that neither part knows.
         """
         if audio is None and text is None:
             raise ValueError("give audio, text or both")
-        if unknown := sorted(options.keys() - _FOR_BOTH - _FOR_AUDIO - _FOR_TEXT):
+        if unknown := sorted(options.keys() - _FOR_AUDIO - _FOR_TEXT):
             raise TypeError(f"neither the feature extractor nor the tokenizer has an option {unknown[0]!r}")
-        of_audio = {key: options[key] for key in options.keys() & (_FOR_BOTH | _FOR_AUDIO)}
-        of_text = {key: options[key] for key in options.keys() & (_FOR_BOTH | _FOR_TEXT)}
-        encoded = None if text is None else self.tokenizer(text, **{**of_text, **(text_kwargs or {})})
+        common = {**self.tokenizer.init_kwargs, **(common_kwargs or {})}
+        of_text = _merged(_FOR_TEXT, common, options, text_kwargs or {}, "text_kwargs")
+        of_audio = _merged(_FOR_AUDIO, common, options, audio_kwargs or {}, "audio_kwargs")
+        encoded = None if text is None else self.tokenizer(text, **of_text)
         if audio is None:
             assert encoded is not None
             return encoded
-        batch = self.feature_extractor(audio, **{**of_audio, **(audio_kwargs or {})})
+        batch = self.feature_extractor(audio, **of_audio)
         if encoded is not None:
             batch["labels"] = encoded["input_ids"]
         return batch
@@ -96,15 +113,17 @@ class Wav2Vec2BertProcessor:
             batch["labels"] = self.tokenizer.pad(labels, **options)["input_ids"]
         return batch
 
-    def decode(self, token_ids: TokenIds, **options: Any) -> str | Wav2Vec2CTCTokenizerOutput:
+    def decode(
+        self, token_ids: TokenIds, *arguments: Any, **options: Any
+    ) -> str | Wav2Vec2CTCTokenizerOutput:
         """`Wav2Vec2CTCTokenizer.decode`."""
-        return self.tokenizer.decode(token_ids, **options)
+        return self.tokenizer.decode(token_ids, *arguments, **options)
 
     def batch_decode(
-        self, sequences: Iterable[TokenIds], **options: Any
+        self, sequences: Iterable[TokenIds], *arguments: Any, **options: Any
     ) -> list[str] | Wav2Vec2CTCTokenizerOutput:
         """`Wav2Vec2CTCTokenizer.batch_decode`."""
-        return self.tokenizer.batch_decode(sequences, **options)
+        return self.tokenizer.batch_decode(sequences, *arguments, **options)
 
     def decode_labels(self, labels: Iterable[TokenIds]) -> list[str]:
         """`Wav2Vec2CTCTokenizer.decode_labels`."""
@@ -118,33 +137,80 @@ class Wav2Vec2BertProcessor:
 
         Args:
             pretrained_model_name_or_path: a directory or a hub id.
-            kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); arguments of the tokenizer, such
-                as `target_lang`.
+            kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); arguments of the feature
+                extractor and the tokenizer, such as `target_lang`; `feature_extractor` and `tokenizer`
+                themselves, where they are not to be those of the checkpoint.
 
         Raises:
             CheckpointNotFoundError: no such checkpoint, no features or no vocabulary in it.
             ValueError: a file that cannot be, or arguments that cannot.
+            TypeError: an argument of the published method that means nothing here.
         """
         name, source = pretrained_model_name_or_path, Source.take(pretrained_model_name_or_path, kwargs)
+        kwargs = without_models(kwargs, "from_pretrained")
         path = source.find(PROCESSOR_FILE)
-        parts: dict[str, Any] = read_json(path) if path else {}
+        config: dict[str, Any] = read_json(path) if path else {}
         own = {
-            key: value for key, value in parts.items() if key not in ("feature_extractor", "processor_class")
+            key: value for key, value in config.items() if key not in ("feature_extractor", "processor_class")
         }
-        return cls(
-            SeamlessM4TFeatureExtractor.from_pretrained(name, **source.options),
-            Wav2Vec2CTCTokenizer.from_pretrained(name, **source.options, **kwargs),
-            extra=own,
-        )
+        parts = {part: kwargs.pop(part) for part in _PARTS if part in kwargs}
+        if "feature_extractor" not in parts:
+            extractor, unused = SeamlessM4TFeatureExtractor.from_pretrained(
+                name, return_unused_kwargs=True, **source.options, **kwargs
+            )
+            parts["feature_extractor"] = extractor
+            both = signature(Wav2Vec2CTCTokenizer).parameters.keys() & kwargs.keys()
+            kwargs = unused | {key: kwargs[key] for key in both}
+        if "tokenizer" not in parts:
+            parts["tokenizer"] = Wav2Vec2CTCTokenizer.from_pretrained(name, **source.options, **kwargs)
+        return cls(**parts, extra=own)
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
-        """Write the tokenizer's files and `processor_config.json`, as transformers 5; returns the paths."""
-        written = list(self.tokenizer.save_pretrained(save_directory))
-        config = {
+    def to_dict(self) -> dict[str, Any]:
+        """The published configuration: the tokenizer has files of its own."""
+        return {
             **self.extra,
             "feature_extractor": self.feature_extractor.to_dict(),
             "processor_class": type(self).__name__,
         }
+
+    def to_json_string(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        Path(json_file_path).write_text(self.to_json_string(), encoding="utf-8")
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Write the tokenizer's files and `processor_config.json`, as transformers 5; returns the paths.
+
+        Args:
+            push_to_hub: upload the files too, to `repo_id` or, where omitted, the name of the directory.
+            kwargs: those of `push_to_hub`.
+
+        Raises:
+            ConnectionError: the hub cannot be reached, or refuses; the files are written.
+        """
+        options = saving_options(push_to_hub, kwargs)
         path = Path(save_directory) / PROCESSOR_FILE
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        return [*written, str(path)]
+        written = [*self.tokenizer.save_pretrained(save_directory), str(path)]
+        self.to_json_file(path)
+        self._upload(save_directory, push_to_hub, options)
+        return written
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.feature_extractor!r}, {self.tokenizer!r})"
+
+
+def _merged(
+    known: Iterable[str],
+    common: Mapping[str, Any],
+    options: Mapping[str, Any],
+    own: Mapping[str, Any],
+    name: str,
+) -> dict[str, Any]:
+    """The arguments of one part: what it knows of what all are told, and what it alone is told."""
+    told = {key: options[key] for key in known if key in options}
+    if twice := sorted(told.keys() & own.keys()):
+        raise ValueError(f"{twice[0]} is given twice: as an argument and in {name}")
+    return {**{key: common[key] for key in known if key in common}, **told, **own}

@@ -63,8 +63,8 @@ def test_wrong_calls(processor: Wav2Vec2BertProcessor) -> None:
         processor()
     with pytest.raises(TypeError, match=r"no.* option 'samplingrate'"):
         processor(noise(4000), samplingrate=16000)
-    with pytest.raises(ValueError, match="say which rate"):
-        processor(noise(4000))
+    with pytest.raises(ValueError, match="padding is given twice"):
+        processor(noise(4000), padding=True, audio_kwargs={"padding": False})
     with pytest.raises(ValueError, match="give input_features, labels or both"):
         processor.pad()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,16 @@ TensorType = Literal["pt", "np"]
 
 
 class BatchFeature(UserDict[str, Any]):
-    """A mapping whose entries are attributes too, and whose tensors move together: `batch.to("cuda")`."""
+    """A mapping whose entries are attributes too, and whose tensors move together: `batch.to("cuda")`.
+
+    Args:
+        data: the entries.
+        tensor_type: as in `convert_to_tensors`.
+    """
+
+    def __init__(self, data: Mapping[str, Any] | None = None, tensor_type: TensorType | None = None) -> None:
+        super().__init__(data or {})
+        self.convert_to_tensors(tensor_type)
 
     def __getattr__(self, name: str) -> Any:
         if name == "data":  # not there yet while an instance is being copied or unpickled
@@ -27,7 +36,8 @@ class BatchFeature(UserDict[str, Any]):
         """Make every numeric entry a `torch.Tensor` ("pt") or a `numpy.ndarray` ("np"), in place.
 
         Raises:
-            ValueError: an unknown type, or sequences of different lengths in one entry.
+            ValueError: an unknown type, or sequences of different lengths in one entry ("pt"; of "np" they
+                make an array of arrays).
         """
         if tensor_type is None:
             return self
@@ -46,25 +56,57 @@ class BatchFeature(UserDict[str, Any]):
         return self
 
 
-BatchEncoding = BatchFeature
-"""What the tokenizer returns: the same thing under its published name."""
+class BatchEncoding(BatchFeature):
+    """What the tokenizer returns: a `BatchFeature` under its published name and arguments.
+
+    Args:
+        encoding: always None here; it is a matter of the `tokenizers` library.
+        prepend_batch_axis: the entries are those of one text: put each into a batch of one.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, Any] | None = None,
+        encoding: None = None,
+        tensor_type: TensorType | None = None,
+        prepend_batch_axis: bool = False,
+    ) -> None:
+        if prepend_batch_axis and tensor_type is not None:
+            data = {key: [value] for key, value in (data or {}).items()}
+        super().__init__(data, tensor_type)
 
 
 def to_tensor(value: Any, tensor_type: TensorType, name: str = "values") -> torch.Tensor | np.ndarray:
-    """An array or tensor from nested sequences of numbers, arrays or tensors of one shape."""
+    """An array or tensor from nested sequences of numbers, arrays or tensors of one shape.
+
+    Sequences of different lengths make an array of arrays, but no tensor. An empty list holds ids: what is
+    measured comes in arrays.
+    """
     if tensor_type not in ("pt", "np"):
         raise ValueError(f"return_tensors must be 'pt' or 'np', not {tensor_type!r}")
-    if isinstance(value, Sequence) and len(value) and isinstance(value[0], (np.ndarray, torch.Tensor)):
-        value = [np.asarray(item) for item in value]
+    is_list = isinstance(value, Sequence)
+    if is_list and len(value) and isinstance(value[0], (np.ndarray, torch.Tensor)):
+        is_list, value = False, [np.asarray(item) for item in value]
     try:
         array = value if isinstance(value, torch.Tensor) else np.asarray(value)
     except ValueError as error:
+        if tensor_type == "np":
+            return _ragged(value)
         raise ValueError(
             f"{name}: sequences of different lengths make no tensor; ask for padding=True"
         ) from error
+    if is_list and array.size == 0:
+        array = array.astype(np.int64)
     if tensor_type == "pt":
         return torch.as_tensor(array)
     return np.asarray(array)
+
+
+def _ragged(rows: Sequence[Any]) -> np.ndarray[Any, Any]:
+    array = np.empty(len(rows), object)
+    for index, row in enumerate(rows):
+        array[index] = np.asarray(row)
+    return array
 
 
 def _is_text(value: Any) -> bool:

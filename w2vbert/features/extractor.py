@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
+import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from w2vbert.arrays import round_up
-from w2vbert.features.batch import BatchFeature, TensorType, to_tensor
+from w2vbert.features.batch import BatchFeature, TensorType
+from w2vbert.features.configuration import ConfiguredExtractor, without_file_keys
 from w2vbert.features.fbank import Array, Fbank, FbankStatistics, normalize
 from w2vbert.features.padding import Padding, columns, pad_to, padded_length
 from w2vbert.features.waveform import Channel, Samples, as_clips, as_samples, finite, mono
-from w2vbert.fields import ConfigError, fields_of, flag, mapping, real, shown, whole
-from w2vbert.pretrained.hub import CheckpointNotFoundError, Source, read_json
+from w2vbert.fields import ConfigError, flag, real, shown, whole
 
-CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
-PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested
+logger = logging.getLogger(__name__)
+
 _MAX_BINS, _MAX_STRIDE, _RATES = 1024, 64, (1_000, 768_000)
 
 
@@ -28,7 +26,7 @@ class AudioTooShortError(ValueError):
     """Less audio than one model frame needs."""
 
 
-class SeamlessM4TFeatureExtractor:
+class SeamlessM4TFeatureExtractor(ConfiguredExtractor):
     """Log mel features, normalised per bin over the clip, `stride` frames stacked into one.
 
     At 16 kHz a frame of fbank is 25 ms long and comes every 10 ms; a stacked frame comes every 20 ms. A clip
@@ -41,13 +39,14 @@ class SeamlessM4TFeatureExtractor:
         stride: fbank frames in one stacked frame.
         padding_side: "right" or "left".
         return_attention_mask: whether `__call__` and `pad` return the mask when not told.
-        extra: keys of a configuration that mean nothing here; `save_pretrained` writes them back.
+        extra: keys of a configuration that mean nothing here. They are attributes, and `save_pretrained`
+            writes them back.
 
     Raises:
         ConfigError: an impossible value; names the field.
     """
 
-    model_input_names = ("input_features", "attention_mask")
+    model_input_names: ClassVar[list[str]] = ["input_features", "attention_mask"]
 
     def __init__(
         self,
@@ -76,7 +75,7 @@ class SeamlessM4TFeatureExtractor:
         self.stride = stride
         self.padding_side = padding_side
         self.return_attention_mask = return_attention_mask
-        self.extra = extra
+        self.extra = without_file_keys(extra)
         self.fbank = Fbank(
             num_mel_bins=num_mel_bins, sampling_rate=sampling_rate, high_frequency=sampling_rate // 2
         )
@@ -128,7 +127,8 @@ class SeamlessM4TFeatureExtractor:
             pad_to_multiple_of, max_length: in fbank frames, before they are stacked.
             truncation: cut clips to `max_length`.
             return_tensors: "pt" or "np"; NumPy arrays when not given.
-            sampling_rate: of `raw_speech`. It must be said: a wrong one shows in nothing but bad results.
+            sampling_rate: of `raw_speech`. Say it: a wrong one shows in nothing but bad results. Without it
+                the extractor's is taken, with a warning, as published.
             return_attention_mask: overrides the extractor's.
             do_normalize_per_mel_bins: zero mean and unit variance per bin over the clip.
             channel: of clips with several: "mean" of them, "left" (as published), or an index.
@@ -139,7 +139,7 @@ class SeamlessM4TFeatureExtractor:
 
         Raises:
             AudioTooShortError: a clip shorter than `minimum_samples`.
-            ValueError: a missing or wrong sampling rate, several channels and no `channel`, samples that are
+            ValueError: a wrong sampling rate, several channels and no `channel`, samples that are
                 not finite, or clips of different lengths without padding.
             TypeError: samples of a type that has no agreed scale.
         """
@@ -161,6 +161,8 @@ class SeamlessM4TFeatureExtractor:
             return_attention_mask=True,
             return_tensors="np",
         )
+        if padded["input_features"].dtype == object:
+            raise ValueError("clips of different lengths make no tensor; ask for padding=True")
         features = stack_frames(padded["input_features"], self.stride)
         batch = BatchFeature({"input_features": features})
         if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
@@ -220,18 +222,22 @@ class SeamlessM4TFeatureExtractor:
 
         Args:
             processed_features: {"input_features": [(frames, width), ...]}, with "attention_mask" or without,
-                or a list with a mapping for each clip, as a data loader has it. Other entries pass through.
+                or a list with a mapping for each clip, as a data loader has it. Other entries become arrays.
             padding, max_length, truncation, pad_to_multiple_of: as in `__call__`, in frames of what is given.
             return_attention_mask, return_tensors: as in `__call__`; tensors in, tensors out.
 
         Returns:
-            `input_features` (batch, frames, width) and `attention_mask` (batch, frames) int32.
+            `input_features` (batch, frames, width) and `attention_mask` (batch, frames) int32; arrays of
+            arrays where lengths differ. float64 becomes float32.
         """
         processed_features = columns(processed_features, "input_features")
         clips = list(processed_features["input_features"])
+        with_mask = self.return_attention_mask if return_attention_mask is None else return_attention_mask
+        if not clips:
+            return BatchFeature({**processed_features, **({"attention_mask": []} if with_mask else {})})
         if return_tensors is None:
             return_tensors = "pt" if isinstance(clips[0], torch.Tensor) else "np"
-        clips = [np.asarray(clip) for clip in clips]
+        clips = [_single(np.asarray(clip)) for clip in clips]
         masks = [np.asarray(mask) for mask in processed_features.get("attention_mask", ())]
         masks = masks or [np.ones(len(clip), np.int32) for clip in clips]
 
@@ -246,51 +252,9 @@ class SeamlessM4TFeatureExtractor:
             pad_to(clip, target, self.padding_value, self.padding_side) for clip in clips
         ]
         batch["attention_mask"] = [pad_to(mask, target, 0, self.padding_side) for mask in masks]
-        if not (self.return_attention_mask if return_attention_mask is None else return_attention_mask):
+        if not with_mask:
             del batch["attention_mask"]
-        for key in self.model_input_names:
-            if key in batch:
-                batch[key] = to_tensor(batch[key], return_tensors, name=key)
-        return batch
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
-    ) -> SeamlessM4TFeatureExtractor:
-        """The extractor of a checkpoint, as transformers 5 (`processor_config.json`) or 4 lays it out.
-
-        Args:
-            pretrained_model_name_or_path: a directory or a hub id.
-            kwargs: the hub's options (see `w2vbert.pretrained.hub.Source`); fields to set otherwise than the
-                checkpoint does.
-
-        Raises:
-            CheckpointNotFoundError: no such checkpoint, or neither file in it.
-            ConfigError: an impossible value, or another kind of feature extractor.
-        """
-        source = Source.take(pretrained_model_name_or_path, kwargs)
-        config: dict[str, Any] | None = None
-        if path := source.find(PROCESSOR_FILE):
-            config = read_json(path).get("feature_extractor")
-        if config is None and (path := source.find(CONFIG_FILE)):
-            config = read_json(path)
-        if config is None or path is None:
-            raise CheckpointNotFoundError(
-                f"{pretrained_model_name_or_path} has no feature extractor: neither {PROCESSOR_FILE} with a "
-                f"feature_extractor in it, nor {CONFIG_FILE}"
-            )
-        with fields_of(path):
-            kind = mapping("feature_extractor", config).get("feature_extractor_type", cls.__name__)
-            if kind != cls.__name__:
-                raise ConfigError("feature_extractor_type", f"Wav2Vec2-BERT does not use {shown(kind)}")
-            return cls.from_dict({**config, **kwargs})
-
-    @classmethod
-    def from_dict(cls, feature_extractor_dict: Mapping[str, Any]) -> SeamlessM4TFeatureExtractor:
-        """The extractor that `to_dict` described."""
-        config = dict(feature_extractor_dict)
-        config.pop("feature_extractor_type", None)
-        return cls(**config)
+        return batch.convert_to_tensors(return_tensors)
 
     def to_dict(self) -> dict[str, Any]:
         """The published configuration, with whatever extra keys came in."""
@@ -306,25 +270,34 @@ class SeamlessM4TFeatureExtractor:
             "stride": self.stride,
         }
 
-    def to_json_string(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+    @staticmethod
+    def zero_mean_unit_var_norm(
+        input_values: Sequence[Any], attention_mask: Any = None, padding_value: float = 0.0
+    ) -> list[Any]:
+        """Each waveform with zero mean and unit variance; published with this class, which does not use it.
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
-        """Write `preprocessor_config.json`, which transformers 4 and 5 load; returns the paths written."""
-        path = Path(save_directory) / CONFIG_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json_string(), encoding="utf-8")
-        return [str(path)]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__} {self.to_json_string()}"
+        Args:
+            input_values: arrays or tensors (samples,).
+            attention_mask: (batch, samples), 1 where there is audio; None: everywhere.
+            padding_value: what stands where it is 0.
+        """
+        normed = []
+        for index, values in enumerate(input_values):
+            length = len(values) if attention_mask is None else int(np.asarray(attention_mask[index]).sum())
+            audio = values[:length]
+            values = (values - audio.mean()) / (audio.var() + 1e-7) ** 0.5
+            values[length:] = padding_value
+            normed.append(values)
+        return normed
 
     def _check_sampling_rate(self, sampling_rate: int | None) -> None:
         if sampling_rate is None:
-            raise ValueError(
-                f"say which rate the audio has: the model was trained on sampling_rate={self.sampling_rate}"
+            logger.warning(
+                "the sampling rate of the audio is not said and taken to be %d Hz, as the model was "
+                "trained on. Pass sampling_rate: a wrong one shows in nothing but bad results.",
+                self.sampling_rate,
             )
-        if sampling_rate != self.sampling_rate:
+        elif sampling_rate != self.sampling_rate:
             raise ValueError(
                 f"the model was trained on audio of {self.sampling_rate} Hz, this has {sampling_rate} Hz: "
                 "resample it"
@@ -350,3 +323,8 @@ def stack_frames(features: Array, stride: int) -> Array:
     frames = frames // stride
     whole = np.ascontiguousarray(features[..., : frames * stride, :])
     return whole.reshape(*batch, frames, width * stride)
+
+
+def _single(array: Array) -> Array:
+    """As it is, but for double precision, which nothing reads."""
+    return array.astype(np.float32) if array.dtype == np.float64 else array

@@ -18,13 +18,13 @@ def columns(batch: Mapping[str, Any] | Sequence[Mapping[str, Any]], name: str) -
     """{key: [value of each row]}, from that or from a mapping for each row, as data loaders have it.
 
     Raises:
-        ValueError: there is nothing under `name`.
+        ValueError: there are no rows, or nothing under `name`.
     """
     if not isinstance(batch, Mapping):
         keys = batch[0].keys() if batch else ()
         batch = {key: [row[key] for row in batch] for key in keys}
-    if not len(batch.get(name, ())):
-        raise ValueError(f"nothing to pad: no {name} were given")
+    if name not in batch:
+        raise ValueError(f"nothing to pad: no {name} were given, only {', '.join(batch) or 'nothing'}")
     return batch
 
 
@@ -59,7 +59,7 @@ def truncated_length(
     """
     if truncation is False or truncation == "do_not_truncate" or max_length >= NO_LIMIT:
         return None
-    if truncation is not True and truncation not in ("longest_first", "only_first"):
+    if truncation is not True and truncation not in ("longest_first", "only_first", "only_second"):
         raise ValueError(f"truncation must be True, False or 'longest_first', not {truncation!r}")
     if padding not in (False, "do_not_pad") and multiple and max_length % multiple:
         raise ValueError(f"max_length {max_length} is no multiple of pad_to_multiple_of {multiple}")

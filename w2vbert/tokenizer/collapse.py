@@ -7,7 +7,7 @@ Wav2Vec2 tokenizer counts them.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from w2vbert.arrays import runs
+from w2vbert.outputs import ModelOutput
 
 Ids = NDArray[np.int64]
 Offsets = list[dict[str, Any]]
@@ -121,8 +122,7 @@ class PathCollapser:
         return CollapsedPath(known, starts.tolist(), ends.tolist(), self._replacement)
 
 
-@dataclass(frozen=True)
-class Wav2Vec2CTCTokenizerOutput:
+class Wav2Vec2CTCTokenizerOutput(ModelOutput):
     """A decoded text, or the texts of a batch, with the offsets that were asked for.
 
     char_offsets: {"char", "start_offset", "end_offset"} for each character; word_offsets: the same of words.
@@ -130,18 +130,33 @@ class Wav2Vec2CTCTokenizerOutput:
     """
 
     text: str | list[str]
-    char_offsets: Any = None
-    word_offsets: Any = None
-
-    def __getitem__(self, name: str) -> Any:
-        return asdict(self)[name]
+    char_offsets: Any
+    word_offsets: Any
 
 
 def as_ids(token_ids: TokenIds) -> Ids:
-    """(n,) from ids of any kind; a single id is a sequence of one."""
+    """(n,) from ids of any kind; a single id is a sequence of one.
+
+    Raises:
+        TypeError: what are no ids, such as logits, or the ids of several sequences.
+    """
     if isinstance(token_ids, torch.Tensor):
         token_ids = token_ids.detach().cpu().numpy()
-    return np.asarray(token_ids, np.int64).reshape(-1)
+    try:
+        ids = np.asarray(token_ids)
+    except ValueError as error:
+        raise TypeError(
+            "these are ids of several sequences: batch_decode reads those, decode reads one"
+        ) from error
+    if ids.size and ids.dtype.kind not in "iu":
+        what = "logits? Take their argmax(-1) first" if ids.dtype.kind == "f" else "give whole numbers"
+        raise TypeError(f"token ids are whole numbers, not {ids.dtype} of shape {ids.shape}: {what}")
+    if ids.ndim > 1:
+        raise TypeError(
+            f"decode reads the ids of one sequence, not of shape {ids.shape}: batch_decode reads several, "
+            "and logits need their argmax(-1) first"
+        )
+    return ids.astype(np.int64).reshape(-1)
 
 
 def cleaned_up(text: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from w2vbert.tokenizer.collapse import (
     CollapsedPath,
+    Offsets,
     TokenIds,
     Wav2Vec2CTCTokenizerOutput,
     as_ids,
@@ -45,6 +46,7 @@ class PathDecoder(TokenTable):
             spaces_between_special_tokens: put a space between all characters.
 
         Raises:
+            TypeError: several sequences (see `batch_decode`), or what are no ids, such as logits.
             ValueError: an id that is not in the vocabulary where there is no `unk_token`.
         """
         path = self.collapse_path(token_ids, skip_special_tokens, group_tokens)
@@ -53,9 +55,9 @@ class PathDecoder(TokenTable):
         if not (output_char_offsets or output_word_offsets):
             return text
         return Wav2Vec2CTCTokenizerOutput(
-            text,
-            path.char_offsets() if output_char_offsets else None,
-            path.word_offsets() if output_word_offsets else None,
+            text=text,
+            char_offsets=path.char_offsets() if output_char_offsets else None,
+            word_offsets=path.word_offsets() if output_word_offsets else None,
         )
 
     def batch_decode(
@@ -67,7 +69,11 @@ class PathDecoder(TokenTable):
         output_word_offsets: bool = False,
         **options: Any,
     ) -> list[str] | Wav2Vec2CTCTokenizerOutput:
-        """`decode` of several sequences; offsets make it one output whose fields are lists."""
+        """`decode` of several sequences; offsets make it one output whose fields are lists.
+
+        Raises:
+            TypeError, ValueError: as `decode`.
+        """
         options |= {
             "skip_special_tokens": skip_special_tokens,
             "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
@@ -79,9 +85,9 @@ class PathDecoder(TokenTable):
             return [str(one) for one in decoded]
         outputs = [one for one in decoded if isinstance(one, Wav2Vec2CTCTokenizerOutput)]
         return Wav2Vec2CTCTokenizerOutput(
-            [str(one.text) for one in outputs],
-            [one.char_offsets for one in outputs] if output_char_offsets else None,
-            [one.word_offsets for one in outputs] if output_word_offsets else None,
+            text=[str(one.text) for one in outputs],
+            char_offsets=[one.char_offsets for one in outputs] if output_char_offsets else None,
+            word_offsets=[one.word_offsets for one in outputs] if output_word_offsets else None,
         )
 
     def decode_labels(self, labels: Iterable[TokenIds]) -> list[str]:
@@ -107,6 +113,18 @@ class PathDecoder(TokenTable):
         text = text.lower() if self.do_lower_case else text
         clean_up = self.clean_up_tokenization_spaces if clean_up is None else clean_up
         return cleaned_up(text) if clean_up else text
+
+    def clean_up_tokenization(self, text: str) -> str:
+        """No space before punctuation and English contractions."""
+        return cleaned_up(text)
+
+    @staticmethod
+    def _get_word_offsets(offsets: Offsets, word_delimiter_char: str = " ") -> Offsets:
+        """Word offsets from character offsets: the published pipeline asks for them by this name."""
+        symbols, starts, ends = (
+            [offset[name] for offset in offsets] for name in ("char", "start_offset", "end_offset")
+        )
+        return CollapsedPath(symbols, starts, ends, word_delimiter_char).word_offsets()
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """The token of an id, or the tokens of several; the word delimiter is never skipped."""

@@ -33,12 +33,13 @@ def read_arguments(source: Source) -> dict[str, Any]:
             return _arguments(content(filename))
 
     vocab_file = source.file(VOCAB_FILE)
-    config, named = arguments(CONFIG_FILE), arguments(SPECIAL_TOKENS_FILE)
+    config, older = arguments(CONFIG_FILE), arguments(SPECIAL_TOKENS_FILE)
     if "added_tokens_decoder" in config:
-        return {**named, **config, "vocab_file": vocab_file}
+        return {**older, **config, "vocab_file": vocab_file}
     # Before there was an added_tokens_decoder, the two other files had the last word.
-    config = {**config, **named}
-    special = {str(value) for key, value in config.items() if key.endswith("_token")}
+    config = {**config, **older}
+    named = (AddedToken.like(value) for key, value in config.items() if key.endswith("_token"))
+    special = {token.content for token in named if token is not None}
     with fields_of(f"{source.name_or_path}/{ADDED_TOKENS_FILE}"):
         config["added_tokens_decoder"] = {
             _index(token, index): AddedToken(token, special=token in special, normalized=token not in special)
@@ -90,15 +91,19 @@ def _spelled(field: str, value: Any) -> AddedToken:
     return token
 
 
-def write_arguments(
-    directory: Path, arguments: Mapping[str, Any], added: Mapping[int, AddedToken], vocab_size: int
-) -> list[str]:
-    """Write all but the vocabulary; the paths are returned."""
+def write_arguments(directory: Path, prefix: str, arguments: Mapping[str, Any], vocab_size: int) -> list[str]:
+    """Write all but the vocabulary; the paths are returned.
+
+    Args:
+        prefix: of the names of the files.
+        arguments: of the constructor, `added_tokens_decoder` among them.
+    """
+    added: Mapping[int, AddedToken] = arguments["added_tokens_decoder"]
     decoder = {str(index): asdict(token) for index, token in added.items()}
-    paths = [write_json(directory / CONFIG_FILE, {**arguments, "added_tokens_decoder": decoder})]
+    paths = [write_json(directory / (prefix + CONFIG_FILE), {**arguments, "added_tokens_decoder": decoder})]
     behind = {token.content: index for index, token in added.items() if index >= vocab_size}
     if behind:
-        paths.append(write_json(directory / ADDED_TOKENS_FILE, behind))
+        paths.append(write_json(directory / (prefix + ADDED_TOKENS_FILE), behind))
     return paths
 
 

@@ -47,7 +47,7 @@ class Spelling:
         if self._delimiter is not None and self._delimiter in text:
             return None
         try:
-            ids = self._tokenizer.encode(text)
+            ids = self._tokenizer.encode(text, verbose=False)
         except ValueError:  # there is no token for what is unknown
             return None
         return ids if self._no_text.isdisjoint(ids) else None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 from w2vbert.fields import (
@@ -18,24 +16,7 @@ from w2vbert.fields import (
     text,
     whole,
 )
-
-
-@dataclass(frozen=True)
-class AddedToken:
-    """A token found in text as a whole, before the rest is spelled.
-
-    lstrip, rstrip: take the white space on that side along. single_word: only between spaces.
-    """
-
-    content: str
-    lstrip: bool = False
-    rstrip: bool = False
-    single_word: bool = False
-    normalized: bool = False
-    special: bool = False
-
-    def __str__(self) -> str:
-        return self.content
+from w2vbert.tokenizer.vocabulary.added import AddedToken
 
 
 class Vocabulary:
@@ -108,18 +89,22 @@ class Vocabulary:
             and self._decoder.get(index, token.content) == token.content
         }
 
-    def add(self, tokens: Iterable[str | AddedToken], special: bool) -> int:
-        """Add tokens after the last id, or mark those that exist as whole; how many were new is returned."""
+    def add(self, tokens: Iterable[AddedToken], special: bool) -> int:
+        """Add tokens behind the others, or mark those that exist as whole; how many were new is returned.
+
+        The next id is the number of tokens, as published, unless another token has it: ids may have gaps.
+        """
         ids = self.ids()
-        size = len(ids)
+        size, taken = len(ids), {*self._decoder, *self.added}
         for token in tokens:
-            if isinstance(token, str):
-                token = AddedToken(token)
             if not token.content:
                 continue
-            if special:
-                token = replace(token, special=True)
-            self.added[ids.setdefault(token.content, len(ids))] = token
+            index = ids.get(token.content, len(ids))
+            while token.content not in ids and index in taken:
+                index += 1
+            ids[token.content] = index
+            taken.add(index)
+            self.added[index] = replace(token, special=True) if special else token
             whole("the number of tokens", len(ids), 0, MAX_TOKENS)
         return len(ids) - size
 
@@ -132,39 +117,3 @@ class Vocabulary:
         if index in self._decoder:
             return self._decoder[index]
         return self.added[index].content if index in self.added else unknown
-
-
-class TokenSplitter:
-    """Cuts text at the tokens that are kept whole; at each place the longest one counts."""
-
-    def __init__(self, tokens: Iterable[AddedToken]) -> None:
-        self.tokens = {token.content: token for token in tokens}
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str] | None:
-        """Made when text is first split: of a large vocabulary it takes seconds."""
-        longest_first = sorted(self.tokens, key=len, reverse=True)
-        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if self.tokens else None
-
-    def __call__(self, text: str) -> list[str]:
-        """The tokens and what lies between them, in order; empty parts may be among them."""
-        if self._pattern is None:
-            return [text]
-        parts = [part for part in self._pattern.split(text) if part]
-        for place, part in enumerate(parts):
-            token = self.tokens.get(part)
-            if token is None:
-                continue
-            before = parts[place - 1] if place else ""
-            after = parts[place + 1] if place + 1 < len(parts) else ""
-            if token.rstrip and after:
-                parts[place + 1] = after.lstrip()
-            if token.lstrip and before:
-                parts[place - 1] = before.rstrip()
-            if token.single_word and before and not before.endswith(" "):
-                parts[place - 1] += part
-                parts[place] = ""
-            elif token.single_word and after and not after.startswith(" "):
-                parts[place + 1] = part + parts[place + 1]
-                parts[place] = ""
-        return parts

@@ -1,0 +1,111 @@
+"""What tokenizer, extractor and processor share as published: arguments of files, and the way to the hub."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from w2vbert.pretrained.arguments import without_meaning
+from w2vbert.pretrained.hub import upload
+
+# What the published methods take for the sake of models. Here it asks for nothing where it is one of these.
+_NOTHING = (None, False)
+_OF_MODELS = {
+    **dict.fromkeys(("attn_implementation", "config", "device_map", "dtype", "torch_dtype"), _NOTHING),
+    **dict.fromkeys(("max_shard_size", "state_dict", "user_agent", "variant"), _NOTHING),
+    **dict.fromkeys(("return_unused_kwargs", "use_safetensors"), _NOTHING),
+    **dict.fromkeys(("is_main_process", "safe_serialization", "save_jinja_files"), (None, True)),
+    "use_fast": (None, False, True),
+}
+
+
+class Publishable:
+    """What is saved in a folder can be put on the hub, and passes for what it stands for.
+
+    `transformers` asks with `isinstance` for its own base classes. Where it is loaded, `__class__`, which
+    `isinstance` looks at beside the type, is a subclass of the one that is asked for. Nothing is inherited:
+    `type(...)` is what it was, and calling `__class__` makes an instance of that.
+    """
+
+    # The module and the name of the base class of `transformers`.
+    _stands_for: ClassVar[tuple[str, str]]
+    _auto_class: ClassVar[None] = None  # as published: it is no class of a repository's own
+
+    @property  # type: ignore[misc]  # a class is an attribute to the checker
+    def __class__(self) -> type:
+        module, name = self._stands_for
+        base = getattr(sys.modules.get(module), name, None)
+        kind: Any = type(self)
+        return kind if base is None else _kin(kind, base)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are of the type, not of `__class__`."""
+        return _restored, (type(self), self.__dict__)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Sequence[str]:
+        raise NotImplementedError
+
+    def push_to_hub(self, repo_id: str, **hub_options: Any) -> str:
+        """Upload the files that `save_pretrained` writes.
+
+        Args:
+            repo_id, hub_options: see `w2vbert.pretrained.hub.upload`.
+
+        Raises:
+            ConnectionError: the hub cannot be reached, or refuses.
+        """
+        return upload(self._write, repo_id, hub_options)
+
+    def _write(self, folder: Path) -> None:
+        self.save_pretrained(folder)
+
+    def _upload(self, folder: str | os.PathLike[str], push_to_hub: bool, hub_options: dict[str, Any]) -> None:
+        """What `save_pretrained` does last: upload where it is asked to, by default to the folder's name."""
+        if push_to_hub:
+            upload(self._write, hub_options.pop("repo_id", Path(folder).name), hub_options)
+
+
+@cache
+def _kin(kind: type, base: type) -> type:
+    return type(kind.__name__, (kind, base), {"__module__": kind.__module__, "__new__": _make})
+
+
+def _make(kin: type, *arguments: Any, **options: Any) -> Any:
+    return kin.__bases__[0](*arguments, **options)
+
+
+def _restored(kind: type, state: Mapping[str, Any]) -> Any:
+    restored: Any = object.__new__(kind)
+    restored.__dict__.update(state)
+    return restored
+
+
+def saving_options(push_to_hub: bool, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the keyword arguments of `save_pretrained` tell the hub.
+
+    Raises:
+        TypeError: an argument that is not known, or is for models and asks for something.
+    """
+    options = without_models(arguments, "save_pretrained")
+    if not push_to_hub and (strange := sorted(options.keys() - {"token", "repo_id"})):
+        raise TypeError(f"save_pretrained() got an unexpected keyword argument {strange[0]!r}")
+    return options
+
+
+def without_models(arguments: dict[str, Any], method: str) -> dict[str, Any]:
+    """The arguments that are left when those that have no meaning here are taken away.
+
+    Raises:
+        TypeError: one is for models, and asks for something.
+        ValueError: one asks for something that there is not.
+    """
+    left = without_meaning(arguments, method)
+    for name in _OF_MODELS.keys() & left.keys():
+        value = left.pop(name)
+        if not any(value is nothing for nothing in _OF_MODELS[name]):
+            raise TypeError(f"{method}({name}={value!r}): that is for models")
+    return left
