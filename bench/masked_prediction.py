@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SEEDS = (0, 1, 2)
 HELD_OUT = "theo"
 SHARE = 10  # one labelled recording of so many is learned from
-PRETRAINING_STEPS, STEPS, EVERY = 1_500, 600, 200
+PRETRAINING_STEPS, STEPS, EVERY = 700, 500, 250
 BOTH = ("--num-workers=1", "--threads-per-worker=1", "--warmup-ratio=0.1", "--max-unusable=1")
 PRETRAINING = (
     *("--objective=masked-prediction", f"--model-config={ROOT / 'demo/recipe/model.json'}"),

@@ -13,7 +13,7 @@ from w2vbert.features.batch import BatchFeature
 from w2vbert.features.configuration import PROCESSOR_FILE
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.pretrained.hub import Source, read_json
-from w2vbert.published import Publishable, saving_options, without_models
+from w2vbert.publishable import Publishable, saving_options, without_models
 from w2vbert.tokenizer.collapse import TokenIds, Wav2Vec2CTCTokenizerOutput
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, overload
 
 from w2vbert.fields import ConfigError, fields_of, mapping, shown
 from w2vbert.pretrained.hub import CheckpointNotFoundError, Source, read_json
-from w2vbert.published import Publishable, saving_options, without_models
+from w2vbert.publishable import Publishable, saving_options, without_models
 
 CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
 PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from w2vbert.fields import fields_of
 from w2vbert.pretrained.hub import Source
-from w2vbert.published import Publishable, saving_options, without_models
+from w2vbert.publishable import Publishable, saving_options, without_models
 from w2vbert.tokenizer.decoding import PathDecoder
 from w2vbert.tokenizer.encoding import TextEncoder
 from w2vbert.tokenizer.files import CONFIG_FILE, VOCAB_FILE, read_arguments, write_arguments, write_json
