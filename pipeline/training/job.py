@@ -16,12 +16,12 @@ from pipeline.training.instructions import training_of
 from pipeline.training.loop.course import Outcome
 from pipeline.training.loop.worker import Training, train
 from pipeline.training.loop.workers import Workers, run_on_workers, workers_of
-from pipeline.training.model.masked import MASKED_PREDICTION
 from pipeline.training.report.progress import Progress
 from pipeline.training.report.watch import MEASURED, STEPPED
 from pipeline.training.result import Result, finish, finished
 from pipeline.training.settle import Job, places_of, require_usable, settle
 from pipeline.training.spec import FinetuneSpec
+from pipeline.training.spec.learning import METRICS
 from pipeline.training.state.checkpoints import Checkpoints
 
 Say = Callable[[str], None]
@@ -39,10 +39,11 @@ def finetune(spec: FinetuneSpec, *, say: Say = print) -> Result:
     storage, output = places_of(spec)
     lock = Lock.take(output, output, storage)
     try:
-        if spec.run.overwrite:
-            _clear(spec, output, storage)
+        _require_kept(spec, output, storage)
         job = settle(spec, say)
         require_usable(job)
+        if spec.run.overwrite:
+            _clear(output, storage)
         if done := finished(output, job.identity, storage):
             say("this run is done: --overwrite begins it anew")
             return done
@@ -58,10 +59,22 @@ def finetune(spec: FinetuneSpec, *, say: Say = print) -> Result:
         lock.release()
 
 
-def _clear(spec: FinetuneSpec, output: str, storage: Storage) -> None:
+def _require_kept(spec: FinetuneSpec, output: str, storage: Storage) -> None:
+    """What a run starts from must be there when it goes on after a kill.
+
+    Raises:
+        JobError: --overwrite would delete it.
+    """
+    for flag, place in (("--model", spec.model.model), ("--vocab", spec.data.vocab)):
+        if spec.run.overwrite and place and f"{storage.normalise(place)}/".startswith(f"{output}/"):
+            raise JobError(
+                f"{flag} {place} is part of the run that --overwrite deletes: use another --output"
+            )
+
+
+def _clear(output: str, storage: Storage) -> None:
     """Deletes the run that is there; its features stay."""
-    results = [MASKED_PREDICTION] if spec.model.masked else spec.tasks
-    for folder in (*_OF_RUN, *results):
+    for folder in (*_OF_RUN, *METRICS):
         storage.remove(join(output, folder), recursive=True)
     for file in _FILES_OF_RUN:
         storage.remove(join(output, file))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import JobError
 from pipeline.metrics.rttm import Marks, read_rttm
@@ -15,7 +16,7 @@ from pipeline.storage import Storage
 from pipeline.training.examples.building import Built, Limits, build_index
 from pipeline.training.examples.frames import minimum_frames
 from pipeline.training.examples.labels import Labeller
-from pipeline.training.examples.labels.classes import Classify, Embed, class_names
+from pipeline.training.examples.labels.classes import Classify, Embed, class_names, names_in
 from pipeline.training.examples.labels.diarize import Diarize
 from pipeline.training.examples.labels.transcribe import Transcribe
 from pipeline.training.examples.rows import Rows
@@ -120,6 +121,7 @@ class _Labelling:
         train_labels = {task: makers[task](rows) for task in self._spec.tasks}
         built = build_index(rows, train_labels, limits)
         _require_examples("--train", built, rows)
+        _require_targets(built)
         valid_labels = {task: self._measured(each, held_out) for task, each in train_labels.items()}
         built_valid = build_index(held_out, valid_labels, limits)
         if valid:
@@ -155,7 +157,7 @@ class _Labelling:
         if not isinstance(labeller, Embed):
             return labeller
         known = set(labeller.names)
-        others = [name for name in class_names(held_out, labeller.column) if name not in known]
+        others = [name for name in names_in(held_out, labeller.column) if name not in known]
         return replace(labeller, names=[*labeller.names, *others])
 
     def _transcribe(self, rows: Rows) -> Transcribe:
@@ -199,7 +201,12 @@ class _Labelling:
 
     def _diarize(self, rows: Rows) -> Diarize:
         for uri in self._spec.data.rttm:
-            self._marks |= read_rttm("--rttm", self._storage.normalise(uri), self._storage)
+            marks = read_rttm("--rttm", self._storage.normalise(uri), self._storage)
+            if twice := sorted(marks.keys() & self._marks.keys()):
+                raise JobError(
+                    f"--rttm {uri}: {twice[0]} is in another RTTM file too. Name each recording in one."
+                )
+            self._marks |= marks
         most = max(len({segment.speaker for segment in marks.segments}) for marks in self._marks.values())
         if self._keeps_head("diarize"):
             most = max(most, self._start.config.num_labels)
@@ -229,6 +236,15 @@ def _require_examples(flag: str, built: Built, rows: Rows) -> None:
     if not len(built.index):
         reasons = sorted(set(built.skipped["reason"].to_pylist()))
         raise JobError(f"{flag}: none of its {len(rows):,} clips can be used ({', '.join(reasons)})")
+
+
+def _require_targets(built: Built) -> None:
+    """A head that nothing teaches would be published as it was drawn."""
+    for task, targets in built.index.targets.items():
+        if not targets.has.any():
+            of_task = built.skipped.filter(pc.equal(built.skipped["task"], task))
+            reasons = ", ".join(sorted(set(of_task["reason"].to_pylist())))
+            raise JobError(f"--train: none of its clips can be used for {task} ({reasons})")
 
 
 def _labels(names: Sequence[str]) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def finish(job: Job, training: Training, outcome: Outcome) -> Result:
         identity=job.identity,
         checkpoints={task: join(output, task) for task in learner.results},
         step=step,
-        max_steps=outcome.max_steps,
+        max_steps=outcome.progress.step,
         metrics={name: value for name, value in metrics.items() if name != "step"},
         backbone=backbone_digest(next(iter(learner.results.values()))),
         hours=job.statistics.hours,

@@ -84,7 +84,7 @@ def test_arguments_of_from_pretrained(
     ("arguments", "complaint"),
     [
         (
-            {"quantization_config": object()},
+            {"quantization_config": {"load_in_4bit": True}},
             r"quantization_config=\.\.\.\): there is no support for quantized",
         ),
         ({"tp_plan": "auto"}, "tensor parallelism"),

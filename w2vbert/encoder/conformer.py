@@ -64,12 +64,10 @@ class FeedForward(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         wide = self.intermediate_dense(frames)
-        if not (torch.is_grad_enabled() and wide.requires_grad):
+        if not (self.training and wide.requires_grad):
             return self._narrowed(wide)
         # Of the widest tensors of a layer one is kept: its activation costs less to compute again.
-        output: Tensor = checkpoint(
-            self._narrowed, wide, use_reentrant=False, preserve_rng_state=self.training
-        )
+        output: Tensor = checkpoint(self._narrowed, wide, use_reentrant=False)
         return output
 
     def _narrowed(self, wide: Tensor) -> Tensor:

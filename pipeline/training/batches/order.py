@@ -45,6 +45,7 @@ class Order:
     def __init__(
         self, frames: Ints, file: Ints, budget: int, seed: int, window_frames: int | None = None
     ) -> None:
+        self.budget, self.window_frames = budget, window_frames
         window = _windows(frames, file, seed, window_frames)
         group = window << 32 | _lengths_alike(frames)
         self._seed, self._frames = seed, frames

@@ -53,7 +53,7 @@ class FeatureTables:
         """
         data = self.spec.data
         named = sorted({self.storage.normalise(uri) for uri in inputs})
-        facts = json.dumps([named, data.channel, data.max_duration_s, made_by(self.extractor)])
+        facts = json.dumps([named, data.where, data.channel, data.max_duration_s, made_by(self.extractor)])
         name = f"{flag}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
         return join(self.home, name if speed == 1 else f"{name}-{speed:g}")
 

@@ -75,7 +75,13 @@ class Trainer:
         checkpoints, group = self._checkpoints, self._group
         begun = group.lead(checkpoints.begun)
         if begun is None:
-            own = Begun(self._course.identity, self._length(self._rehearse()), self._course.packs_per_step)
+            own = Begun(
+                self._course.identity,
+                self._length(self._rehearse()),
+                self._course.packs_per_step,
+                self._order.budget,
+                self._order.window_frames,
+            )
             begun = group.lead(lambda: checkpoints.begin(own))
         if begun.identity != self._course.identity:
             raise JobError(
@@ -214,6 +220,7 @@ class Trainer:
         if validates:
             with self._keeper.averaged():
                 metrics = dict(self._validate())
+            metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
             if metrics:
                 self._progress.measured.append({"step": step, **metrics})
                 self._watcher.measured(step, metrics)

@@ -133,11 +133,14 @@ def train(training: Training, group: Group, tell: Callable[[str, Any], None]) ->
     storage, course = training.storage, training.course
     model, keeper = _keeper(training, group)
     index = Index.load(training.data.train, storage)
-    order = Order(index.frames, index.file, training.data.budget, course.seed, training.data.window_frames)
-    reader = reader_of(training, index, augmented=True)
-    watch = Watch(training.output, storage, group.rank, training.rates.usual, tell)
     check = partial(check_lock, *training.lock, storage) if training.lock else lambda: None
     checkpoints = Checkpoints(training.output, storage, check)
+    cut = training.data.budget, training.data.window_frames
+    if begun := checkpoints.begun():
+        cut = begun.token_budget, begun.window_frames
+    order = Order(index.frames, index.file, cut[0], course.seed, cut[1])
+    reader = reader_of(training, index, augmented=True)
+    watch = Watch(training.output, storage, group.rank, training.rates.usual, tell)
     validate = _Validation(training, model, group, watch)
     outcome = Trainer(course, keeper, Feed(order, reader), checkpoints, validate, watch).run()
     watch.close()

@@ -20,7 +20,7 @@ from pipeline.training.model.objectives import OBJECTIVES
 from w2vbert.config import CONFIG_NAME, ConfigError, Wav2Vec2BertConfig
 from w2vbert.features.quantizer import RandomProjectionQuantizer
 from w2vbert.fields import enumerate_names
-from w2vbert.heads import Wav2Vec2BertForXVector
+from w2vbert.heads import Wav2Vec2BertForSequenceClassification, Wav2Vec2BertForXVector
 from w2vbert.heads.task import TaskModel
 from w2vbert.model import Wav2Vec2BertModel
 from w2vbert.pretrained.hub import Source, read_json
@@ -84,7 +84,9 @@ def build(
             if isinstance(model, Wav2Vec2BertForXVector):
                 _let_signals_through(model)
             kept = not new_heads and kind.__name__ in (config.architectures or ())
-            new |= {f"tasks.{task}.{name}" for name in _fill_head(model, stored if kept else {})}
+            new |= {
+                f"tasks.{task}.{name}" for name in _fill_head(model, stored if kept else {}, config.id2label)
+            }
     learner = MultiTask(models, crop_frames=crop_frames)
     return Built(learner.train(), frozenset(new) if stored else frozenset())
 
@@ -197,11 +199,21 @@ def _encoder(
     return encoder, {f"encoder.{name}" for name in missing}
 
 
-def _fill_head(model: TaskModel, stored: Mapping[str, StoredTensor]) -> set[str]:
-    """Takes what is stored of the head in the right size; the names of all else of it."""
+def _fill_head(
+    model: TaskModel, stored: Mapping[str, StoredTensor], labels: Mapping[int, str] | None
+) -> set[str]:
+    """Takes what is stored of the head in the right size, but classes of other names; the names of all else.
+
+    Args:
+        labels: of the checkpoint.
+    """
     prefix = f"{model.base_model_prefix}."
     head = {name: p for name, p in model.named_parameters() if not name.startswith(prefix)}
     fitting = {name for name in head.keys() & stored.keys() if stored[name].shape == tuple(head[name].shape)}
+    if isinstance(model, Wav2Vec2BertForXVector):  # no checkpoint says whose voices its classes are
+        fitting -= {name for name in fitting if name.startswith("objective.")}
+    elif isinstance(model, Wav2Vec2BertForSequenceClassification) and model.config.id2label != labels:
+        fitting -= {name for name in fitting if name.startswith("classifier.")}
     model.load_state_dict({name: stored[name].read() for name in fitting}, strict=False)
     return head.keys() - fitting
 

@@ -40,11 +40,14 @@ class Begun:
         identity: digest of all that decides what a step computes; a run goes on only under the same.
         max_steps: it may have been chosen by the time that steps take.
         packs_per_step: chosen by the number of workers, which may be another since.
+        token_budget, window_frames: see `Order`; chosen by the devices and their disks, likewise.
     """
 
     identity: str
     max_steps: int
     packs_per_step: int
+    token_budget: int
+    window_frames: int | None
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import JobError
 from pipeline.training.labelling import Labelled, Start, label
 from pipeline.training.spec import FinetuneSpec
 from tests.pipeline.training.tables import FRAME_S, STORAGE, clip, write
@@ -57,3 +58,36 @@ def test_or_what_is_given(tmp_path: Path) -> None:
 
 def test_or_nothing(tmp_path: Path) -> None:
     assert labelled(write(tmp_path / "a.parquet", clips(4)), valid_share=0).valid is None
+
+
+def test_a_task_that_nothing_teaches_is_refused(tmp_path: Path) -> None:
+    """Its head would be published as it was drawn."""
+    rows = [row | {"ref_label": "dog"} for row in clips(4)]
+    vocab = tmp_path / "vocab.json"
+    vocab.write_text('{"[PAD]": 0, "[UNK]": 1, "|": 2, "A": 3}')
+    told = "^--train: none of its clips can be used for transcribe \\(unknown_character\\)$"
+    with pytest.raises(JobError, match=told):
+        labelled(write(tmp_path / "a.parquet", rows), task=["classify", "transcribe"], vocab=str(vocab))
+
+
+@pytest.mark.parametrize("held_out", ["nobody", "without a speaker"])
+def test_voices_may_be_learned_without_measuring_them(tmp_path: Path, held_out: str) -> None:
+    train = write(tmp_path / "train" / "a.parquet", clips(4))
+    nameless = [clip("y", ref_text="ab", speaker=None), clip("z", ref_text="ab", speaker="s1")][:1]
+    given: dict[str, Any] = {"valid_share": 0}
+    held = []
+    if held_out != "nobody":
+        held, given = [write(tmp_path / "valid" / "b.parquet", nameless)], {"valid": ["dev"]}
+    found = labelled(train, held, task=["embed", "transcribe"], **given)
+    assert found.train.index.targets["embed"].has.sum() == 20
+    assert found.valid is None or not found.valid.index.targets["embed"].has.any()
+
+
+def test_a_recording_is_marked_in_one_file(tmp_path: Path) -> None:
+    lines = ["SPEAKER 00 1 0.0 0.5 <NA> <NA> a <NA> <NA>", "SPEAKER 00 1 0.6 0.5 <NA> <NA> b <NA> <NA>"]
+    for name, line in zip("ab", lines, strict=True):
+        (tmp_path / f"{name}.rttm").write_text(line + "\n")
+    both = [str(tmp_path / f"{name}.rttm") for name in "ab"]
+    train = write(tmp_path / "a.parquet", clips(4))
+    with pytest.raises(JobError, match=r"^--rttm .*b\.rttm: 00 is in another RTTM file too"):
+        labelled(train, task=["diarize"], rttm=both)

@@ -20,16 +20,22 @@ if TYPE_CHECKING:
     from w2vbert.config import Wav2Vec2BertConfig
 
 
+def names_in(rows: Rows, column: str) -> list[str]:
+    """The classes of some rows, sorted."""
+    return sorted(
+        {name.strip() for name in rows.table[column].unique().to_pylist() if name is not None} - {""}
+    )
+
+
 def class_names(rows: Rows, column: str) -> list[str]:
-    """The classes of some rows, sorted.
+    """The classes to learn, sorted.
 
     Raises:
         JobError: no row has one.
     """
-    found = {name.strip() for name in rows.table[column].unique().to_pylist() if name is not None} - {""}
-    if not found:
+    if not (found := names_in(rows, column)):
         raise JobError(f"the column {column!r} is empty in all of the {len(rows):,} rows to learn from.")
-    return sorted(found)
+    return found
 
 
 @dataclass(frozen=True)

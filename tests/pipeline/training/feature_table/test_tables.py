@@ -44,9 +44,9 @@ def test_other_input_and_other_settings_have_other_tables(tmp_path: Path) -> Non
     places = {
         tables_of(tmp_path, **given).place("train", inputs)
         for inputs in (["a", "b"], ["a"])
-        for given in ({}, {"channel": "left"}, {"max_duration_s": 20.0})
+        for given in ({}, {"channel": "left"}, {"max_duration_s": 20.0}, {"where": "speaker = 'a'"})
     }
-    assert len(places) == 6
+    assert len(places) == 8
     usual = tables_of(tmp_path, seed=3).place("train", ["b", "a"])  # what decides no features
     assert usual in places
     assert tables_of(tmp_path).place("train", ["a", "b"], 0.9) == f"{usual}-0.9"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,3 +123,25 @@ def test_patience_is_remembered(tmp_path: Path) -> None:
     assert (outcome.progress.step, outcome.problem) == (9, None)
     again = run(training, kill_at=10)
     assert again.progress.step == 9
+
+
+def test_devices_and_disks_may_be_others(tmp_path: Path) -> None:
+    """What a pack holds, and in which order, was settled when the run began."""
+    whole = training_of(tmp_path, max_steps=STEPS, save_steps=4)
+    run(whole)
+    pieces = replace(whole, output=str(tmp_path / "pieces"))
+    with pytest.raises(KilledError):
+        run(pieces, kill_at=9)
+    run(replace(pieces, data=replace(pieces.data, budget=400, window_frames=100)))
+    assert clips_of(pieces) == clips_of(whole)
+    found, expected = ([row for row in losses_of(one) if row["split"] == "train"] for one in (pieces, whole))
+    assert found == expected
+
+
+def test_a_metric_that_is_no_number_is_none(tmp_path: Path) -> None:
+    """A run that diverges can still be read, and go on."""
+    wild = training_of(tmp_path, max_steps=4, save_steps=1)
+    run(replace(wild, rates=replace(wild.rates, usual=1e18, new=1e18)))
+    progress = Checkpoints(wild.output, STORAGE).load(4).progress
+    assert progress.step == 4
+    assert all(math.isfinite(value) for found in progress.measured for value in found.values())

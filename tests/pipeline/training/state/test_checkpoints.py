@@ -76,9 +76,9 @@ def test_the_best_and_the_last_stay(tmp_path: Path) -> None:
 def test_what_a_run_began_with_stays(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), STORAGE)
     assert checkpoints.begun() is None
-    first = Begun("sha256:1", 100, 2)
+    first = Begun("sha256:1", 100, 2, 4096, None)
     assert checkpoints.begin(first) == first
-    assert checkpoints.begin(Begun("sha256:1", 120, 4)) == first
+    assert checkpoints.begin(Begun("sha256:1", 120, 4, 4096, None)) == first
     (tmp_path / "checkpoints" / "begun.json").write_text("{")
     with pytest.raises(JobError, match="damaged"):
         checkpoints.begun()
