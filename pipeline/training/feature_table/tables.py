@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
+from pipeline.corpus.listing import discover, drop_listed_files
 from pipeline.errors import BrokenOffError, JobError
 from pipeline.storage import Storage, join
 from pipeline.table.ledger import Ledger
@@ -59,14 +61,36 @@ class FeatureTables:
 
     def _files(self, flag: str, inputs: Sequence[str], speed: float) -> list[str]:
         about = flag if speed == 1 else f"{flag} at speed {speed:g}"
-        place = self.place(flag, inputs, speed)
-        asked = self._asked(inputs, place, speed)
         with self._own_flags(flag):
+            place = self._sound(self.place(flag, inputs, speed), inputs, about)
+            asked = self._asked(inputs, place, speed)
             summary = prepare(asked, self.extractor, say=lambda line: self.say(f"{about}: {line}"))
         if not summary.complete:
             raise BrokenOffError(f"storage did not deliver all of {', '.join(inputs)}")
         table = Ledger(place, self.storage)
         return [table.uri_of(record) for record in table.files()]
+
+    def _sound(self, home: str, inputs: Sequence[str], about: str) -> str:
+        """The first table of this input none of whose shards has changed or is gone.
+
+        A table keeps the rows that it has: with shards that are only new it grows, but of one that changed it
+        would teach the old labels. The old table stays for the runs that learn from it.
+        """
+        now: dict[str, str] | None = None
+        for number in count(1):
+            place = home if number == 1 else f"{home}.{number}"
+            plans = Ledger(place, self.storage).plans.all()
+            if plans and now is None:
+                found = discover(inputs, self.storage, outputs=(place,))
+                now = {shard.uri: shard.version for shard in drop_listed_files(found, self.storage)}
+            then = {(line.shard.uri, line.shard.version) for _, lines in plans for line in lines}
+            if now is None or then <= now.items():
+                if number > 1 and not plans:
+                    self.say(
+                        f"{about}: shards changed or are gone since features were made of them; all anew"
+                    )
+                return place
+        raise AssertionError  # numbers do not end
 
     @contextmanager
     def _own_flags(self, flag: str) -> Iterator[None]:

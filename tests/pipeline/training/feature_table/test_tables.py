@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from pipeline.errors import JobError
 from pipeline.storage import join
@@ -50,3 +55,37 @@ def test_other_input_and_other_settings_have_other_tables(tmp_path: Path) -> Non
     usual = tables_of(tmp_path, seed=3).place("train", ["b", "a"])  # what decides no features
     assert usual in places
     assert tables_of(tmp_path).place("train", ["a", "b"], 0.9) == f"{usual}-0.9"
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_changed_or_is_gone_teaches_nothing_old(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    said: list[str] = []
+
+    def record(name: str, text: str | None) -> None:
+        (folder / "audio").mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / "audio" / f"{name}.wav", np.full(8000, 0.1 * len(name)), 16_000)
+        if text is not None:
+            (folder / f"{name}.jsonl").write_text(
+                json.dumps({"audio_filepath": f"audio/{name}.wav", "text": text}) + "\n"
+            )
+
+    def texts() -> tuple[set[str], list[str]]:
+        tables = replace(tables_of(tmp_path), say=said.append)
+        files = tables.files("train", [str(folder)])
+        rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+        return {str(Path(file).parent.name) for file in files}, sorted(row["ref_text"] for row in rows)
+
+    record("a", "one")
+    record("b", "two")
+    (home,), found = texts()
+    assert found == ["one", "two"]
+    record("ccc", "three")  # new: the table grows
+    assert texts() == ({home}, ["one", "three", "two"])
+    record("b", "corrected")
+    assert texts() == ({f"{home}.2"}, ["corrected", "one", "three"])
+    assert texts() == ({f"{home}.2"}, ["corrected", "one", "three"])
+    (folder / "a.jsonl").unlink()
+    (folder / "audio" / "a.wav").unlink()
+    assert texts() == ({f"{home}.3"}, ["corrected", "three"])
+    assert sum("shards changed or are gone" in line for line in said) == 2
