@@ -15,7 +15,7 @@ from pipeline.node_files import CheckpointFiles
 from pipeline.storage import Storage
 from pipeline.training.examples.building import Built, Limits, build_index
 from pipeline.training.examples.frames import minimum_frames
-from pipeline.training.examples.labels import Labeller
+from pipeline.training.examples.labels import Labeller, Reason
 from pipeline.training.examples.labels.classes import Classify, Embed, class_names, names_in
 from pipeline.training.examples.labels.diarize import Diarize
 from pipeline.training.examples.labels.transcribe import Transcribe
@@ -234,8 +234,7 @@ def _held_out(rows: Rows, held_out: Rows, speaker_column: str) -> str:
 
 def _require_examples(flag: str, built: Built, rows: Rows) -> None:
     if not len(built.index):
-        reasons = sorted(set(built.skipped["reason"].to_pylist()))
-        raise JobError(f"{flag}: none of its {len(rows):,} clips can be used ({', '.join(reasons)})")
+        raise JobError(f"{flag}: none of its {len(rows):,} clips can be used: {_reasons(built.skipped)}")
 
 
 def _require_targets(built: Built) -> None:
@@ -243,8 +242,16 @@ def _require_targets(built: Built) -> None:
     for task, targets in built.index.targets.items():
         if not targets.has.any():
             of_task = built.skipped.filter(pc.equal(built.skipped["task"], task))
-            reasons = ", ".join(sorted(set(of_task["reason"].to_pylist())))
-            raise JobError(f"--train: none of its clips can be used for {task} ({reasons})")
+            raise JobError(f"--train: none of its clips can be used for {task}: {_reasons(of_task)}")
+
+
+def _reasons(skipped: pa.Table) -> str:
+    """Each with the first clip that has it."""
+    first = {row["reason"]: row for row in reversed(skipped.to_pylist())}
+    told = [f"{reason} ({first[reason]['detail'] or first[reason]['clip_id']})" for reason in sorted(first)]
+    if Reason.UNKNOWN_CHARACTERS in first:
+        told.append("see --lower-case, --remove-characters and --vocab")
+    return "; ".join(told)
 
 
 def _labels(names: Sequence[str]) -> dict[str, Any]:
