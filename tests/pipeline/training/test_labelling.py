@@ -65,7 +65,7 @@ def test_a_task_that_nothing_teaches_is_refused(tmp_path: Path) -> None:
     rows = [row | {"ref_label": "dog"} for row in clips(4)]
     vocab = tmp_path / "vocab.json"
     vocab.write_text('{"[PAD]": 0, "[UNK]": 1, "|": 2, "A": 3}')
-    told = r"for transcribe: unknown_characters \(ab in: ab\); see --lower-case, --remove-characters and --vocab$"
+    told = r"transcribe: unknown_characters \(ab in: ab\); see --lower-case, --remove-characters and --vocab$"
     with pytest.raises(JobError, match=told):
         labelled(write(tmp_path / "a.parquet", rows), task=["classify", "transcribe"], vocab=str(vocab))
 
