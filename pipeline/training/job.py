@@ -26,6 +26,7 @@ from pipeline.training.state.checkpoints import Checkpoints
 
 Say = Callable[[str], None]
 _OF_RUN = ("checkpoints", "losses", "data", "tensorboard")  # folders
+_SETTINGS = "settings.json"
 _FILES_OF_RUN = ("events.jsonl", "losses.parquet", "training.html", "summary.json")
 
 
@@ -84,9 +85,19 @@ def _require_same(job: Job) -> None:
     begun = Checkpoints(job.output, job.storage).begun()
     if begun is not None and begun.identity != job.identity:
         raise JobError(
-            f"--output {job.output} holds a run with other settings, another model or other data. Use "
-            "another output, or begin anew with --overwrite."
+            f"--output {job.output} holds a run {_difference(job)}. Use another output, or begin anew with "
+            "--overwrite."
         )
+
+
+def _difference(job: Job) -> str:
+    stored = job.storage.read_bytes_or_none(join(job.output, "data", _SETTINGS))
+    held = {} if stored is None else json.loads(stored)
+    now = job.spec.decisive
+    changed = [
+        f"{name} {held[name]!r}, now {now[name]!r}" for name in now if held.get(name, now[name]) != now[name]
+    ]
+    return f"with other settings ({'; '.join(changed)})" if changed else "of another model or other data"
 
 
 def _write_data(job: Job) -> None:
@@ -98,9 +109,8 @@ def _write_data(job: Job) -> None:
     write_skipped(job.labelled.skipped, join(folder, "skipped.parquet"), storage)
     if job.labelled.vocabulary is not None:
         job.labelled.vocabulary.save(folder, storage)
-    storage.write_bytes(
-        join(folder, "statistics.json"), json.dumps(job.statistics.facts(), indent=2).encode()
-    )
+    for name, facts in (("statistics.json", job.statistics.facts()), (_SETTINGS, job.spec.decisive)):
+        storage.write_bytes(join(folder, name), json.dumps(facts, indent=2).encode())
 
 
 def _train(job: Job, training: Training, workers: Workers, say: Say) -> Outcome:

@@ -139,7 +139,7 @@ def test_other_settings_are_refused_and_overwrite_keeps_features(
     given: dict[str, Any] = {"max_unusable": 0.5, "valid_share": 0.3, "min_char_count": 2}
     told = arguments(corpus, output, max_steps=2, **given)
     assert main(told) == 2
-    assert "holds a run with other settings" in capsys.readouterr().err
+    assert "holds a run with other settings (max_steps 30, now 2" in capsys.readouterr().err
     features = {path: path.stat().st_mtime_ns for path in (output / "features").rglob("*.parquet")}
     assert main([*told, "--overwrite"]) == 0
     assert {path: path.stat().st_mtime_ns for path in (output / "features").rglob("*.parquet")} == features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Self
+from typing import Any, Self
 
 from pydantic import model_validator
 
@@ -48,6 +48,12 @@ class FinetuneSpec(FlatSpec):
         return (
             asked if asked is None or "/" in asked else f"{(self.tasks or [self.model.objective])[0]}/{asked}"
         )
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide what a step computes, by name: never a credential."""
+        free = set[str]().union(*_FREE.values())
+        return {name: value for name, value in self.public().items() if name not in free}
 
     @property
     def digest(self) -> str:
