@@ -42,9 +42,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-TOKENIZER = Vocabulary.made(count_characters([LETTERS]), 1).tokenizer()
-
-
 def row_of(spoken: Utterance, **columns: Any) -> dict[str, Any]:
     """A row of a feature table."""
     features = extractor().extract(spoken.waveform).astype(np.float16)
@@ -64,18 +61,23 @@ def training_of(
     *,
     rate: float,
     model: ModelParts | None = None,
-    labels: Mapping[str, Labeller] | None = None,
     **course: Any,
 ) -> Training:
     """A run that transcribes `ref_text`, or what another model learns.
 
     Args:
-        labels: what the model learns, by task.
         course: fields of `Course`.
     """
+    config = Wav2Vec2BertConfig.from_dict(SMALL)
+    tokenizer = Vocabulary.made(count_characters([LETTERS]), 1).tokenizer()
+    labels: dict[str, Labeller] = {}
     if model is None:
-        model, labels = transcribing()
-    write_index(folder, "train", rows, labels or {})
+        labels["transcribe"] = Transcribe("text", TextSettings(), tokenizer, config)
+        head = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        model = ModelParts(config.to_dict(), {"transcribe": head}, {}, seed=0)
+    built = build_index(rows_of(folder, rows, *(["text"] if labels else [])), labels, Limits())
+    assert len(built.index) == len(rows)
+    built.index.save(str(folder / "train.arrow"), STORAGE)
     learner, _ = model.build()
     told = Course(
         seed=0,
@@ -84,7 +86,7 @@ def training_of(
         schedule=Schedule("cosine", 1),
         kept=Kept(),
         packs_per_step=1,
-        layers=SMALL["num_hidden_layers"],
+        layers=config.num_hidden_layers,
         eval_steps=1_000_000,
     )
     return Training(
@@ -96,24 +98,5 @@ def training_of(
         data=DataParts(str(folder / "train.arrow"), None, 400, Augmentation()),
         rates=Rates(rate, rate),
         extractor=extractor(),
-        settings=settings_of(learner, extractor(), TOKENIZER if labels else None),
+        settings=settings_of(learner, extractor(), tokenizer if labels else None),
     )
-
-
-def transcribing() -> tuple[ModelParts, dict[str, Labeller]]:
-    config = Wav2Vec2BertConfig.from_dict(SMALL)
-    head = {"vocab_size": len(TOKENIZER), "pad_token_id": TOKENIZER.pad_token_id}
-    labeller = Transcribe("text", TextSettings(), TOKENIZER, config)
-    return ModelParts(config.to_dict(), {"transcribe": head}, {}, seed=0), {"transcribe": labeller}
-
-
-def write_index(
-    folder: Path, part: str, rows: Sequence[Mapping[str, Any]], labels: Mapping[str, Labeller]
-) -> str:
-    """The features of a part, and what each clip of them teaches; where that is."""
-    columns = {column: None for labeller in labels.values() for column in labeller.columns}
-    place = folder if part == "train" else folder / part
-    built = build_index(rows_of(place, rows, *columns), labels, Limits())
-    assert len(built.index)
-    built.index.save(str(folder / f"{part}.arrow"), STORAGE)
-    return str(folder / f"{part}.arrow")
