@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -67,7 +67,15 @@ class ModelOutput(OrderedDict[str, Any]):
         return self.get(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
+        if name in self._fields or name in self:
+            self[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def _refuse(self, *arguments: Any, **named: Any) -> NoReturn:
+        raise TypeError(f"the fields of {type(self).__name__} are set one by one: output.logits = ...")
+
+    __delitem__ = pop = popitem = setdefault = update = _refuse
 
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]

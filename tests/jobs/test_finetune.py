@@ -171,11 +171,17 @@ def test_what_cannot_be_trained_is_said(tmp_path: Path, capsys: pytest.CaptureFi
     )
     told = arguments(useless, tmp_path / "out", max_unusable=1)
     assert main(told) == 2
-    assert "--train: none of its 2 clips can be used: empty_label (list.jsonl#2); label_too_long (80 tokens" in capsys.readouterr().err
+    assert (
+        "--train: none of its 2 clips can be used: empty_label (list.jsonl#2); label_too_long (80 tokens"
+        in capsys.readouterr().err
+    )
     good = write_corpus(tmp_path / "good", GOOD[:4])
     told = arguments(good, tmp_path / "other", max_unusable=1, valid=useless)
     assert main(told) == 2
-    assert "--valid: none of its 2 clips can be used: empty_label (list.jsonl#2); label_too_long (80 tokens" in capsys.readouterr().err
+    assert (
+        "--valid: none of its 2 clips can be used: empty_label (list.jsonl#2); label_too_long (80 tokens"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "other" / "checkpoints").exists()
 
 

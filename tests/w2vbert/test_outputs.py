@@ -24,3 +24,16 @@ def test_output_is_tuple_and_mapping_of_what_is_set() -> None:
     output.loss = loss
     assert output[:2] == (loss, logits)
     assert output.get("attentions") is None
+
+
+def test_what_is_no_field_stays_beside_them() -> None:
+    output = CausalLMOutput(logits=torch.zeros(1))
+    output.note = "mine"
+    assert (len(output), output.note) == (1, "mine")
+    for change in (
+        lambda: output.pop("logits"),
+        lambda: output.update({}),
+        lambda: output.__delitem__("logits"),
+    ):
+        with pytest.raises(TypeError, match="set one by one"):
+            change()

@@ -80,9 +80,6 @@ class FeedForward(nn.Module):
 class PointwiseConv1d(nn.Conv1d):
     """A convolution of kernel 1 (named and stored as such), run as the matrix product that it is."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size=1, bias=False)
-
     def forward(self, frames: Tensor) -> Tensor:
         return F.linear(frames, self.weight.squeeze(-1))
 
@@ -112,11 +109,11 @@ class ConvolutionModule(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.pointwise_conv1 = PointwiseConv1d(width, 2 * width)
+        self.pointwise_conv1 = PointwiseConv1d(width, 2 * width, kernel_size=1, bias=False)
         self.depthwise_conv = CausalDepthwiseConv1d(width, config.conv_depthwise_kernel_size)
         self.depthwise_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.pointwise_conv2 = PointwiseConv1d(width, width)
+        self.pointwise_conv2 = PointwiseConv1d(width, width, kernel_size=1, bias=False)
         self.dropout = nn.Dropout(config.conformer_conv_dropout)
 
     def forward(self, frames: Tensor, layout: Layout) -> Tensor:

@@ -45,7 +45,7 @@ def without_meaning(arguments: dict[str, Any], method: str) -> dict[str, Any]:
     left = {}
     for name, value in arguments.items():
         if name in _ASKING:
-            if not any(value is nothing for nothing in _NOTHING):
+            if value != {} and not any(value is nothing for nothing in _NOTHING):
                 raise ValueError(f"{method}({name}=...): there is no support for {_ASKING[name]}")
         elif name not in WITHOUT_EFFECT:
             left[name] = value

@@ -183,7 +183,10 @@ class PreTrainedModel(PublishedModel):
             stored = weights_of(state_dict)
         with named:
             config = cls._complete_config(config, source, stored)
-            target = Target(on, float_dtype(torch_dtype if dtype is None else dtype, config, stored))
+            asked = torch_dtype if dtype is None else dtype
+            target = Target(on, float_dtype(asked, config, stored))
+            if asked is not None:
+                config.dtype = target.dtype
             with torch.device("meta"), NoDrawsWithoutMemory():
                 model = cls(config)
         model.name_or_path = config.name_or_path = os.fspath(source.name_or_path)

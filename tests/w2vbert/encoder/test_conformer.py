@@ -55,7 +55,7 @@ def test_causal_convolution_does_not_look_ahead_or_across() -> None:
 
 
 def test_pointwise_convolution_is_one() -> None:
-    convolution = PointwiseConv1d(4, 6)
+    convolution = PointwiseConv1d(4, 6, kernel_size=1, bias=False)
     frames = torch.randn(7, 4)
     expected = F.conv1d(frames.T, convolution.weight).T
     torch.testing.assert_close(convolution(frames), expected)

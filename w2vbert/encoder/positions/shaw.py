@@ -18,15 +18,20 @@ class RelativeKey(PositionScheme):
     """Shaw et al. 2018 (arXiv:1803.02155); `distance_embedding` is learned."""
 
     def add_parameters(self, attention: SelfAttention) -> None:
-        distances = self.config.left_max_position_embeddings + self.config.right_max_position_embeddings + 1
-        attention.distance_embedding = nn.Embedding(distances, attention.head_size)
+        attention.distance_embedding = nn.Embedding(self._distances, attention.head_size)
+
+    @property
+    def _distances(self) -> int:
+        return self.config.left_max_position_embeddings + self.config.right_max_position_embeddings + 1
 
     def score(
         self, attention: SelfAttention, query: Tensor, keys: int, of_layer: Tensor | None
     ) -> tuple[Tensor, BlockBias | None]:
+        # The module is called, not its weight read: adapters and offloading hang on the call.
+        every = torch.arange(self._distances, device=query.device)
         return query, shaw_bias(
             query,
-            attention.distance_embedding.weight,
+            attention.distance_embedding(every),
             left=self.config.left_max_position_embeddings,
             right=self.config.right_max_position_embeddings,
             keys=keys,
