@@ -45,8 +45,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder, seed, count in (("train", 0, CLIPS), ("valid", 1, 9)):
         spoken = utterances(count, seed, letters=(4, 7))
         write(home / folder, spoken)
-        for one in spoken:
-            lines.append(rttm(one.name, one.voice, len(one.waveform) / RATE))
+        if folder == "train":  # clips to validate on have ids of them
+            for number, one in enumerate(spoken, 1):
+                lines.append(rttm(f"labels.tsv#{number}", one.voice, len(one.waveform) / RATE))
     (home / "speakers.rttm").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (home / "small.json").write_text(json.dumps(MODEL), encoding="utf-8")
     return home
@@ -68,6 +69,7 @@ def test_four_heads_in_one_run_are_one_pass(home: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert re.search(r"^transcribe +WER .+%", printed, re.MULTILINE)
     assert re.search(r"^embed +EER .+%", printed, re.MULTILINE)
+    assert re.search(r"^diarize +DER .+%", printed, re.MULTILINE)
     for task, kind in TASKS.items():
         _, info = kind.from_pretrained(output / task, output_loading_info=True)
         assert not info["missing_keys"] | info["unexpected_keys"], task
