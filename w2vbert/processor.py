@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
@@ -13,7 +12,7 @@ from w2vbert.features.batch import BatchFeature
 from w2vbert.features.configuration import PROCESSOR_FILE
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.pretrained.hub import Source, read_json
-from w2vbert.publishable import Publishable, saving_options, without_models
+from w2vbert.publishable import Configured, saving_options, without_models
 from w2vbert.tokenizer.collapse import TokenIds, Wav2Vec2CTCTokenizerOutput
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
@@ -23,7 +22,7 @@ _FOR_TEXT = signature(Wav2Vec2CTCTokenizer.__call__).parameters.keys() - {"self"
 _PARTS = ("feature_extractor", "tokenizer")
 
 
-class Wav2Vec2BertProcessor(Publishable):
+class Wav2Vec2BertProcessor(Configured):
     """What stands between audio, text and the model.
 
     Args:
@@ -172,12 +171,6 @@ class Wav2Vec2BertProcessor(Publishable):
             "feature_extractor": self.feature_extractor.to_dict(),
             "processor_class": type(self).__name__,
         }
-
-    def to_json_string(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-
-    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
-        Path(json_file_path).write_text(self.to_json_string(), encoding="utf-8")
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any

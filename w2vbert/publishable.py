@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,19 @@ class Publishable:
         """What `save_pretrained` does last: upload where it is asked to, by default to the folder's name."""
         if push_to_hub:
             upload(self._write, hub_options.pop("repo_id", Path(folder).name), hub_options)
+
+
+class Configured(Publishable):
+    """What has one configuration, that its file holds as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def to_json_string(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        Path(json_file_path).write_text(self.to_json_string(), encoding="utf-8")
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from inspect import signature
@@ -11,7 +10,7 @@ from typing import Any, Literal, Self, overload
 
 from w2vbert.fields import ConfigError, fields_of, mapping, shown
 from w2vbert.pretrained.hub import CheckpointNotFoundError, Source, read_json
-from w2vbert.publishable import Publishable, saving_options, without_models
+from w2vbert.publishable import Configured, saving_options, without_models
 
 CONFIG_FILE = "preprocessor_config.json"  # transformers 4, and a feature extractor saved alone
 PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested
@@ -20,15 +19,12 @@ PROCESSOR_FILE = "processor_config.json"  # transformers 5: the same, nested
 _FILE_KEYS = ("feature_extractor_type", "processor_class")
 
 
-class ConfiguredExtractor(Publishable):
+class ConfiguredExtractor(Configured):
     """What is made of a published configuration, and gives it back."""
 
     _stands_for = ("transformers.feature_extraction_sequence_utils", "SequenceFeatureExtractor")
 
     extra: dict[str, Any]
-
-    def to_dict(self) -> dict[str, Any]:
-        raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
         """Keys of the configuration that mean nothing here."""
@@ -112,12 +108,6 @@ class ConfiguredExtractor(Publishable):
         """The extractor that `to_json_file` described."""
         with fields_of(json_file):
             return cls.from_dict(read_json(json_file))
-
-    def to_json_string(self) -> str:
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-
-    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
-        Path(json_file_path).write_text(self.to_json_string(), encoding="utf-8")
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
