@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-import torchaudio.functional
 from espeak import RATE, Waveform
 from make_training import (
     DRAWN,
@@ -28,6 +26,7 @@ from make_training import (
     Recordings,
     Shards,
     disturbed,
+    resampled,
     string_of,
 )
 from voices import KNOWN, draw_people, people
@@ -53,9 +52,7 @@ def recorded(
 
 def _played(samples: Waveform, pace: float) -> Waveform:
     # Rates with a large common divisor, so that the resampling filter is short.
-    rate = 10 * round(RATE / pace / 10)
-    played: Waveform = torchaudio.functional.resample(torch.from_numpy(samples), RATE, rate).numpy()
-    return played
+    return resampled(samples, RATE, 10 * round(RATE / pace / 10))
 
 
 def _faint_noise(samples: Waveform, rng: np.random.Generator) -> Waveform:

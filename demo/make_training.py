@@ -59,7 +59,7 @@ class Recordings:
         with (folder / "labels.tsv").open(newline="") as file:
             for row in csv.DictReader(file, delimiter="\t"):
                 samples, rate = soundfile.read(folder / row["path"], dtype="float32")
-                takes[row["speaker"]][row["text"]].append(_resampled(samples, rate, RATE))
+                takes[row["speaker"]][row["text"]].append(resampled(samples, rate, RATE))
         return cls({speaker: dict(words) for speaker, words in takes.items()})
 
     def string(self, speaker: str, words: int, rng: np.random.Generator) -> tuple[str, Waveform]:
@@ -91,7 +91,7 @@ def disturbed(samples: Waveform, rng: np.random.Generator) -> Waveform:
         before, after = rng.uniform(0, 0.6, size=2) * RATE
         samples = np.pad(samples, (int(before), int(after)))
     if rng.random() < 0.5:
-        samples = _resampled(_resampled(samples, RATE, RATE // 2), RATE // 2, RATE)
+        samples = resampled(resampled(samples, RATE, RATE // 2), RATE // 2, RATE)
     if rng.random() < 0.6:
         spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
         spectrum[1:] /= np.arange(1, len(spectrum)) ** rng.uniform(0, 1)  # from white to brown
@@ -201,7 +201,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def _resampled(samples: Waveform, old: int, new: int) -> Waveform:
+def resampled(samples: Waveform, old: int, new: int) -> Waveform:
     resampled: Waveform = torchaudio.functional.resample(torch.from_numpy(samples), old, new).numpy()
     return resampled
 

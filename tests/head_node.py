@@ -51,6 +51,22 @@ def fresh_home() -> Iterator[tuple[Path, dict[str, str]]]:
     shutil.rmtree(root, ignore_errors=True)
 
 
+def run_program(module: str, *arguments: object, timeout_s: float, **variables: str) -> str:
+    """What a module of `tests` prints that starts clusters of its own, in a fresh home with a token."""
+    with fresh_home() as (_, environment):
+        ran = subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=Path(__file__).parent.parent,
+            env=environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN} | variables,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    return ran.stdout
+
+
 @contextmanager
 def head_node(cpus: int) -> Iterator[HeadNode]:
     """A node in a fresh home, with a token."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 import soundfile
 
 from tests.conftest import ROOT
-from tests.head_node import TOKEN, fresh_home
+from tests.head_node import run_program
 from tests.jobs.tables import assert_close, rows_of
 
 SHARDS, CLIPS = 4, 50
@@ -39,20 +37,9 @@ def make_corpus(folder: Path) -> None:
 def test_a_cluster_that_shrank_goes_on_with_what_is_left(tmp_path: Path) -> None:
     corpus, output, again = (tmp_path / name for name in ("in", "out", "again"))
     make_corpus(corpus)
-    with fresh_home() as (_, environment):
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
-        ran = subprocess.run(
-            [sys.executable, "-m", "tests.jobs.two_nodes", *map(str, (corpus, output, again))],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
-    assert ran.returncode == 0, ran.stderr[-4000:]
-    assert "nodes left 1" in ran.stdout
-    lost_after = int(ran.stdout.split("lost after ")[1].split()[0])
+    said = run_program("tests.jobs.two_nodes", corpus, output, again, timeout_s=400, OMP_NUM_THREADS="1")
+    assert "nodes left 1" in said
+    lost_after = int(said.split("lost after ")[1].split()[0])
     assert lost_after < len(list(again.glob("*.parquet"))) / 2
     expected, found = rows_of(output), rows_of(again)
     assert len(found) == SHARDS * CLIPS

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from functools import cache, partial
 
 from pipeline.corpus.listing import discover, drop_listed_files
 from pipeline.errors import BrokenOffError, JobError
@@ -18,6 +18,8 @@ from pipeline.training.feature_table.spec import FeatureTableSpec
 from pipeline.training.spec import FinetuneSpec
 from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 
+Listed = Callable[[], set[tuple[str, str]]]
+"""The shards of the input with their versions, listed once and only where a table is there to compare."""
 # `--overwrite` deletes a run, never its features.
 _BY_HAND = {" with --overwrite": "", "give --overwrite": "delete the table"}
 
@@ -45,7 +47,9 @@ class FeatureTables:
         Raises:
             JobError: bad input, or a table that cannot be used.
         """
-        return [uri for speed in speeds for uri in self._files(flag, inputs, speed)] if inputs else []
+        listed = cache(partial(self._listed, inputs))
+        tables = (self._files(flag, inputs, speed, listed) for speed in speeds if inputs)
+        return [uri for files in tables for uri in files]
 
     def place(self, flag: str, inputs: Sequence[str], speed: float = 1.0) -> str:
         """Where the table of this input lies: `features/train-0123abcd`, `features/train-0123abcd-0.9`.
@@ -59,10 +63,10 @@ class FeatureTables:
         name = f"{flag}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
         return join(self.home, name if speed == 1 else f"{name}-{speed:g}")
 
-    def _files(self, flag: str, inputs: Sequence[str], speed: float) -> list[str]:
+    def _files(self, flag: str, inputs: Sequence[str], speed: float, listed: Listed) -> list[str]:
         about = flag if speed == 1 else f"{flag} at speed {speed:g}"
         with self._own_flags(flag):
-            place = self._sound(self.place(flag, inputs, speed), inputs, about)
+            place = self._sound(self.place(flag, inputs, speed), listed, about)
             asked = self._asked(inputs, place, speed)
             summary = prepare(asked, self.extractor, say=lambda line: self.say(f"{about}: {line}"))
         if not summary.complete:
@@ -70,27 +74,29 @@ class FeatureTables:
         table = Ledger(place, self.storage)
         return [table.uri_of(record) for record in table.files()]
 
-    def _sound(self, home: str, inputs: Sequence[str], about: str) -> str:
+    def _sound(self, home: str, listed: Listed, about: str) -> str:
         """The first table of this input none of whose shards has changed or is gone.
 
         A table keeps the rows that it has: with shards that are only new it grows, but of one that changed it
         would teach the old labels. The old table stays for the runs that learn from it.
         """
-        now: dict[str, str] | None = None
-        for number in count(1):
-            place = home if number == 1 else f"{home}.{number}"
-            plans = Ledger(place, self.storage).plans.all()
-            if plans and now is None:
-                found = discover(inputs, self.storage, outputs=(place,))
-                now = {shard.uri: shard.version for shard in drop_listed_files(found, self.storage)}
-            then = {(line.shard.uri, line.shard.version) for _, lines in plans for line in lines}
-            if now is None or then <= now.items():
-                if number > 1 and not plans:
-                    self.say(
-                        f"{about}: shards changed or are gone since features were made of them; all anew"
-                    )
-                return place
-        raise AssertionError  # numbers do not end
+        place, number = home, 1
+        while (then := self._planned(place)) and not then <= listed():
+            number += 1
+            place = f"{home}.{number}"
+        if number > 1 and not then:
+            self.say(f"{about}: shards changed or are gone since features were made of them; all anew")
+        return place
+
+    def _planned(self, place: str) -> set[tuple[str, str]]:
+        """The shards that a table was made of, each with its version then."""
+        plans = Ledger(place, self.storage).plans.all()
+        return {(line.shard.uri, line.shard.version) for _, lines in plans for line in lines}
+
+    def _listed(self, inputs: Sequence[str]) -> set[tuple[str, str]]:
+        """The shards of the input, each with its version now."""
+        found = discover(inputs, self.storage, outputs=(self.home,))
+        return {(shard.uri, shard.version) for shard in drop_listed_files(found, self.storage)}
 
     @contextmanager
     def _own_flags(self, flag: str) -> Iterator[None]:
