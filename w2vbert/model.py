@@ -122,14 +122,13 @@ class Wav2Vec2BertModel(PreTrainedModel):
             ClipTooShortError: a clip is shorter than what the adapter's convolution spans.
         """
         config = self.config
-        encoding = self.encode_padded(
-            input_features,
-            attention_mask,
-            mask_time_indices,
-            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+        encoding = self.encode(
+            Packed.from_padded(input_features, attention_mask),
+            mask_time_indices=mask_time_indices,
             output_hidden_states=(
                 config.output_hidden_states if output_hidden_states is None else output_hidden_states
             ),
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
         )
         output = self.padded(encoding, input_features.shape[1])
         return_dict = config.return_dict if return_dict is None else return_dict
@@ -197,29 +196,6 @@ class Wav2Vec2BertModel(PreTrainedModel):
             attentions=encoded.attentions,
         )
 
-    def encode_padded(
-        self,
-        input_features: Tensor,
-        attention_mask: Tensor | None = None,
-        mask_time_indices: Tensor | None = None,
-        *,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        draws: Draws = _UNTOLD,
-    ) -> Encoding:
-        """As `encode`, from a padded batch: (batch, frames, feature_projection_input_dim) and its mask.
-
-        Raises:
-            MaskError, ClipTooShortError: as `forward`.
-        """
-        return self.encode(
-            Packed.from_padded(input_features, attention_mask),
-            mask_time_indices=mask_time_indices,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            draws=draws,
-        )
-
     def _spec_augment(
         self,
         frames: Tensor,
@@ -276,6 +252,30 @@ class Wav2Vec2BertModel(PreTrainedModel):
                 if attentions is None
                 else tuple(a if a.shape[-1] == length else _widened(a, length) for a in attentions)
             ),
+        )
+
+    def packed(self, output: Wav2Vec2BertBaseModelOutput, attention_mask: Tensor | None) -> Encoding:
+        """The encoding that `forward` returned as padded batches, without attentions.
+
+        Args:
+            attention_mask: as of the features.
+        """
+        features = Packed.from_padded(output["extract_features"], attention_mask)
+        last = output["last_hidden_state"]
+        lengths = self.output_lengths(features.lengths)
+        if self.config.add_adapter:
+            after = None
+            if min(lengths) < last.shape[1]:
+                ends = torch.tensor(lengths, device=last.device)
+                after = torch.arange(last.shape[1], device=last.device) < ends[:, None]
+            last_hidden_state = Packed.from_padded(last, after)
+        else:
+            last_hidden_state = features.of(last)
+        states = output.hidden_states
+        return Encoding(
+            last_hidden_state=last_hidden_state,
+            extract_features=features,
+            hidden_states=None if states is None else tuple(features.of(state) for state in states),
         )
 
     def output_lengths(self, lengths: Sequence[int]) -> tuple[int, ...]:

@@ -63,10 +63,14 @@ class Packed:
         keep the gradient (`retain_grad`).
         """
         rows = self.pad(length=self.width)
-        frames = rows.flatten(0, 1)
+        return replace(self.of(rows), rows=rows)
+
+    def of(self, padded: Tensor) -> Packed:
+        """The frames at the same places of another padded batch: (batch, at least the longest, ...)."""
+        frames = padded.flatten(0, 1)
         if len(frames) > len(self.frames):
-            frames = frames.index_select(0, self._places(rows.shape[1]))
-        return replace(self, frames=frames, rows=rows)
+            frames = frames.index_select(0, self._places(padded.shape[1]))
+        return self.with_frames(frames)
 
     def pad(self, value: float = 0.0, *, length: int | None = None) -> Tensor:
         """(batch, length, ...): sequences below each other, `value` after the end of the shorter ones.

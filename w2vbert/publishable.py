@@ -1,11 +1,10 @@
-"""What tokenizer, extractor and processor share as published: arguments of files, and the way to the hub."""
+"""What models, tokenizer, extractor and processor share as published: the way to the hub, their arguments."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,23 +34,28 @@ class Publishable:
     # The module and the name of the base class of `transformers`.
     _stands_for: ClassVar[tuple[str, str]]
     _auto_class: ClassVar[None] = None  # as published: it is no class of a repository's own
+    model_tags: list[str] | None = None  # of the card that is put on the hub
 
-    @property  # type: ignore[misc]  # a class is an attribute to the checker
+    @property
     def __class__(self) -> type:
         module, name = self._stands_for
         base = getattr(sys.modules.get(module), name, None)
         kind: Any = type(self)
         return kind if base is None else _kin(kind, base)
 
+    @__class__.setter
+    def __class__(self, kind: type) -> None:  # FSDP gives a module a class of its own
+        object.__dict__["__class__"].__set__(self, kind)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are of the type, not of `__class__`."""
-        return _restored, (type(self), self.__dict__)
+        return object.__new__, (type(self),), self.__dict__
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Sequence[str]:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any:
         raise NotImplementedError
 
     def push_to_hub(self, repo_id: str, **hub_options: Any) -> str:
-        """Upload the files that `save_pretrained` writes.
+        """Upload the files that `save_pretrained` writes, and a card where a model has tags.
 
         Args:
             repo_id, hub_options: see `w2vbert.pretrained.hub.upload`.
@@ -59,7 +63,7 @@ class Publishable:
         Raises:
             ConnectionError: the hub cannot be reached, or refuses.
         """
-        return upload(self._write, repo_id, hub_options)
+        return upload(self._write, repo_id, hub_options, tags=self.model_tags)
 
     def _write(self, folder: Path) -> None:
         self.save_pretrained(folder)
@@ -67,7 +71,7 @@ class Publishable:
     def _upload(self, folder: str | os.PathLike[str], push_to_hub: bool, hub_options: dict[str, Any]) -> None:
         """What `save_pretrained` does last: upload where it is asked to, by default to the folder's name."""
         if push_to_hub:
-            upload(self._write, hub_options.pop("repo_id", Path(folder).name), hub_options)
+            self.push_to_hub(hub_options.pop("repo_id", Path(folder).name), **hub_options)
 
 
 class Configured(Publishable):
@@ -90,12 +94,6 @@ def _kin(kind: type, base: type) -> type:
 
 def _make(kin: type, *arguments: Any, **options: Any) -> Any:
     return kin.__bases__[0](*arguments, **options)
-
-
-def _restored(kind: type, state: Mapping[str, Any]) -> Any:
-    restored: Any = object.__new__(kind)
-    restored.__dict__.update(state)
-    return restored
 
 
 def saving_options(push_to_hub: bool, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -133,3 +133,24 @@ def test_pushing_without_a_network(
     assert w2vbert.Wav2Vec2BertConfig.from_pretrained(tmp_path / "name") is not None
     with pytest.raises(TypeError, match="push_to_hub has no argument 'where'"):
         pushed.push_to_hub("owner/name", where="there")
+
+
+class OwnConfig(w2vbert.Wav2Vec2BertConfig):
+    model_type = "own-bert"
+
+
+class OwnModel(w2vbert.Wav2Vec2BertForCTC):
+    config_class = OwnConfig
+
+
+def test_a_registered_subclass_is_loaded_by_auto_classes(
+    model: w2vbert.Wav2Vec2BertForCTC, tmp_path: Path
+) -> None:
+    own = OwnModel(OwnConfig(**{**model.config.to_dict(), "model_type": "own-bert"}))
+    own.save_pretrained(tmp_path)
+    transformers.AutoConfig.register("own-bert", OwnConfig)
+    transformers.AutoModelForCTC.register(OwnConfig, OwnModel)
+    loaded = transformers.AutoModelForCTC.from_pretrained(tmp_path)
+    assert type(loaded) is OwnModel
+    assert type(loaded.config) is OwnConfig
+    assert same(loaded, own)

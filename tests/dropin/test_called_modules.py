@@ -2,13 +2,113 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import accelerate
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
 
 import w2vbert
-from tests.dropin.models import twins
+from tests.dropin.models import clips, collate, twins
+
+HEADS = [
+    w2vbert.Wav2Vec2BertForCTC,
+    w2vbert.Wav2Vec2BertForSequenceClassification,
+    w2vbert.Wav2Vec2BertForAudioFrameClassification,
+    w2vbert.Wav2Vec2BertForXVector,
+]
+
+
+@pytest.fixture
+def one_process(tmp_path: Path) -> Iterator[None]:
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def padded() -> dict[str, torch.Tensor]:
+    batch = collate(clips(3))
+    return {name: batch[name] for name in ("input_features", "attention_mask")}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("head", "adapter"), [*((head, False) for head in HEADS), (HEADS[0], True), (HEADS[3], True)]
+)
+def test_heads_call_the_base_model(head: Any, weighted: bool, adapter: bool) -> None:
+    """A hook on it sees, and may change, what the peer's sees."""
+    ours, peer = twins(head, use_weighted_layer_sum=weighted, add_adapter=adapter, num_adapter_layers=1)
+    seen: list[Any] = []
+
+    def double(module: Any, arguments: Any, output: Any) -> Any:
+        seen.append((type(module).__name__, output.last_hidden_state.detach()))
+        output["last_hidden_state"] = output.last_hidden_state * 2
+        return output
+
+    for model in (ours, peer):
+        model.wav2vec2_bert.register_forward_hook(double)
+    clip = padded()["input_features"][:1]
+    logits, expected = ours(clip).logits, peer(clip).logits
+    assert [name for name, _ in seen] == ["Wav2Vec2BertModel"] * 2
+    torch.testing.assert_close(seen[0][1], seen[1][1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_base_model_is_compiled_by_itself(head: Any) -> None:
+    ours, _ = twins(head)
+    expected = ours(**padded()).logits
+    calls: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        calls.append(len(graph.graph.nodes))
+        return graph.forward
+
+    ours.wav2vec2_bert = torch.compile(ours.wav2vec2_bert, backend=backend)
+    torch.testing.assert_close(ours(**padded()).logits, expected)
+    assert calls
+
+
+def test_the_base_model_is_sharded_by_itself(one_process: None) -> None:
+    ours, _ = twins(w2vbert.Wav2Vec2BertForCTC)
+    expected = ours(**padded()).logits
+    fully_shard(ours.wav2vec2_bert, mesh=distributed.init_device_mesh("cpu", (1,)))
+    logits = ours(**padded()).logits
+    torch.testing.assert_close(logits, expected)
+    logits.square().sum().backward()
+    assert all(weight.grad is not None for weight in ours.wav2vec2_bert.encoder.parameters())
+
+
+def test_a_whole_model_is_sharded(one_process: None) -> None:
+    ours, _ = twins(w2vbert.Wav2Vec2BertForCTC)
+    expected = ours(**padded()).logits
+    mesh = distributed.init_device_mesh("cpu", (1,))
+    for layer in ours.wav2vec2_bert.encoder.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(ours, mesh=mesh)
+    assert type(ours).__name__ == "FSDPWav2Vec2BertForCTC"
+    assert isinstance(ours, w2vbert.Wav2Vec2BertForCTC)
+    torch.testing.assert_close(ours(**padded()).logits, expected)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_models_pass_for_published_ones(head: Any, tmp_path: Path) -> None:
+    ours, _ = twins(head)
+    expected = ours(**padded()).logits
+    assert isinstance(ours, transformers.PreTrainedModel)
+    torch.save(ours, tmp_path / "whole.pt")
+    whole = torch.load(tmp_path / "whole.pt", weights_only=False)
+    for again in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), whole):
+        assert type(again) is head
+        torch.testing.assert_close(again(**padded()).logits, expected, rtol=0, atol=0)
 
 
 def test_offloaded_weights_come_back_for_each_call() -> None:
@@ -36,7 +136,7 @@ def test_adapters_learn_on_any_part(target: str) -> None:
     assert any(gradient.abs().max() > 0 for gradient in learning.values() if gradient is not None)
 
 
-def test_the_configuration_has_the_type_of_the_weights(tmp_path: object) -> None:
+def test_the_configuration_has_the_type_of_the_weights(tmp_path: Path) -> None:
     ours, _ = twins(w2vbert.Wav2Vec2BertForCTC)
     ours.save_pretrained(str(tmp_path))
     loaded = w2vbert.Wav2Vec2BertForCTC.from_pretrained(str(tmp_path), dtype=torch.bfloat16)

@@ -381,6 +381,7 @@ def test_further_methods() -> None:
     for pair in (None, [6]):
         found = ours.create_token_type_ids_from_sequences([5, 5], pair)
         assert found == peer.create_token_type_ids_from_sequences([5, 5], pair)
+        assert dict(ours.prepare_for_model([5, 6], pair)) == dict(peer.prepare_for_model([5, 6], pair))
         assert ours.get_special_tokens_mask([5, 0], pair) == peer.get_special_tokens_mask([5, 0], pair)
     for tokenizer in (ours, peer):
         assert tokenizer.get_special_tokens_mask([5, 0, 4], already_has_special_tokens=True) == [0, 1, 1]

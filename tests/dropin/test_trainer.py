@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
 
 import w2vbert
 from tests.dropin.models import clips, collate, twins, untrained_twins
@@ -108,13 +107,15 @@ def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path) -> None:
 
 
 def test_what_it_saves_is_loaded(tmp_path: Path) -> None:
+    """As it is, by our class and the peer's: whole models, and each checkpoint on the way."""
     ours, _ = twins(w2vbert.Wav2Vec2BertForCTC)
-    run = trainer(ours, tmp_path, max_steps=2)
+    run = trainer(ours, tmp_path, max_steps=2, save_strategy="steps", save_steps=2)
     run.train()
     run.save_model(str(tmp_path / "saved"))
-    ours.config.save_pretrained(tmp_path / "saved")
-    again = w2vbert.Wav2Vec2BertForCTC.from_pretrained(tmp_path / "saved")
-    its = transformers.Wav2Vec2BertForCTC.from_pretrained(tmp_path / "saved")
-    for name, weight in load_file(tmp_path / "saved" / "model.safetensors").items():
-        assert torch.equal(again.state_dict()[name], weight)
-        assert torch.equal(its.state_dict()[name], weight)
+    for folder in (tmp_path / "saved", tmp_path / "checkpoint-2"):
+        again = w2vbert.Wav2Vec2BertForCTC.from_pretrained(folder)
+        its = transformers.Wav2Vec2BertForCTC.from_pretrained(folder)
+        assert its.config.architectures == ["Wav2Vec2BertForCTC"]
+        for name, weight in ours.state_dict().items():
+            assert torch.equal(again.state_dict()[name], weight)
+            assert torch.equal(its.state_dict()[name], weight)

@@ -154,7 +154,7 @@ class Wav2Vec2BertForCTC(TaskModel):
             return config
         head = stored.get("lm_head.weight")
         vocab_size = head.shape[0] if head is not None and head.shape else _tokenizer_size(source)
-        return Wav2Vec2BertConfig.from_dict(config.to_dict(), vocab_size=vocab_size)
+        return type(config).from_dict(config.to_dict(), vocab_size=vocab_size)
 
     def load_adapter(self, target_lang: str, **hub_options: Any) -> None:
         """Replace weights by those of a language: `adapter.<target_lang>.safetensors` beside the checkpoint.

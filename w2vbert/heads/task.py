@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -95,19 +94,26 @@ class TaskModel(PreTrainedModel):
         output_attentions: bool | None,
         output_hidden_states: bool | None,
     ) -> tuple[Encoding, dict[str, Any]]:
-        """Encode a padded batch: what the head reads, and what the caller asked to see of it."""
+        """Encode a padded batch: what the head reads, and what the caller asked to see of it.
+
+        The encoder is called as a module, with what its own callers give it, so that hooks on it run, and so
+        does what it was compiled to or wrapped in.
+        """
         config = self.config
         show_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        encoding = self.wav2vec2_bert.encode_padded(
+        output = self.wav2vec2_bert(
             input_features,
-            attention_mask,
-            mask_time_indices,
-            output_hidden_states=show_states or self.needs_hidden_states,
+            attention_mask=attention_mask,
+            mask_time_indices=mask_time_indices,
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=show_states or self.needs_hidden_states,
+            return_dict=True,
         )
-        shown = encoding if show_states else replace(encoding, hidden_states=None)
-        padded = self.wav2vec2_bert.padded(shown, input_features.shape[1])
-        return encoding, {"hidden_states": padded.hidden_states, "attentions": padded.attentions}
+        shown = {
+            "hidden_states": output.hidden_states if show_states else None,
+            "attentions": output.attentions,
+        }
+        return self.wav2vec2_bert.packed(output, attention_mask), shown
 
     def _output_frames(self, input_features: Tensor) -> int:
         """Frames per row of what is computed from padded features."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from w2vbert.pretrained.hub import WITHOUT_EFFECT
@@ -45,7 +46,9 @@ def without_meaning(arguments: dict[str, Any], method: str) -> dict[str, Any]:
     left = {}
     for name, value in arguments.items():
         if name in _ASKING:
-            if value != {} and not any(value is nothing for nothing in _NOTHING):
+            # AutoModel says where in the hub it would look for adapters, if there were some.
+            looked = isinstance(value, Mapping) and value.keys() <= {"token", "revision"}
+            if not looked and not any(value is nothing for nothing in _NOTHING):
                 raise ValueError(f"{method}({name}=...): there is no support for {_ASKING[name]}")
         elif name not in WITHOUT_EFFECT:
             left[name] = value

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from w2vbert.config import CONFIG_NAME, Wav2Vec2BertConfig
 from w2vbert.fields import fields_of
 from w2vbert.pretrained.arguments import without_meaning
-from w2vbert.pretrained.hub import Source, upload
+from w2vbert.pretrained.hub import Source
 from w2vbert.pretrained.loading import (
     NoDrawsWithoutMemory,
     Target,
@@ -172,10 +172,10 @@ class PreTrainedModel(PublishedModel):
         named: AbstractContextManager[None] = nullcontext()
         if config is None or isinstance(config, str | os.PathLike):
             place = source.name_or_path if config is None else config
-            config = Wav2Vec2BertConfig.from_pretrained(place, **source.options, **kwargs)
+            config = cls.config_class.from_pretrained(place, **source.options, **kwargs)
             named = fields_of(f"{place}/{CONFIG_NAME}")
         else:
-            config = Wav2Vec2BertConfig.from_dict(Wav2Vec2BertConfig.of(config).to_dict(), **kwargs)
+            config = cls.config_class.from_dict(cls.config_class.of(config).to_dict(), **kwargs)
         config._attn_implementation = attention or config._attn_implementation
         if state_dict is None:
             stored = open_weights(source.find, device=on, use_safetensors=use_safetensors, variant=variant)
@@ -250,19 +250,4 @@ class PreTrainedModel(PublishedModel):
         config.save_pretrained(folder)
         weights = self.state_dict() if state_dict is None else state_dict
         save_weights(weights, folder, max_shard_size=max_shard_size, variant=variant)
-        if push_to_hub:
-            upload(self._write, options.pop("repo_id", folder.name), options, tags=self.model_tags)
-
-    def push_to_hub(self, repo_id: str, **hub_options: Any) -> str:
-        """Upload configuration, weights and a card with the model's tags.
-
-        Args:
-            repo_id, hub_options: see `w2vbert.pretrained.hub.upload`.
-
-        Raises:
-            ConnectionError: the hub cannot be reached, or refuses.
-        """
-        return upload(self._write, repo_id, hub_options, tags=self.model_tags)
-
-    def _write(self, folder: Path) -> None:
-        self.save_pretrained(folder)
+        self._upload(folder, push_to_hub, options)

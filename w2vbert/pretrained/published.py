@@ -12,11 +12,12 @@ from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.encoder.adapter import Length, shortened
 from w2vbert.encoder.conformer import Checkpointing, Encoder
 from w2vbert.fields import shown
+from w2vbert.publishable import Publishable
 
 _ATTENTIONS = ("sdpa", "eager")
 
 
-class PublishedModel(nn.Module):
+class PublishedModel(Publishable, nn.Module):
     """A model with the published attributes and methods; what it cannot do, they say.
 
     Raises:
@@ -24,6 +25,7 @@ class PublishedModel(nn.Module):
         ConfigError: it is one that no model can have.
     """
 
+    _stands_for = ("transformers.modeling_utils", "PreTrainedModel")
     config_class: ClassVar[type[Wav2Vec2BertConfig]] = Wav2Vec2BertConfig
     base_model_prefix: ClassVar[str] = "wav2vec2_bert"
     main_input_name: ClassVar[str] = "input_features"
@@ -42,12 +44,15 @@ class PublishedModel(nn.Module):
     _supports_flash_attn: ClassVar[bool] = False
     _supports_flex_attn: ClassVar[bool] = False
     _supports_attention_backend: ClassVar[bool] = False
+    # One device holds a model whole.
+    tp_size: ClassVar[None] = None
+    tp_plan: ClassVar[dict[str, str]] = {}
+    supports_tp_plan: ClassVar[bool] = False
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
         super().__init__()
         self.config = config
         self.name_or_path = config.name_or_path
-        self.model_tags: list[str] | None = None
         self._input_hooks: list[torch.utils.hooks.RemovableHandle] = []
         config._attn_implementation = _attention(config._attn_implementation or "sdpa")
 
@@ -72,6 +77,18 @@ class PublishedModel(nn.Module):
         """A clip of a second, silent: what `forward` takes."""
         frames = torch.zeros(1, 50, self.config.feature_projection_input_dim)
         return {self.main_input_name: frames.to(self.device, self.dtype)}
+
+    def get_encoder(self) -> nn.Module:
+        """The layers, as published."""
+        encoder: nn.Module = self.base_model.encoder  # type: ignore[assignment]
+        return encoder
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No: as published, this is no code of a repository of the hub."""
+        return False
+
+    is_remote_code = is_custom_code
 
     @classmethod
     def can_generate(cls) -> bool:

@@ -169,6 +169,12 @@ class TextEncoder(TokenTable):
             "input_ids"
         ]
 
+    def prepare_for_model(
+        self, ids: Sequence[int], pair_ids: Sequence[int] | None = None, **options: Any
+    ) -> BatchEncoding:
+        """What `__call__` gives of a text whose ids these are."""
+        return self(ids, pair_ids, **options)
+
     def _spell(self, text: str, split: bool | None, verbose: bool) -> list[int]:
         tokens = self.tokenize(text, split_special_tokens=split)
         if verbose:
