@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("soak") and not SOAK:
             item.add_marker(pytest.mark.skip(reason="minutes long: `make soak` runs it"))
+        if SOAK:
+            item.add_marker(pytest.mark.timeout(0))
         if _CLUSTERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("ray")
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -77,7 +78,7 @@ class Graph:
         Raises:
             JobError: an actor cannot start, or the job broke off.
         """
-        with _patient(), watched(state, resources), task_errors():
+        with _released(), _patient(), watched(state, resources), task_errors():
             rows = self.rows(resources, state)
             rows.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
 
@@ -134,6 +135,20 @@ def _patient() -> Iterator[None]:
         yield
     finally:
         context.target_max_block_size, context.execution_no_progress_timeout_s = given
+
+
+@contextmanager
+def _released() -> Iterator[None]:
+    """Lets go of what the traceback of a failed run holds: its actors live, and keep their CPUs, as long as
+    somebody has a handle, and an exception may be kept for long (by a notebook, or a test)."""
+    try:
+        yield
+    except BaseException as error:
+        told: BaseException | None = error
+        while told is not None:
+            clear_frames(told.__traceback__)
+            told = told.__cause__ or told.__context__
+        raise
 
 
 class FeaturizeActor:
