@@ -40,6 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(0))
         if _CLUSTERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("ray")
+            # A file's tests stay together: they share what its fixtures made.
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(scope="session")
@@ -50,11 +52,26 @@ def local_ray() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one into the home
-        patch.delenv("RAY_ADDRESS", raising=False)
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-        patch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+        _start_ray()
         yield
         ray.shutdown()
+        patch.delenv("RAY_ADDRESS")
+
+
+def _start_ray() -> None:
+    import ray
+
+    os.environ.pop("RAY_ADDRESS", None)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A test that failed may leave a cluster without room, or none: the next one gets a new cluster."""
+    ray = sys.modules.get("ray")
+    if report.failed and ray is not None and ray.is_initialized():
+        ray.shutdown()
+        _start_ray()
 
 
 @pytest.fixture(scope="session")
