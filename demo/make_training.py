@@ -20,9 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import soundfile
@@ -35,10 +34,6 @@ from voices import HELD_OUT, KNOWN, Person, draw_people, people
 SEED = 3
 DRAWN, DRAWN_FOR_VALIDATION = 240, 16
 LONGEST = 8  # words of a string
-# Played faster or slower, somebody is another one, of another pitch and with other formants.
-PACES = (0.84, 0.89, 0.94, 1.0, 1.06, 1.12, 1.18)
-NEAR_PACES = (0.92, 1.0, 1.08)  # a man stays a man
-AS_IT_IS = (1.0,)
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,6 @@ class Clip:
     turns: Sequence[Turn] = ()
 
 
-T = TypeVar("T")
 Make = Callable[[np.random.Generator], Clip]
 
 
@@ -107,47 +101,22 @@ def disturbed(samples: Waveform, rng: np.random.Generator) -> Waveform:
     return samples / np.float32(max(1.0, np.abs(samples).max()))
 
 
-def played(samples: Waveform, pace: float) -> Waveform:
-    """Faster (above 1) or slower."""
-    # Rates with a large common divisor, so that the resampling filter is short.
-    return resampled(samples, RATE, 10 * round(RATE / pace / 10))
-
-
-def string_of(
-    persons: Sequence[Person], paces: Sequence[float], longest: int, clean: bool, rng: np.random.Generator
-) -> Clip:
-    """A string of digits by somebody who does not hurry, at some pace."""
-    person, pace = one_of(persons, rng), one_of(paces, rng)
+def string_of(persons: Sequence[Person], longest: int, clean: bool, rng: np.random.Generator) -> Clip:
+    """A string of digits by somebody who does not hurry."""
+    person = persons[int(rng.integers(len(persons)))]
     text, samples = spoken(person, int(rng.integers(1, longest + 1)), rng)
-    samples = played(samples, pace)
     samples = samples if clean else disturbed(samples, rng)
-    return Clip(samples, {"text": text, "label": person.sex, "speaker": f"{person.name}-{pace}"})
+    return Clip(samples, {"text": text, "label": person.sex, "speaker": person.name})
 
 
 def recorded_string(
-    folder: Path,
-    speakers: Sequence[str],
-    paces: Sequence[float],
-    longest: int,
-    clean: bool,
-    rng: np.random.Generator,
+    folder: Path, speakers: Sequence[str], longest: int, clean: bool, rng: np.random.Generator
 ) -> Clip:
     """The same by a recorded speaker. All of the six are men."""
-    speaker, pace = one_of(speakers, rng), one_of(paces, rng)
+    speaker = speakers[int(rng.integers(len(speakers)))]
     text, samples = Recordings.read(folder).string(speaker, int(rng.integers(1, longest + 1)), rng)
-    samples = _faint_noise(played(samples, pace), rng)
     samples = samples if clean else disturbed(samples, rng)
-    return Clip(samples, {"text": text, "label": "male", "speaker": f"{speaker}-{pace}"})
-
-
-def _faint_noise(samples: Waveform, rng: np.random.Generator) -> Waveform:
-    """No recording is silent between its words, as recordings of single words put together are."""
-    level = np.std(samples) * 10 ** (-rng.uniform(30, 60) / 20)
-    return samples + (level * rng.standard_normal(len(samples))).astype(np.float32)
-
-
-def one_of(things: Sequence[T], rng: np.random.Generator) -> T:
-    return things[int(rng.integers(len(things)))]
+    return Clip(samples, {"text": text, "label": "male", "speaker": speaker})
 
 
 def talk(speakers: Mapping[str, Utter], rng: np.random.Generator) -> Clip:
@@ -174,11 +143,9 @@ def _talk_of(speakers: Mapping[str, Utter], names: Sequence[str], rng: np.random
     return Clip(disturbed(samples * 8, rng), {"text": text} if known else {}, said)
 
 
-def utters(persons: Sequence[Person], paces: Sequence[float]) -> dict[str, Utter]:
-    """What people say in a talk, each at several paces."""
-    return {
-        f"{person.name}-{pace}": partial(_digits, person, pace) for person, pace in product(persons, paces)
-    }
+def utters(persons: Sequence[Person]) -> dict[str, Utter]:
+    """What people say in a talk."""
+    return {person.name: partial(_digits, person) for person in persons}
 
 
 def recorded_utters(folder: Path, speakers: Sequence[str], running: bool) -> dict[str, Utter]:
@@ -186,9 +153,8 @@ def recorded_utters(folder: Path, speakers: Sequence[str], running: bool) -> dic
     return {speaker: partial(say_one, folder, speaker) for speaker in speakers}
 
 
-def _digits(person: Person, pace: float, rng: np.random.Generator) -> tuple[str, Waveform]:
-    text, samples = spoken(person, int(rng.integers(1, 6)), rng)
-    return text, played(samples, pace)
+def _digits(person: Person, rng: np.random.Generator) -> tuple[str, Waveform]:
+    return spoken(person, int(rng.integers(1, 6)), rng)
 
 
 def _recorded_digits(folder: Path, speaker: str, rng: np.random.Generator) -> tuple[str, Waveform]:
@@ -247,31 +213,28 @@ def main(folder: Path, recordings: Path | None, without: str) -> None:
     for_validation, heard = drawn[:half] + drawn[-half:], [*people(KNOWN, rng), *drawn[half:-half]]
     held_out = people(HELD_OUT, rng)
 
-    easy: list[Make] = [partial(string_of, heard, NEAR_PACES, 3, True)]
-    strings: list[Make] = [partial(string_of, heard, NEAR_PACES, LONGEST, False)]
-    talks: list[Make] = [partial(talk, utters(heard, NEAR_PACES))] * 3
+    easy: list[Make] = [partial(string_of, heard, 3, True)]
+    strings: list[Make] = [partial(string_of, heard, LONGEST, False)] * 2
+    talks: list[Make] = [partial(talk, utters(heard))] * 3
     if recordings:
         digits, running = recordings / "digits", recordings / "librispeech"
         known = sorted(set(Recordings.read(digits).takes) - {without})
-        easy.append(partial(recorded_string, digits, known, PACES, 3, True))
-        strings.append(partial(recorded_string, digits, known, PACES, LONGEST, False))
+        easy.append(partial(recorded_string, digits, known, 3, True))
+        strings.append(partial(recorded_string, digits, known, LONGEST, False))
         talks.append(partial(talk, recorded_utters(running, sorted(Recordings.read(running).takes), True)))
         talks.append(partial(talk, recorded_utters(digits, known, False)))
     with ProcessPoolExecutor() as pool:
         shards = Shards(folder, pool)
-        shards.write("train/easy", 4_000, *easy)
-        shards.write("train/strings", 12_000, *strings)
-        shards.write("train/talks", 1_600, *talks)
+        shards.write("train/easy", 3_000, *easy)
+        shards.write("train/strings", 3_600, *strings)
+        shards.write("train/talks", 800, *talks)
         women, men = ([person for person in heard if person.sex == sex] for sex in ("female", "male"))
-        shards.write("train/pairs", 800, partial(pair, utters(women, NEAR_PACES), utters(men, NEAR_PACES)))
+        shards.write("train/pairs", 600, partial(pair, utters(women), utters(men)))
         for place, persons in (("valid", for_validation), ("test", held_out)):
-            shards.write(
-                f"{place}/strings", 20 * len(persons), partial(string_of, persons, AS_IT_IS, LONGEST, False)
-            )
-            shards.write(f"{place}/talks", 40, partial(talk, utters(persons, AS_IT_IS)))
+            shards.write(f"{place}/strings", 20 * len(persons), partial(string_of, persons, LONGEST, False))
+            shards.write(f"{place}/talks", 40, partial(talk, utters(persons)))
         if recordings:
-            for name, clean in (("test/real", True), ("test/real-disturbed", False)):
-                shards.write(name, 150, partial(recorded_string, digits, [without], AS_IT_IS, LONGEST, clean))
+            shards.write("test/real", 150, partial(recorded_string, digits, [without], LONGEST, False))
 
 
 if __name__ == "__main__":
