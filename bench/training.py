@@ -14,8 +14,11 @@ import argparse
 import ctypes
 import gc
 import json
+import os
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +48,6 @@ LENGTHS = [int(500 * share) for share in np.linspace(0.25, 1.0, 8)]
 VOCABULARY, TOKENS = 32, 20
 RATE, LARGEST_NORM = 5e-5, 1.0
 MEMORY_REPEATS = 3
-_MMAP_THRESHOLD = -3  # of glibc's mallopt
 TOLERANCE = 1e-4  # of the norm of all gradients
 MB = 1e6
 
@@ -169,10 +171,25 @@ def race(
     return held
 
 
-def weigh(held: dict[str, Contender], device: torch.device) -> None:
+def weigh(fields: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, list[int]]:
+    held = contenders(fields, device, dtype)
+    for contender in held.values():
+        contender.step()
     for _ in range(MEMORY_REPEATS):
         for contender in held.values():
             contender.measure_memory(device)
+    return {who: contender.bytes for who, contender in held.items()}
+
+
+def weighed(name: str, args: argparse.Namespace) -> dict[str, list[int]]:
+    """What `weigh` finds in a process whose heap gives back at once what is freed, from 1 MiB on. It keeps
+    that otherwise, by how it happens to be cut: steps of one model then differ by a fifth."""
+    command = [sys.executable, "-m", "bench.training", "--weigh", name, "--device", args.device]
+    command += ["--dtype", args.dtype, "--threads", str(args.threads)]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    printed = subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout
+    found: dict[str, list[int]] = json.loads(printed.splitlines()[-1])
+    return found
 
 
 def waiting(run: Path, epoch: int = 1) -> tuple[float, float]:
@@ -188,12 +205,6 @@ def _now(device: torch.device) -> float:
         torch.cuda.synchronize()
         return time.perf_counter()
     return time.process_time()
-
-
-def _free_at_once() -> None:
-    """What is freed goes back to the system, where it is larger than 1 MiB. The heap keeps it otherwise, by
-    how it happens to be cut: steps of the same model then differ by a fifth."""
-    ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 def _start_of_peak(device: torch.device) -> int:
@@ -240,36 +251,40 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--weigh", choices=CASES, help="print the memory of one case alone, as JSON")
     parser.add_argument("--run", type=Path, help="output of a finished jobs/finetune.py")
-    parser.add_argument("--date", required=True)
-    parser.add_argument("--output", type=Path, required=True, help="markdown file")
+    parser.add_argument("--date", default="")
+    parser.add_argument("--output", type=Path, help="markdown file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    if args.weigh:
+        print(json.dumps(weigh(CASES[args.weigh], device, dtype)))
+        return
     lines = ["# A training step", "", describe(args.date), ""]
     lines += [
         f"CTC, AdamW, clips of {LENGTHS[0]} to {LENGTHS[-1]} frames, {len(LENGTHS)} a batch, {args.dtype}, "
         f"`relative_key`. Medians of {args.repeats} steps of each, in alternation. Times are those that "
         "processors worked for the process, which others on the machine disturb least; memory is the peak "
-        "above that before the step, in steps of their own for which freed blocks go back to the system at "
-        "once. Ours against the faster, and the smaller, of the peer's two.",
+        "above that before the step, in a process that gives back what is freed at once "
+        "(`MALLOC_MMAP_THRESHOLD_=1048576`). Ours against the faster, and the smaller, of the peer's two.",
         "",
         "| | peer eager | peer sdpa | ours | time (of each round) | peer eager | peer sdpa | ours | memory |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for fields in CASES.values():
+    for name, fields in CASES.items():
         compare(fields)
-    races = {name: race(fields, device, dtype, args.repeats) for name, fields in CASES.items()}
-    _free_at_once()  # for good, so after everything that is timed
-    for name, held in races.items():
-        weigh(held, device)
+        held = race(fields, device, dtype, args.repeats)
+        for who, sizes in weighed(name, args).items():
+            held[who].bytes = sizes
         lines.append(row(name, held))
         print(lines[-1], flush=True)
     if args.run is not None:
         seconds, waited = waiting(args.run)
         lines += ["", f"Waiting for data in epoch 2 of a run: {waited / seconds:.1%} of {seconds:.1f} s."]
         print(lines[-1])
-    args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if args.output:
+        args.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
