@@ -49,7 +49,7 @@ class Publishable:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are of the type, not of `__class__`."""
-        return object.__new__, (type(self),), self.__dict__
+        return object.__new__, (type(self),), self.__getstate__()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any:
         raise NotImplementedError
