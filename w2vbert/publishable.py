@@ -63,10 +63,7 @@ class Publishable:
         Raises:
             ConnectionError: the hub cannot be reached, or refuses.
         """
-        return upload(self._write, repo_id, hub_options, tags=self.model_tags)
-
-    def _write(self, folder: Path) -> None:
-        self.save_pretrained(folder)
+        return upload(self.save_pretrained, repo_id, hub_options, tags=self.model_tags)
 
     def _upload(self, folder: str | os.PathLike[str], push_to_hub: bool, hub_options: dict[str, Any]) -> None:
         """What `save_pretrained` does last: upload where it is asked to, by default to the folder's name."""
