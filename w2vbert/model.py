@@ -22,6 +22,7 @@ from w2vbert.encoder.masking import span_mask
 from w2vbert.outputs import Wav2Vec2BertBaseModelOutput
 from w2vbert.packing import Packed
 from w2vbert.pretrained.model import PreTrainedModel
+from w2vbert.pretrained.published import without_nones
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,7 @@ class Wav2Vec2BertModel(PreTrainedModel):
         elif isinstance(module, Wav2Vec2BertModel) and hasattr(module, "masked_spec_embed"):
             nn.init.uniform_(module.masked_spec_embed)
 
+    @without_nones
     def forward(
         self,
         input_features: Tensor,
@@ -292,7 +294,8 @@ class Wav2Vec2BertModel(PreTrainedModel):
 
 def _recorder(features: Packed) -> Callable[[Tensor], Packed]:
     """Makes hidden states of frames; those of a padded batch lie on the way of the gradient."""
-    if features.width is not None and torch.is_grad_enabled():
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined]  # checked without gradients
+    if features.width is not None and (torch.is_grad_enabled() or traced):
         return lambda frames: features.with_frames(frames).through_rows()
     return features.with_frames
 

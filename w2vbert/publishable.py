@@ -49,7 +49,7 @@ class Publishable:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are of the type, not of `__class__`."""
-        return object.__new__, (type(self),), self.__dict__
+        return object.__new__, (type(self),), self.__getstate__()
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any:
         raise NotImplementedError
@@ -63,10 +63,7 @@ class Publishable:
         Raises:
             ConnectionError: the hub cannot be reached, or refuses.
         """
-        return upload(self._write, repo_id, hub_options, tags=self.model_tags)
-
-    def _write(self, folder: Path) -> None:
-        self.save_pretrained(folder)
+        return upload(self.save_pretrained, repo_id, hub_options, tags=self.model_tags)
 
     def _upload(self, folder: str | os.PathLike[str], push_to_hub: bool, hub_options: dict[str, Any]) -> None:
         """What `save_pretrained` does last: upload where it is asked to, by default to the folder's name."""

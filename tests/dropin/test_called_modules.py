@@ -111,6 +111,34 @@ def test_models_pass_for_published_ones(head: Any, tmp_path: Path) -> None:
         torch.testing.assert_close(again(**padded()).logits, expected, rtol=0, atol=0)
 
 
+class Forgetful(w2vbert.Wav2Vec2BertForCTC):
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "notes": None}
+
+
+def test_a_subclass_says_what_is_copied() -> None:
+    ours, _ = twins(w2vbert.Wav2Vec2BertForCTC)
+    model = Forgetful(ours.config)
+    model.notes = "here"  # type: ignore[assignment]
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert (type(again), again.notes) == (Forgetful, None)
+        assert torch.equal(again.lm_head.weight, model.lm_head.weight)
+
+
+@pytest.mark.parametrize("layer", ["cpu", "disk"])
+def test_checkpoints_are_spread(layer: str, tmp_path: Path) -> None:
+    ours, _ = twins(w2vbert.Wav2Vec2BertForCTC, mask_time_prob=0.0, mask_feature_prob=0.0)
+    ours.save_pretrained(tmp_path)
+    with accelerate.init_empty_weights():
+        empty = w2vbert.Wav2Vec2BertForCTC(ours.config)
+    where = {"wav2vec2_bert.feature_projection": "cpu", "lm_head": "disk"}
+    where |= {"wav2vec2_bert.encoder.layers.0": layer, "wav2vec2_bert.encoder.layers.1": "disk"}
+    spread = accelerate.load_checkpoint_and_dispatch(
+        empty, tmp_path, device_map=where, offload_folder=tmp_path / "offloaded"
+    ).eval()
+    torch.testing.assert_close(spread(**padded()).logits, ours(**padded()).logits)
+
+
 def test_offloaded_weights_come_back_for_each_call() -> None:
     ours, _ = twins(w2vbert.Wav2Vec2BertForCTC)
     features = torch.randn(1, 30, 8)

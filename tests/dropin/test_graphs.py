@@ -61,13 +61,17 @@ def test_export(return_dict: bool, positions: str | None) -> None:
     assert torch.allclose(output[0], model(features(1))[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("positions", POSITIONS)
-@torch.no_grad()
-def test_trace(positions: str | None) -> None:
+def test_trace(positions: str | None, gradient: bool, states: bool) -> None:
     model, _ = twins(w2vbert.Wav2Vec2BertForCTC, position_embeddings_type=positions)
-    model.config.return_dict = False
-    traced = torch.jit.trace(model, (features(),))
-    assert torch.allclose(traced(features(1))[0], model(features(1))[0], atol=1e-6)
+    model.config.return_dict, model.config.output_hidden_states = False, states
+    with torch.set_grad_enabled(gradient):
+        traced = torch.jit.trace(model, (features(),))
+        found, expected = traced(features(1)), model(features(1))
+    assert torch.allclose(found[0], expected[0], atol=1e-6)
+    assert len(found) == 1 + states
 
 
 def test_a_graph_takes_no_mask() -> None:

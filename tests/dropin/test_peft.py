@@ -25,6 +25,28 @@ def train(model: Any, steps: int) -> list[float]:
     return curve
 
 
+@pytest.mark.parametrize(
+    ("head", "task"),
+    [
+        (w2vbert.Wav2Vec2BertForCTC, "FEATURE_EXTRACTION"),
+        (w2vbert.Wav2Vec2BertModel, "FEATURE_EXTRACTION"),
+        (w2vbert.Wav2Vec2BertForSequenceClassification, "SEQ_CLS"),
+        (w2vbert.Wav2Vec2BertForXVector, "SEQ_CLS"),
+        (w2vbert.Wav2Vec2BertForAudioFrameClassification, "TOKEN_CLS"),
+    ],
+)
+def test_tasks_that_name_other_inputs(head: Any, task: str) -> None:
+    """peft calls every model of a task with `input_ids=None` and the like."""
+    pair = twins(head)
+    features = torch.randn(1, 40, 8)
+    expected = pair[0](features)[0]
+    for model in pair:
+        adapted = peft.get_peft_model(model, peft.LoraConfig(task_type=task, target_modules=["linear_q"]))
+        assert torch.allclose(adapted(input_features=features)[0], expected, atol=1e-5)
+    with pytest.raises(TypeError, match="input_ids"):
+        pair[0](features, input_ids=features)
+
+
 @pytest.mark.parametrize("checkpointing", [None, {"use_reentrant": False}, {"use_reentrant": True}])
 def test_trained_on_ours_runs_and_merges_on_the_peer(
     checkpointing: dict[str, bool] | None, tmp_path: Path

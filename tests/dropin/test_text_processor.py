@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from datasets.fingerprint import Hasher
 from transformers import SeamlessM4TFeatureExtractor as PeerExtractor
 from transformers import Wav2Vec2BertProcessor as Peer
 
@@ -36,6 +37,15 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 CALL = {"audio": [noise(4000), noise(3000)], "text": ["E TA", "x"], "sampling_rate": 16000}
+
+
+def test_use_leaves_the_hash_as_it_was() -> None:
+    """`datasets` finds what a function made before by the hash of the processor that it uses."""
+    for processor in processors():
+        before = Hasher.hash(processor)
+        processor(**CALL, padding=True)
+        processor.batch_decode([[5, 5, 0, 5]])
+        assert Hasher.hash(processor) == before
 
 
 @pytest.mark.parametrize(

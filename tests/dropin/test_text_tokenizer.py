@@ -51,6 +51,13 @@ def test_logits_are_no_ids(kind: Any) -> None:
 # Special tokens ------------------------------------------------------------------------------------
 
 
+def test_the_character_between_words_is_set() -> None:
+    for tokenizer in both():
+        assert tokenizer.decode([5, 4, 6]) == "E T"
+        tokenizer.replace_word_delimiter_char = "_"
+        assert tokenizer.decode([5, 4, 6]) == "E_T"
+
+
 def special(tokenizer: Any) -> dict[str, Any]:
     told = {name: getattr(tokenizer, name) for name in NAMES}
     told |= {f"{name}_id": getattr(tokenizer, f"{name}_id") for name in NAMES}
@@ -365,6 +372,7 @@ def test_offsets_are_a_published_output() -> None:
 def test_further_methods() -> None:
     ours, peer = both()
     assert (ours.encoder, ours.decoder) == (peer.encoder, peer.decoder)
+    assert ours.vocab == peer.vocab == VOCAB
     for name in (
         "is_fast",
         "backend",

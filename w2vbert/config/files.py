@@ -58,14 +58,11 @@ class ConfigFiles:
         folder.mkdir(parents=True, exist_ok=True)
         self.to_json_file(folder / CONFIG_NAME)
         if push_to_hub:
-            upload(self._write, hub_options.pop("repo_id", folder.name), hub_options)
+            self.push_to_hub(hub_options.pop("repo_id", folder.name), **hub_options)
 
     def push_to_hub(self, repo_id: str, **hub_options: Any) -> str:
         """Upload `config.json` to the hub; see `w2vbert.pretrained.hub.upload`."""
-        return upload(self._write, repo_id, hub_options)
-
-    def _write(self, folder: Path) -> None:
-        self.save_pretrained(folder)
+        return upload(self.save_pretrained, repo_id, hub_options)
 
     @classmethod
     def from_dict(cls, config_dict: Mapping[str, Any], **overrides: Any) -> Self:

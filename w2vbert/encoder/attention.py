@@ -131,9 +131,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tenso
     for start in range(0, queries, block):
         stop = min(start + block, queries)
         some, term = query[:, :, start:stop], bias(start, stop)
-        if term.requires_grad and term.device.type == "cpu":
+        traced = torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if (term.requires_grad or traced) and term.device.type == "cpu":
             # No fused kernel gives the term a gradient, and what stands in for it looks for queries that may
-            # look at nothing. There are none here, and the search takes longer than the softmax.
+            # look at nothing. There are none here, and the search takes longer than the softmax. (A trace is
+            # checked without gradients, and has to come out the same.)
             outputs.append(_weights(some, key, term, scoring) @ value)
             continue
         if mask is not None:

@@ -17,6 +17,7 @@ from w2vbert.model import Encoding
 from w2vbert.outputs import CausalLMOutput
 from w2vbert.packing import Packed
 from w2vbert.pretrained.hub import CheckpointNotFoundError, Source
+from w2vbert.pretrained.published import without_nones
 from w2vbert.pretrained.weights import CheckpointError, StoredTensor, open_safetensors
 
 # Logit of the blank on frames of padding, the other tokens being at 0: a probability of 1 in any precision.
@@ -71,6 +72,7 @@ class Wav2Vec2BertForCTC(TaskModel):
         frames = encoding.last_hidden_state
         return frames.with_frames(self.lm_head(self.dropout(frames.frames)))
 
+    @without_nones
     def forward(
         self,
         input_features: Tensor,

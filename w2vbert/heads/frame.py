@@ -10,6 +10,7 @@ from w2vbert.heads.task import TaskModel, reject_adapter
 from w2vbert.model import Encoding
 from w2vbert.outputs import TokenClassifierOutput
 from w2vbert.packing import Packed
+from w2vbert.pretrained.published import without_nones
 
 
 class Wav2Vec2BertForAudioFrameClassification(TaskModel):
@@ -37,6 +38,7 @@ class Wav2Vec2BertForAudioFrameClassification(TaskModel):
         frames = self._frames(encoding)
         return frames.with_frames(self.classifier(frames.frames))
 
+    @without_nones
     def forward(
         self,
         input_features: Tensor,

@@ -13,6 +13,7 @@ from w2vbert.heads.task import TaskModel, reject_adapter
 from w2vbert.model import Encoding
 from w2vbert.outputs import SequenceClassifierOutput
 from w2vbert.packing import Packed
+from w2vbert.pretrained.published import without_nones
 
 
 class Wav2Vec2BertForSequenceClassification(TaskModel):
@@ -45,6 +46,7 @@ class Wav2Vec2BertForSequenceClassification(TaskModel):
         """An accumulator for the projected frames of one clip, in pieces of any length."""
         return MeanPooling(self.classifier)
 
+    @without_nones
     def forward(
         self,
         input_features: Tensor,

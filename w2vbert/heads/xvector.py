@@ -17,6 +17,7 @@ from w2vbert.heads.task import TaskModel
 from w2vbert.model import Encoding
 from w2vbert.outputs import XVectorOutput
 from w2vbert.packing import Packed
+from w2vbert.pretrained.published import without_nones
 
 
 class TDNNLayer(nn.Module):
@@ -119,6 +120,7 @@ class Wav2Vec2BertForXVector(TaskModel):
         embedding = self.feature_extractor(statistics)
         return XVector(logits=self.classifier(embedding), embedding=embedding)
 
+    @without_nones
     def forward(
         self,
         input_features: Tensor,

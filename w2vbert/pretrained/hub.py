@@ -141,7 +141,7 @@ class Source:
 
 
 def upload(
-    write: Callable[[Path], None],
+    write: Callable[[Path], object],
     repo_id: str,
     options: dict[str, Any],
     *,
@@ -165,16 +165,10 @@ def upload(
     """
     from huggingface_hub import HfApi, ModelCard, ModelCardData, errors
 
-    given: dict[str, Any] = {
-        "private": None,
-        "token": None,
-        "commit_message": None,
-        "commit_description": None,
-    }
-    given |= {"revision": None, "create_pr": None}
-    if strange := sorted(options.keys() - given.keys()):
-        raise TypeError(f"push_to_hub has no argument {strange[0]!r}; it takes {', '.join(given)}")
-    given |= options
+    names = ("private", "token", "commit_message", "commit_description", "revision", "create_pr")
+    if strange := sorted(options.keys() - set(names)):
+        raise TypeError(f"push_to_hub has no argument {strange[0]!r}; it takes {', '.join(names)}")
+    given = {**dict.fromkeys(names), **options}
     private, token = given.pop("private"), given.pop("token")
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))

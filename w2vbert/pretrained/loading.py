@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FLOATS = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16}
-_FLOATS |= {
-    "bfloat16": torch.bfloat16,
-    "double": torch.float64,
-    "float": torch.float32,
-    "half": torch.float16,
+_FLOATS = {
+    **{"float64": torch.float64, "float32": torch.float32, "float16": torch.float16},
+    **{"bfloat16": torch.bfloat16, "double": torch.float64, "float": torch.float32, "half": torch.float16},
 }
 _MANY_PARAMETERS = 1 << 27  # to initialise, whatever the checkpoint holds: new heads and adapters are smaller
 

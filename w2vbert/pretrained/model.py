@@ -30,6 +30,7 @@ from w2vbert.pretrained.loading import (
 )
 from w2vbert.pretrained.published import PublishedModel
 from w2vbert.pretrained.weights import StoredTensor, open_weights, save_weights, weights_of
+from w2vbert.publishable import saving_options
 
 
 class PreTrainedModel(PublishedModel):
@@ -235,11 +236,9 @@ class PreTrainedModel(PublishedModel):
         """
         if not kwargs.pop("safe_serialization", True):
             raise ValueError("safe_serialization=False: weights are written as safetensors alone")
-        options = without_meaning(kwargs, "save_pretrained")
         for name in ("save_function", "save_peft_format", "save_original_format"):
-            options.pop(name, None)
-        if not push_to_hub and (strange := sorted(options.keys() - {"token", "repo_id"})):
-            raise TypeError(f"save_pretrained() got an unexpected keyword argument {strange[0]!r}")
+            kwargs.pop(name, None)
+        options = saving_options(push_to_hub, kwargs)
         if not is_main_process:
             return
         folder = Path(save_directory)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,22 @@ from w2vbert.fields import shown
 from w2vbert.publishable import Publishable
 
 _ATTENTIONS = ("sdpa", "eager")
+_Arguments = ParamSpec("_Arguments")
+_Output = TypeVar("_Output")
+
+
+def without_nones(forward: Callable[_Arguments, _Output]) -> Callable[_Arguments, _Output]:
+    """A `forward` that takes any keyword whose value is `None`: it asks for nothing.
+
+    peft, told a `task_type`, calls every model with `input_ids=None` and the like.
+    """
+
+    @wraps(forward)
+    def called(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Output:
+        given: Any = {name: value for name, value in named.items() if value is not None}
+        return forward(*arguments, **given)
+
+    return called
 
 
 class PublishedModel(Publishable, nn.Module):

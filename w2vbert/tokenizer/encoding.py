@@ -181,6 +181,10 @@ class TextEncoder(TokenTable):
             self._tell_of_unknown(tokens)
         return [self._id(token) for token in tokens]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was told: use does not change what is pickled, and caches know it by its hash."""
+        return {name: value for name, value in vars(self).items() if name != "_told"}
+
     @cached_property
     def _told(self) -> set[str]:
         return set()

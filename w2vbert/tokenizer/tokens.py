@@ -129,6 +129,11 @@ class TokenTable:
         return dict(self._ids)
 
     @property
+    def vocab(self) -> dict[str, Any]:
+        """The content of the vocabulary's file: the vocabularies of all languages where it has several."""
+        return self.vocabulary.content
+
+    @property
     def encoder(self) -> dict[str, int]:
         """The id of each token of the vocabulary, without the added ones."""
         return self.vocabulary.encoder
@@ -187,6 +192,8 @@ class TokenTable:
         special = name.removesuffix("_id")
         if special not in self.__dict__.get("_special", ()):
             super().__setattr__(name, value)
+            if name == "replace_word_delimiter_char" and "_ids" in self.__dict__:
+                self._refresh()
             return
         if value is not None:
             value = self._of_id(name, value) if name != special else self._existing(name, value)

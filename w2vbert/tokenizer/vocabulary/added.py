@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class TokenSplitter:
         """Made when text is first split: of a large vocabulary it takes seconds."""
         longest_first = sorted(self.tokens, key=len, reverse=True)
         return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if self.tokens else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the pattern: use does not change what is pickled, and caches know it by its hash."""
+        return {"tokens": self.tokens}
 
     def __call__(self, text: str) -> list[str]:
         """The tokens and what lies between them, in order; empty parts may be among them."""
