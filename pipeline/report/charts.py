@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.html import Tile
 from pipeline.report.table import Report, Row
+from pipeline.reports.summary import format_hours
 
 if TYPE_CHECKING:
     import altair as alt
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 COLOURS = [f"var(--c{number})" for number in range(10)]
 _BINS = 32
 _MOST = 0.995  # of the values are drawn one by one; the rest stands in the last bar
-_BAR = 22  # pixels of a horizontal bar with its gap
+_HEIGHT = 150  # pixels
+_BAR, _THICKNESS = 22, 15  # of a horizontal bar, with its gap and without
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def histogram(
         .encode(
             x=alt.X("low:Q", bin="binned", title=x_title),
             x2="high:Q",
-            y=alt.Y("n:Q", title=counted),
+            y=alt.Y("n:Q", title=counted, axis=alt.Axis(tickMinStep=1, tickCount=5, format="~s")),
             tooltip=[alt.Tooltip("range:N", title=x_title), alt.Tooltip("n:Q", title=counted, format=",")],
         )
     )
@@ -117,19 +119,23 @@ def bars(title: str, rows: Sequence[Row], name: str, value: str, *, percent: boo
     ]
     chart = (
         alt.Chart(alt.Data(values=[*rows]))
-        .mark_bar(color=COLOURS[0], cornerRadiusEnd=3)
+        .mark_bar(color=COLOURS[0], cornerRadiusEnd=3, size=_THICKNESS)
         .encode(
             y=alt.Y(f"{name}:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
             x=alt.X(
-                f"{value}:Q", title=value, axis=alt.Axis(format="%" if percent else "~s", tickCount=5)
+                f"{value}:Q",
+                title=value,
+                axis=alt.Axis(format="%", tickCount=5)
+                if percent
+                else alt.Axis(format="~s", tickCount=5, tickMinStep=1),
             ),
             tooltip=pointed,
         )
     )
-    return Chart(title, finished(chart, height=_BAR * max(len(rows), 2)), about)
+    return Chart(title, finished(chart, height=max(_BAR * len(rows), _HEIGHT)), about)
 
 
-def finished(chart: alt.TopLevelMixin, *, height: int = 180) -> dict[str, Any]:
+def finished(chart: alt.TopLevelMixin, *, height: int = _HEIGHT) -> dict[str, Any]:
     """The chart's JSON, as wide as its place on the page."""
     spec: dict[str, Any] = chart.to_dict()
     spec.pop("config", None)  # Altair's own look
@@ -142,6 +148,13 @@ def count(value: float | None) -> str:
 
 def percent(value: float | None, decimals: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{decimals}f} %"
+
+
+def length(seconds: float | None) -> str:
+    """Of audio."""
+    if seconds is None:
+        return "–"
+    return f"{seconds:.1f} s" if seconds < 60 else format_hours(seconds / 3600)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -11,7 +11,6 @@ from pipeline.metrics.words import differences
 from pipeline.report.table import Report, Row, name_of_column
 
 LONGEST_S = 300.0  # of a clip inside the page; of longer ones the beginning
-_CANDIDATES = 2_000  # of each kind, at most as many as a page may list
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ def _by(column: str, order: str = "") -> str:
     return f"SELECT clip_id FROM clips WHERE {column} IS NOT NULL ORDER BY {column} {order}, clip_id"
 
 
-ERRORS = "error"
+RANDOM = "random"
+PEOPLE = "len(list_distinct(list_transform(segments, lambda turn: turn.speaker)))"  # in a recording
 KINDS: dict[str, Kind] = {
     "wer": Kind(
         "most word errors",
@@ -52,30 +52,31 @@ KINDS: dict[str, Kind] = {
     "speakers": Kind(
         "most speakers",
         ("segments",),
-        "SELECT clip_id FROM clips WHERE len(segments) > 1 "
-        "ORDER BY len(list_distinct(list_transform(segments, lambda turn: turn.speaker))) DESC, "
-        "duration_s DESC, clip_id",
+        f"SELECT clip_id FROM clips WHERE {PEOPLE} > 1 ORDER BY {PEOPLE} DESC, duration_s DESC, clip_id",
     ),
-    ERRORS: Kind(
+    "error": Kind(
         "error",
         ("error",),
         "SELECT clip_id FROM clips WHERE error IS NOT NULL "
         "ORDER BY row_number() OVER (PARTITION BY error.code ORDER BY clip_id), error.code",
     ),
-    "random": Kind("random", (), "SELECT clip_id FROM clips WHERE error IS NULL ORDER BY {drawn}"),
+    RANDOM: Kind("random", (), "SELECT clip_id FROM clips WHERE error IS NULL ORDER BY {drawn}"),
 }
 
 
 def choose(report: Report, most: int) -> dict[str, list[str]]:
-    """The ids of at most `most` clips, each with its kinds; every kind has the same share, as far as it goes.
+    """The ids of at most `most` clips, each with its kinds.
 
-    The order is that in which they come into the page: the first of each kind, then the second.
+    Every kind has the same share, as far as it goes, and random ones the rest. The order is that in which they
+    come into the page: the first of each kind, then the second.
     """
+    kinds = {name: kind for name, kind in KINDS.items() if report.has(*kind.columns)}
+    share = -(-most // len(kinds))
     found: dict[str, list[str]] = {}
-    for name, kind in KINDS.items():
-        if report.has(*kind.columns):
-            query = kind.query.format(drawn=report.drawn)
-            found[name] = [row["clip_id"] for row in report.rows(f"{query} LIMIT {min(most, _CANDIDATES)}")]
+    for name, kind in kinds.items():
+        wanted = most if name == RANDOM else share
+        rows = report.rows(f"{kind.query.format(drawn=report.drawn)} LIMIT {wanted}")
+        found[name] = [row["clip_id"] for row in rows]
     chosen: dict[str, list[str]] = {}
     for first in zip_longest(*found.values()):
         for name, clip_id in zip(found, first, strict=True):

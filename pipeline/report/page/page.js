@@ -2,7 +2,7 @@
 
 const CONFIG = {
   background: "transparent", font: "system-ui, -apple-system, Segoe UI, Roboto, sans-serif",
-  view: { stroke: null }, padding: 2, autosize: { type: "fit", contains: "padding" },
+  view: { stroke: null }, padding: 2, autosize: { type: "fit-x", contains: "padding" },
   axis: { labelColor: "var(--soft)", titleColor: "var(--soft)", gridColor: "var(--grid)", domainColor: "var(--line)", tickColor: "var(--line)", titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 11, tickSize: 4 },
   axisX: { grid: false }, axisY: { domain: false, ticks: false },
   legend: { labelColor: "var(--ink)", titleColor: "var(--soft)", labelFontSize: 12 },

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pipeline.html import Tile
-from pipeline.report.charts import Chart, Section, Table, bars, count, histogram, number, percent
+from pipeline.report.charts import Chart, Section, Table, bars, count, histogram, length, percent
 from pipeline.report.table import Report
-from pipeline.reports.summary import format_hours
 
 _SHARDS = 15  # with the most errors
 _FORMATS = 12
@@ -33,7 +32,7 @@ def _tiles(report: Report) -> list[Tile]:
     )
     tiles = [
         Tile("clips", count(total["clips"]), f"of {count(total['shards'])} shards"),
-        Tile("audio", format_hours(total["seconds"] / 3600), "annotated"),
+        Tile("audio", length(total["seconds"]), "annotated"),
         Tile("errors", count(total["errors"]), percent(total["errors"] / total["clips"], 2) + " of the clips"),
     ]
     if report.has("text_confidence"):
@@ -90,7 +89,7 @@ def _formats(report: Report) -> list[Table]:
     mean = "avg(text_confidence)" if report.has("text_confidence") else "NULL"
     rows = report.rows(
         r"SELECT coalesce(nullif(regexp_extract(shard, '\.(\w+)$', 1), ''), '–') AS format, sample_rate, "
-        f"channels, count(*) AS clips, sum(duration_s) / 3600 AS hours, {mean} AS confidence FROM clips "
+        f"channels, count(*) AS clips, sum(duration_s) AS seconds, {mean} AS confidence FROM clips "
         f"WHERE error IS NULL GROUP BY ALL ORDER BY clips DESC, format, sample_rate LIMIT {_FORMATS}"
     )
     cells = [
@@ -99,11 +98,11 @@ def _formats(report: Report) -> list[Table]:
             count(row["sample_rate"]),
             count(row["channels"]),
             count(row["clips"]),
-            format_hours(row["hours"] or 0.0),
-            *([number(row["confidence"])] if report.has("text_confidence") else ()),
+            length(row["seconds"]),
+            *([percent(row["confidence"])] if report.has("text_confidence") else ()),
         ]
         for row in rows
     ]
-    columns = ["shard", "sample rate", "channels", "clips", "audio"]
+    columns = ["format", "sample rate", "channels", "clips", "audio"]
     columns += ["mean confidence"] if report.has("text_confidence") else []
     return [Table("What came in", columns, cells, numbers=range(1, len(columns)))] if cells else []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pipeline.html import Tile
-from pipeline.report.charts import COLOURS, Chart, Section, bars, count, finished, histogram, percent
+from pipeline.report.charts import COLOURS, Chart, Section, bars, count, finished, histogram, length, percent
+from pipeline.report.clips import PEOPLE
 from pipeline.report.table import Report, Row
-from pipeline.reports.summary import format_hours
 
 _TIMELINES = 4  # recordings, those in which most speakers take the most turns
+_LANE = 22  # pixels of a speaker
 _MOST_TURNS = 400  # of one that is drawn
 
 
@@ -34,11 +35,11 @@ def section(report: Report) -> Section | None:
         return None
     tiles = [
         Tile("turns", count(turns["turns"]), f"{turns['mean']:.1f} s each, on average"),
-        Tile("spoken", format_hours(turns["seconds"] / 3600), "of all speakers together"),
+        Tile("spoken", length(turns["seconds"]), "of all speakers together"),
     ]
     people = report.rows(
         "SELECT people::VARCHAR AS speakers, count(*) AS recordings FROM (SELECT "
-        "len(list_distinct(list_transform(segments, lambda turn: turn.speaker))) AS people FROM clips "
+        f"{PEOPLE} AS people FROM clips "
         "WHERE segments IS NOT NULL) GROUP BY people ORDER BY people"
     )
     charts = [bars("Speakers of a recording", people, "speakers", "recordings")]
@@ -76,8 +77,7 @@ def _timelines(report: Report) -> list[Chart]:
     recordings = report.rows(
         "SELECT clip_id, segments, duration_s FROM clips "
         f"WHERE len(segments) BETWEEN 2 AND {_MOST_TURNS} AND duration_s IS NOT NULL ORDER BY "
-        "len(list_distinct(list_transform(segments, lambda turn: turn.speaker))) DESC, len(segments) DESC, "
-        f"clip_id LIMIT {_TIMELINES}"
+        f"{PEOPLE} DESC, len(segments) DESC, clip_id LIMIT {_TIMELINES}"
     )
     return [_timeline(row) for row in recordings]
 
@@ -108,4 +108,4 @@ def _timeline(row: Row) -> Chart:
             tooltip=["speaker:N", alt.Tooltip("start:Q", format=".2f"), alt.Tooltip("end:Q", format=".2f")],
         )
     )
-    return Chart(row["clip_id"], finished(chart, height=24 * max(len(people), 2)), wide=True)
+    return Chart(row["clip_id"], finished(chart, height=_LANE * len(people)), wide=True)

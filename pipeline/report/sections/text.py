@@ -181,7 +181,7 @@ def _alphabet(report: Report) -> Table:
     cells = [
         [
             row["letter"] if row["letter"].isprintable() and not row["letter"].isspace() else "",
-            f"U+{ord(row['letter'][0]):04X} {unicodedata.name(row['letter'][0], '').lower()}",
+            _called(row["letter"][0]),
             count(row["heard"]),
             *([count(row["said"])] if compared else ()),
         ]
@@ -190,3 +190,9 @@ def _alphabet(report: Report) -> Table:
     columns = ["", "character", "in transcripts", *(["in references"] if compared else ())]
     about = "first those that only one side has" if compared else ""
     return Table("Alphabet", columns, cells, about, numbers=range(2, len(columns)))
+
+
+def _called(letter: str) -> str:
+    """Its number in Unicode, and its name where one may not know it by sight."""
+    named = "" if letter.isascii() and letter.isalnum() else f" {unicodedata.name(letter, '').lower()}"
+    return f"U+{ord(letter):04X}{named}"

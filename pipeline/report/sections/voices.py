@@ -37,7 +37,7 @@ def section(report: Report, heard: Sequence[str]) -> Section | None:
     return Section(
         "voices",
         "Voices",
-        "X-vectors on the two axes along which they differ most. Point at one to see whose it is; click to hear it.",
+        "X-vectors on the two axes along which they differ most. Point at one to see whose it is, click to hear it. Shift and the wheel zoom, dragging moves, a double click goes back.",
         [Tile("x-vectors", count(total), f"of {vectors.shape[1]} numbers"), *sizes[0]],
         [_map(points, places, f"{about}; the axes hold {percent(kept, 0)} of their variance", report)],
         sizes[1],
@@ -163,7 +163,6 @@ def _map(points: Sequence[Row], places: npt.NDArray[np.float32], about: str, rep
                 alt.Tooltip("text:N"),
             ],
         )
-        .add_params(chosen)
-        .interactive()
+        .add_params(chosen, alt.selection_interval(bind="scales", zoom="wheel![event.shiftKey]"))
     )
-    return Chart("Map of voices", finished(chart, height=420), f"{about}; faint points are not in the page", wide=True)
+    return Chart("Map of voices", finished(chart, height=420), f"{about}; faint points are not among the clips below", wide=True)
