@@ -68,8 +68,8 @@ def sounds(clips: Sequence[Row], storage: Storage, channel: str, limit: int) -> 
     for uri, clip_ids in by_shard.items():
         wanted = inside.intersection(clip_ids)
         try:
-            shard = _shard(uri, clip_ids[0], storage)
-            if shard is None or not wanted:
+            shard = _shard(uri, clip_ids[0], storage) if wanted else None
+            if shard is None:
                 found |= dict.fromkeys(clip_ids, _outside(uri))
                 continue
             if is_remote(uri) and shard.format == "tar":
@@ -136,9 +136,7 @@ def _opus(row: Mapping[str, Any], storage: Storage, channel: str) -> tuple[bytes
             Recording(data, channel=channel, start_s=row["start_s"], length_s=row["length_s"])
         )
         file = files.enter_context(
-            soundfile.SoundFile(
-                packed, "w", SAMPLE_RATE, 1, "OPUS", format="OGG", compression_level=_LEVEL
-            )
+            soundfile.SoundFile(packed, "w", SAMPLE_RATE, 1, "OPUS", format="OGG", compression_level=_LEVEL)
         )
         left = round(LONGEST_S * SAMPLE_RATE)
         for block in recording.blocks():

@@ -72,8 +72,12 @@ def histogram(
     report: Report, title: str, values: str, x_title: str, *, source: str = "clips", counted: str = "clips"
 ) -> list[Chart]:
     """How an expression of SQL is spread over the rows of a source; nothing where it has no value."""
-    found = f"SELECT x FROM (SELECT ({values})::DOUBLE AS x FROM {source}) WHERE x IS NOT NULL AND isfinite(x)"
-    range_ = report.row(f"SELECT min(x) AS low, max(x) AS high, quantile_cont(x, {_MOST}) AS most FROM ({found})")
+    found = (
+        f"SELECT x FROM (SELECT ({values})::DOUBLE AS x FROM {source}) WHERE x IS NOT NULL AND isfinite(x)"
+    )
+    range_ = report.row(
+        f"SELECT min(x) AS low, max(x) AS high, quantile_cont(x, {_MOST}) AS most FROM ({found})"
+    )
     if range_["low"] is None:
         return []
     step = _step((range_["most"] - range_["low"]) or abs(range_["low"]) or 1.0)
@@ -109,12 +113,16 @@ def histogram(
     return [Chart(title, finished(chart))]
 
 
-def bars(title: str, rows: Sequence[Row], name: str, value: str, *, percent: bool = False, about: str = "") -> Chart:
+def bars(
+    title: str, rows: Sequence[Row], name: str, value: str, *, percent: bool = False, about: str = ""
+) -> Chart:
     """A bar for each row, in their order; what else a row holds is told where one points at it."""
     import altair as alt
 
     pointed = [
-        alt.Tooltip(f"{field}:{'N' if isinstance(held, str) else 'Q'}", title=field, format=_format(field, held))
+        alt.Tooltip(
+            f"{field}:{'N' if isinstance(held, str) else 'Q'}", title=field, format=_format(field, held)
+        )
         for field, held in rows[0].items()
     ]
     chart = (
@@ -155,10 +163,6 @@ def length(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return f"{seconds:.1f} s" if seconds < 60 else format_hours(seconds / 3600)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:,.{digits}g}"
 
 
 def _format(field: str, held: Any) -> str:

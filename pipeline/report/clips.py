@@ -67,8 +67,8 @@ KINDS: dict[str, Kind] = {
 def choose(report: Report, most: int) -> dict[str, list[str]]:
     """The ids of at most `most` clips, each with its kinds.
 
-    Every kind has the same share, as far as it goes, and random ones the rest. The order is that in which they
-    come into the page: the first of each kind, then the second.
+    Every kind has the same share, as far as it goes, and random ones the rest. The order is that in which
+    they come into the page: the first of each kind, then the second.
     """
     kinds = {name: kind for name, kind in KINDS.items() if report.has(*kind.columns)}
     share = -(-most // len(kinds))
@@ -105,14 +105,15 @@ def described(report: Report, chosen: Mapping[str, Sequence[str]]) -> list[Row]:
 
 def _described(row: Row, kinds: Sequence[str], groups: Sequence[str]) -> Row:
     said, heard = row.get("ref_text"), row.get("text")
-    compared = isinstance(said, str) and bool(said.strip()) and heard is not None
+    said = said if isinstance(said, str) else None
+    pieces = differences(said, heard) if said and said.strip() and heard is not None else []
     short = {
         "id": row["clip_id"],
         "shard": row["shard"],
         "kinds": list(kinds),
         "seconds": row["duration_s"],
         "error": row["error"],
-        "reference": said if isinstance(said, str) else None,
+        "reference": said,
         "text": heard,
         "confidence": row.get("text_confidence"),
         "alignment": row.get("alignment_score"),
@@ -123,7 +124,7 @@ def _described(row: Row, kinds: Sequence[str], groups: Sequence[str]) -> Row:
         "words": _timed(row.get("words"), "word"),
         "aligned": _timed(row.get("aligned_words"), "word"),
         "turns": _timed(row.get("segments"), "speaker"),
-        "pieces": [list(piece) for piece in differences(said, heard)] if compared else [],
+        "pieces": [list(piece) for piece in pieces],
         "groups": {name: str(row[name]) for name in groups if row[name] is not None and name != "ref_text"},
     }
     return {name: _short(value) for name, value in short.items() if value not in (None, [], {})}

@@ -63,7 +63,9 @@ def report(spec: ReportSpec, hosts: Iterable[str] = ()) -> Reported:
         return Reported(output, sum(footer.rows for footer in table.footers), len(clips), inside, size)
 
 
-def require_possible(given: str, storage: Storage, *, flag: str = "--output", table: str | None = None) -> str:
+def require_possible(
+    given: str, storage: Storage, *, flag: str = "--output", table: str | None = None
+) -> str:
     """The place of a page, before there is a table to be shown on it.
 
     Raises:
@@ -80,6 +82,8 @@ def require_possible(given: str, storage: Storage, *, flag: str = "--output", ta
             raise JobError(f"{flag} {given} is a directory: name a file in it.")
         if not storage.is_replaceable(output):
             raise JobError(f"{flag} {given} is no ordinary file that could be replaced as a whole.")
+        if table is not None and f"{output}/".startswith(f"{storage.normalise(table).rstrip('/')}/"):
+            raise JobError(f"{flag} {given} lies in the table {table}; choose a place outside.")
         require_outside_tables(f"{flag} {given}", output, storage, table and storage.normalise(table))
     return output
 
@@ -88,7 +92,7 @@ def format_summary(done: Reported) -> str:
     """The summary as a person reads it."""
     return format_lines(
         [
-            ("clips", f"{done.clips}, of which {done.listed} are listed and {done.heard} can be heard"),
             ("report", f"{done.output} ({done.size / 1e6:.1f} MB)"),
+            ("", f"{done.listed} of {done.clips} clips are listed, {done.heard} can be heard"),
         ]
     )

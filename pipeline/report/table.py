@@ -74,7 +74,12 @@ class Report:
     @cached_property
     def groups(self) -> list[str]:
         """The input's own columns that clips could be grouped by."""
-        own = {*CLIP_COLUMNS, *COST_COLUMNS, EXTRA, *(name for t in TASKS.values() for name in t.column_names)}
+        own = {
+            *CLIP_COLUMNS,
+            *COST_COLUMNS,
+            EXTRA,
+            *(name for t in TASKS.values() for name in t.column_names),
+        }
         return [name for name, kind in self.columns.items() if name not in own and _SCALAR.fullmatch(kind)]
 
     @cached_property
@@ -146,9 +151,7 @@ def opened(given: str, storage: Storage, seed: int, speakers: str | None = None)
             raise JobError(f"--table {given}: DuckDB cannot read it: {told}") from problem
 
 
-def attach(
-    database: duckdb.DuckDBPyConnection, view: str, files: Sequence[str], storage: Storage
-) -> None:
+def attach(database: duckdb.DuckDBPyConnection, view: str, files: Sequence[str], storage: Storage) -> None:
     """Parquet files as a view."""
     remote = is_remote(files[0])
     if remote:

@@ -80,8 +80,7 @@ def _vega() -> str:
     """Vega, Vega-Lite and vega-embed in one module, as `vl-convert` brings them along."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle()
-    return bundle
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def _script(text: str) -> Markup:

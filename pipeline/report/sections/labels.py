@@ -17,12 +17,15 @@ def section(report: Report) -> Section | None:
     rows = report.rows(
         "SELECT label, count(*) AS clips, count(*) / sum(count(*)) OVER () AS share, "
         "coalesce(sum(duration_s), 0) / 3600 AS hours, avg(label_score) AS score "
-        f"FROM clips WHERE label IS NOT NULL GROUP BY label ORDER BY clips DESC, label"
+        "FROM clips WHERE label IS NOT NULL GROUP BY label ORDER BY clips DESC, label"
     )
     if not rows:
         return None
     mean = report.row("SELECT avg(label_score) AS mean FROM clips")["mean"]
-    tiles = [Tile("labels", count(len(rows)), "different"), Tile("score", percent(mean), "mean of the best label")]
+    tiles = [
+        Tile("labels", count(len(rows)), "different"),
+        Tile("score", percent(mean), "mean of the best label"),
+    ]
     about = f"the {_LABELS} most frequent of {count(len(rows))}" if len(rows) > _LABELS else ""
     charts = [
         bars("Clips of each label", rows[:_LABELS], "label", "clips", about=about),

@@ -33,7 +33,9 @@ def _tiles(report: Report) -> list[Tile]:
     tiles = [
         Tile("clips", count(total["clips"]), f"of {count(total['shards'])} shards"),
         Tile("audio", length(total["seconds"]), "annotated"),
-        Tile("errors", count(total["errors"]), percent(total["errors"] / total["clips"], 2) + " of the clips"),
+        Tile(
+            "errors", count(total["errors"]), percent(total["errors"] / total["clips"], 2) + " of the clips"
+        ),
     ]
     if report.has("text_confidence"):
         mean = report.row("SELECT avg(text_confidence) AS mean FROM clips")["mean"]

@@ -13,7 +13,7 @@ _MOST_TURNS = 400  # of one that is drawn
 
 
 def prepare(report: Report) -> None:
-    """Makes the table `spoken`: of each clip the share of its frames with speech, and with several speakers."""
+    """Makes the table `spoken`: of each clip the shares of its frames with speech, and with overlap."""
     if report.has("frame_activity"):
         report.database.execute(
             "CREATE TABLE spoken AS SELECT clip_id, len(frame_activity) AS frames, "
@@ -53,15 +53,19 @@ def section(report: Report) -> Section | None:
     )
     if report.has("frame_activity"):
         shares = report.row(
-            "SELECT sum(speech * frames) / sum(frames) AS speech, sum(overlap * frames) / sum(frames) AS overlap "
-            "FROM spoken"
+            "SELECT sum(speech * frames) / sum(frames) AS speech, "
+            "sum(overlap * frames) / sum(frames) AS overlap FROM spoken"
         )
         tiles += [
             Tile("speech", percent(shares["speech"]), "of the time"),
             Tile("overlap", percent(shares["overlap"]), "of the time, several at once"),
         ]
-        charts += histogram(report, "Speech in a recording", "100 * speech", "percent of its time", source="spoken")
-        charts += histogram(report, "Overlap in a recording", "100 * overlap", "percent of its time", source="spoken")
+        charts += histogram(
+            report, "Speech in a recording", "100 * speech", "percent of its time", source="spoken"
+        )
+        charts += histogram(
+            report, "Overlap in a recording", "100 * overlap", "percent of its time", source="spoken"
+        )
     return Section(
         "speakers",
         "Who speaks when",

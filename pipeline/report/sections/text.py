@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from pipeline.html import Tile
-from pipeline.report.charts import Chart, Section, Table, bars, count, histogram, number, percent
+from pipeline.report.charts import Chart, Section, Table, bars, count, histogram, percent
 from pipeline.report.table import Report, Row
 
 _GROUPS = 15  # speakers, or shards, with the most word errors
@@ -65,13 +65,16 @@ def _rates(report: Report) -> list[Chart]:
 def _by(report: Report, column: str, title: str) -> list[Chart]:
     """The groups with the highest rates; nothing where there is but one."""
     rows = report.rows(
-        f"SELECT clips.{column}::VARCHAR AS {column}, {_RATES} FROM scored JOIN clips USING (clip_id) "
-        f"WHERE clips.{column} IS NOT NULL GROUP BY 1 ORDER BY WER DESC, clips DESC, 1"
+        f"SELECT *, count(*) OVER () AS groups FROM (SELECT clips.{column}::VARCHAR AS {column}, {_RATES} "
+        f"FROM scored JOIN clips USING (clip_id) WHERE clips.{column} IS NOT NULL GROUP BY 1) "
+        f"ORDER BY WER DESC, clips DESC, 1 LIMIT {_GROUPS}"
     )
     if len(rows) < 2:
         return []
-    about = f"the {_GROUPS} worst of {count(len(rows))}" if len(rows) > _GROUPS else ""
-    return [bars(title, [_shown(row, column) for row in rows[:_GROUPS]], column, "WER", percent=True, about=about)]
+    groups = max(row.pop("groups") for row in rows)
+    about = f"the {_GROUPS} worst of {count(groups)}" if groups > _GROUPS else ""
+    shown = [_shown(row, column) for row in rows]
+    return [bars(title, shown, column, "WER", percent=True, about=about)]
 
 
 def _by_length(report: Report) -> Chart:
@@ -99,7 +102,8 @@ def _shown(row: Row, column: str) -> Row:
 def _confusions(report: Report) -> list[Table]:
     """Words that are taken for others, that are not heard, and that nobody said."""
     wrong = report.rows(
-        f"SELECT said, heard, times FROM edits WHERE kind = 'wrong' ORDER BY times DESC, said, heard LIMIT {_PAIRS}"
+        "SELECT said, heard, times FROM edits WHERE kind = 'wrong' "
+        f"ORDER BY times DESC, said, heard LIMIT {_PAIRS}"
     )
     lost = report.rows(
         "SELECT said, sum(times)::BIGINT AS spoken, "

@@ -15,7 +15,7 @@ from pipeline.report.table import Report, Row, name_of_column
 from pipeline.speakers.clustering import average_linkage
 from pipeline.speakers.spec import SpeakersSpec
 
-_POINTS = 2_000
+_POINTS, _FEWEST = 2_000, 3
 _NAMED = 9  # values of a column that have a colour of their own
 _LARGEST = 20
 _GROUP = "group"
@@ -26,18 +26,21 @@ def section(report: Report, heard: Sequence[str]) -> Section | None:
     if not report.has("embedding"):
         return None
     points = _points(report, heard)
-    if len(points) < 3:
-        return None
     vectors = np.array([point.pop("embedding") for point in points], np.float32)
+    if len(vectors) < _FEWEST or vectors.shape[1] < 2:
+        return None
     places, kept = principal_axes(vectors)
     _group(points, vectors, known=report.has_speakers)
     total = report.row("SELECT count(embedding) AS clips FROM clips")["clips"]
-    about = f"{count(len(points))} of {count(total)} clips" if total > len(points) else f"{count(total)} clips"
+    about = (
+        f"{count(len(points))} of {count(total)} clips" if total > len(points) else f"{count(total)} clips"
+    )
     sizes = _sizes(report, points)
     return Section(
         "voices",
         "Voices",
-        "X-vectors on the two axes along which they differ most. Point at one to see whose it is, click to hear it. Shift and the wheel zoom, dragging moves, a double click goes back.",
+        "X-vectors on the two axes along which they differ most. Point at one to see whose it is, click to "
+        "hear it. Shift and the wheel zoom, dragging moves, a double click goes back.",
         [Tile("x-vectors", count(total), f"of {vectors.shape[1]} numbers"), *sizes[0]],
         [_map(points, places, f"{about}; the axes hold {percent(kept, 0)} of their variance", report)],
         sizes[1],
@@ -64,16 +67,26 @@ def _points(report: Report, heard: Sequence[str]) -> list[Row]:
     names = "".join(f", clips.{name_of_column(name)}" for name in columns)
     group = ("speaker_id", "LEFT JOIN speakers USING (clip_id)") if report.has_speakers else ("NULL", "")
     rows = report.rows(
-        f"SELECT clip_id, embedding, {group[0]} AS \".group\"{names} FROM clips {group[1]} WHERE clip_id IN "
+        f'SELECT clip_id, embedding, {group[0]} AS ".group"{names} FROM clips {group[1]} WHERE clip_id IN '
         f"(SELECT clip_id FROM clips WHERE embedding IS NOT NULL ORDER BY clip_id NOT IN (SELECT unnest(?)), "
         f"{report.drawn} LIMIT {_POINTS}) ORDER BY clip_id",
         list(heard),
     )
-    usable = [row for row in rows if np.isfinite(row["embedding"]).all()]
+    width = Counter(len(row["embedding"]) for row in rows).most_common(1)[0][0] if rows else 0
+    usable = [
+        row
+        for row in rows
+        if len(row["embedding"]) == width and np.isfinite(_numbers(row["embedding"])).all()
+    ]
     listed = set(heard)
     for row in usable:
         row["heard"] = row["clip_id"] in listed
     return usable
+
+
+def _numbers(vector: Sequence[float | None]) -> npt.NDArray[np.float32]:
+    """A null is no number."""
+    return np.array(vector, np.float32)
 
 
 def _group(points: list[Row], vectors: npt.NDArray[np.float32], *, known: bool) -> None:
@@ -88,13 +101,14 @@ def _group(points: list[Row], vectors: npt.NDArray[np.float32], *, known: bool) 
 def _sizes(report: Report, points: Sequence[Row]) -> tuple[list[Tile], list[Table]]:
     """Groups by size: of all clips where `jobs/speakers.py` found speakers, else of those on the map."""
     if report.has_speakers:
+        found = report.row("SELECT count(DISTINCT speaker_id) AS speakers FROM speakers")["speakers"]
         rows = report.rows(
             "SELECT speaker_id AS name, count(*) AS clips, avg(similarity) AS similarity FROM speakers "
-            "WHERE speaker_id IS NOT NULL GROUP BY name ORDER BY clips DESC, name"
+            f"WHERE speaker_id IS NOT NULL GROUP BY name ORDER BY clips DESC, name LIMIT {_LARGEST}"
         )
-        cells = [[row["name"], count(row["clips"]), f"{row['similarity']:.3f}"] for row in rows[:_LARGEST]]
+        cells = [[row["name"], count(row["clips"]), f"{row['similarity']:.3f}"] for row in rows]
         columns = ["speaker", "clips", "mean similarity"]
-        tile = Tile("speakers", count(len(rows)), "found by jobs/speakers.py")
+        tile = Tile("speakers", count(found), "found by jobs/speakers.py")
         return [tile], [Table("Largest speakers", columns, cells, numbers=[1, 2])]
     sizes = Counter(point[".group"] for point in points).most_common()
     cells = [[name, count(clips)] for name, clips in sizes[:_LARGEST]]
@@ -141,7 +155,11 @@ def _map(points: Sequence[Row], places: npt.NDArray[np.float32], about: str, rep
     ]
     names = list(colourings)
     chosen = alt.param(
-        name="colour", value="by0", bind=alt.binding_select(options=[f"by{n}" for n in range(len(names))], labels=names, name="colour by ")
+        name="colour",
+        value="by0",
+        bind=alt.binding_select(
+            options=[f"by{n}" for n in range(len(names))], labels=names, name="colour by "
+        ),
     )
     chart = (
         alt.Chart(alt.Data(values=data))
@@ -165,4 +183,9 @@ def _map(points: Sequence[Row], places: npt.NDArray[np.float32], about: str, rep
         )
         .add_params(chosen, alt.selection_interval(bind="scales", zoom="wheel![event.shiftKey]"))
     )
-    return Chart("Map of voices", finished(chart, height=420), f"{about}; faint points are not among the clips below", wide=True)
+    return Chart(
+        "Map of voices",
+        finished(chart, height=420),
+        f"{about}; faint points are not among the clips below",
+        wide=True,
+    )
