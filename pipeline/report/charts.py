@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COLOURS = [f"var(--c{number})" for number in range(10)]
 _BINS = 32
 _MOST = 0.995  # of the values are drawn one by one; the rest stands in the last bar
+_LAST_PART = "replace(datum.value, regexp('^.*/(?=.)'), '')"  # of a path: its name is enough
 _HEIGHT = 150  # pixels
 _BAR, _THICKNESS = 22, 15  # of a horizontal bar, with its gap and without
 
@@ -114,11 +115,12 @@ def histogram(
 
 
 def bars(
-    title: str, rows: Sequence[Row], name: str, value: str, *, percent: bool = False, about: str = ""
+    title: str, rows: Sequence[Row], name: str, value: str, *, shares: bool = False, about: str = ""
 ) -> Chart:
     """A bar for each row, in their order; what else a row holds is told where one points at it."""
     import altair as alt
 
+    shown = _LAST_PART if name == "shard" else "datum.value"
     pointed = [
         alt.Tooltip(
             f"{field}:{'N' if isinstance(held, str) else 'Q'}", title=field, format=_format(field, held)
@@ -129,12 +131,12 @@ def bars(
         alt.Chart(alt.Data(values=[*rows]))
         .mark_bar(color=COLOURS[0], cornerRadiusEnd=3, size=_THICKNESS)
         .encode(
-            y=alt.Y(f"{name}:N", sort=None, title=None, axis=alt.Axis(labelLimit=150)),
+            y=alt.Y(f"{name}:N", sort=None, title=None, axis=alt.Axis(labelLimit=150, labelExpr=shown)),
             x=alt.X(
                 f"{value}:Q",
                 title=value,
                 axis=alt.Axis(format="%", tickCount=5)
-                if percent
+                if shares
                 else alt.Axis(format="~s", tickCount=5, tickMinStep=1),
             ),
             tooltip=pointed,

@@ -2,6 +2,7 @@
 // Samples as pictures: the waveform, and the spectrogram of a short-time Fourier transform.
 
 const WINDOW = 512; // samples, 32 ms at 16 kHz
+const MOST = 8192; // pixels across that every browser draws
 const RANGE = 75; // decibels below the loudest that are told apart
 // Colours from quiet to loud: dark violet to light yellow, of equal steps in lightness.
 const STOPS = [[12, 7, 35], [60, 15, 112], [127, 36, 129], [194, 59, 117], [245, 105, 92], [254, 170, 117], [252, 235, 180]];
@@ -48,13 +49,14 @@ const decibels = (samples, columns) => {
   return found;
 };
 
+const across = canvas => Math.min(MOST, Math.round(canvas.clientWidth * devicePixelRatio));
 const shade = level => {
   const place = level * (STOPS.length - 1), low = Math.min(Math.floor(place), STOPS.length - 2);
   return STOPS[low].map((value, at) => value + (STOPS[low + 1][at] - value) * (place - low));
 };
 
 const drawSpectrogram = (canvas, samples) => {
-  const columns = Math.max(1, Math.min(Math.round(canvas.clientWidth * devicePixelRatio), Math.ceil(samples.length / 80)));
+  const columns = Math.max(1, Math.min(across(canvas), Math.ceil(samples.length / 80)));
   const bins = WINDOW / 2, levels = decibels(samples, columns);
   const loudest = levels.reduce((most, value) => Math.max(most, value), -Infinity);
   canvas.width = columns; canvas.height = bins;
@@ -70,7 +72,7 @@ const drawSpectrogram = (canvas, samples) => {
 };
 
 const drawWave = (canvas, samples) => {
-  const width = canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
+  const width = canvas.width = Math.max(1, across(canvas));
   const height = canvas.height = Math.round(canvas.clientHeight * devicePixelRatio);
   const loudest = samples.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-4);
   const context = canvas.getContext("2d");

@@ -1,6 +1,7 @@
 // One clip: its audio, what it looks like, and its words, which light up as they are heard.
 
 const data = JSON.parse(document.getElementById("data").textContent);
+const PACE = 40, WIDEST = 8000; // pixels of a second, and of a whole recording
 const UNSURE = 0.8; // words of a lower confidence are underlined
 
 const make = (parent, name, attributes, text) => {
@@ -75,7 +76,8 @@ class Player {
     const { clip } = this, turns = clip.turns || [];
     this.length = Math.min(clip.seconds || 0, data.longest);
     if (!this.bytes && !turns.length) return;
-    this.picture = make(this.box, "div", { class: "picture" });
+    this.strip = make(this.box, "div", { class: "strip" }); // long recordings are wider than the page
+    this.picture = make(this.strip, "div", { class: "picture", style: `min-width:${Math.min(WIDEST, PACE * this.length)}px` });
     if (this.bytes) {
       const wave = make(this.picture, "canvas", { class: "wave", role: "img", "aria-label": "waveform" });
       const spectrogram = make(this.picture, "canvas", { class: "spectrogram", role: "img", "aria-label": "spectrogram, 0 to 8 kHz" });
@@ -162,6 +164,10 @@ class Player {
 
   follow() {
     this.show();
+    if (this.cursor) {
+      const at = this.cursor.offsetLeft - this.strip.scrollLeft;
+      if (at < 0 || at > this.strip.clientWidth) this.strip.scrollLeft = this.cursor.offsetLeft - 40;
+    }
     if (!this.audio.paused && this.box.isConnected) requestAnimationFrame(() => this.follow());
   }
 

@@ -73,8 +73,7 @@ def _by(report: Report, column: str, title: str) -> list[Chart]:
         return []
     groups = max(row.pop("groups") for row in rows)
     about = f"the {_GROUPS} worst of {count(groups)}" if groups > _GROUPS else ""
-    shown = [_shown(row, column) for row in rows]
-    return [bars(title, shown, column, "WER", percent=True, about=about)]
+    return [bars(title, rows, column, "WER", shares=True, about=about)]
 
 
 def _by_length(report: Report) -> Chart:
@@ -90,13 +89,8 @@ def _by_length(report: Report) -> Chart:
         [{"length": names[row.pop("place")], **row} for row in rows],
         "length",
         "WER",
-        percent=True,
+        shares=True,
     )
-
-
-def _shown(row: Row, column: str) -> Row:
-    """Of a shard its name is enough, which stands at the end."""
-    return {**row, column: row[column].rpartition("/")[2] or row[column]} if column == "shard" else row
 
 
 def _confusions(report: Report) -> list[Table]:
