@@ -99,7 +99,8 @@ class Player {
       make(lane, "span", {}, person);
     });
     const ruler = make(this.picture, "div", { class: "ruler" });
-    for (const part of [0, 0.25, 0.5, 0.75, 1]) make(ruler, "span", {}, clock(part * this.length));
+    const parts = Math.max(4, Math.round(this.picture.clientWidth / 200));
+    for (let part = 0; part <= parts; part++) make(ruler, "span", {}, clock(part / parts * this.length));
     if (!this.audio) return;
     this.cursor = make(this.picture, "div", { class: "cursor", style: "left:0" });
     this.picture.onclick = event => {
