@@ -4,14 +4,14 @@ RECORDINGS ?=
 CANDIDATES = $(PYTHON) python3.11 python3.12 python3.13 python3
 BIN = .venv/bin
 
-requirement-demo = .
+requirement-demo = .[report]
 requirement-test = .[test,lint]
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-model quick test soak lint venv
 
 help:
-	@echo "make demo   annotate the bundled corpus into demo/out/annotated"
+	@echo "make demo   annotate the bundled corpus into demo/out/annotated, and demo/out/report.html"
 	@echo "make quick  the tests that need no Ray cluster, but for the slow ones, in two processes"
 	@echo "make test   every check and test: make lint, all that needs no Ray, then whole jobs on Ray"
 	@echo "make soak   the slow tests and the jobs, with longer recordings, more kills and more damage"
@@ -21,7 +21,8 @@ help:
 
 demo: .venv/.installed-demo
 	$(BIN)/python jobs/annotate.py --input demo/corpus --output demo/out/annotated \
-	    --transcribe demo/checkpoint --classify demo/classify --diarize demo/diarize --embed demo/embed
+	    --transcribe demo/checkpoint --classify demo/classify --diarize demo/diarize --embed demo/embed \
+	    --report demo/out/report.html
 
 demo-model: venv
 	$(BIN)/python demo/make_training.py demo/out/training $(if $(RECORDINGS),--recordings $(RECORDINGS))

@@ -30,9 +30,9 @@ ONLY_PUBLIC = (
 )
 # Each room may import itself and those before it.
 ROOMS = (
-    *("errors", "storage", "strict_json", "node_files", "clip_names", "schema"),
+    *("errors", "storage", "strict_json", "node_files", "html", "clip_names", "schema"),
     *("audio", "features", "metrics", "tasks", "corpus", "spec", "annotate", "table"),
-    *("reports", "speakers", "export", "engine", "run", "job", "training"),
+    *("reports", "speakers", "export", "report", "engine", "run", "job", "training"),
 )
 
 

@@ -45,17 +45,20 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
         from pipeline.reports.plan import format_plan
         from pipeline.reports.summary import format_summary
 
+        _require_report(spec)
         with stopped_by_signals():
             if spec.table.plan:
                 print(format_plan(plan(spec)))
                 return 0
             summary = run(spec)
+            print(format_summary(summary))
+            if spec.table.report is not None:
+                _report(spec, summary.output)
     except JobError as problem:
         return fail(program, problem)
     except KeyboardInterrupt:  # while packages were imported
         print(f"{program}: stopped before any work.", file=sys.stderr)
         return 1
-    print(format_summary(summary))
     if not summary.complete:
         print(f"{program}: storage did not deliver all of the input; run it again.", file=sys.stderr)
         return 5
@@ -68,6 +71,27 @@ def run_job(declaration: type[JobSpec], arguments: Sequence[str] | None, *, prog
         )
         return 3
     return 0
+
+
+def _require_report(spec: JobSpec) -> None:
+    """Raises JobError where the job's report could not be written."""
+    if spec.table.report is not None:
+        from pipeline.report.job import require_possible
+        from pipeline.run import storage_of
+
+        require_possible(spec.table.report, storage_of(spec), flag="--report", table=spec.table.output)
+
+
+def _report(spec: JobSpec, table: str) -> None:
+    """Writes the job's report and says where it is."""
+    from pipeline.report.job import format_summary, report
+    from pipeline.report.spec import ReportSpec
+
+    try:
+        told = ReportSpec(table=table, output=spec.table.report, storage=spec.corpus.storage)
+        print(format_summary(report(told, spec.corpus.allow_hosts)))
+    except JobError as problem:
+        raise BrokenOffError(f"the table is complete, but there is no report: {problem}") from problem
 
 
 def tool(

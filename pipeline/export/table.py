@@ -48,7 +48,7 @@ class Table:
             try:
                 yield from _rows(uri, columns, self.storage)
             except StorageError as problem:
-                raise JobError(f"--table {_in_words(problem)}.") from problem
+                raise JobError(f"--table {in_words(problem)}.") from problem
 
 
 def open_table(given: str, storage: Storage) -> Table:
@@ -61,19 +61,20 @@ def open_table(given: str, storage: Storage) -> Table:
         files = table_files(storage.normalise(given), storage)
         footers = [read_footer(file, storage) for file in files]
     except StorageError as problem:
-        raise JobError(f"--table {_in_words(problem)}.") from problem
+        raise JobError(f"--table {in_words(problem)}.") from problem
     if not footers:
         raise JobError(f"--table {given}: no Parquet file there.")
     columns: dict[str, None] = {}
     for footer in footers:
-        _check(footer.schema, footer.uri)
+        check_columns(footer.schema, footer.uri)
         columns |= dict.fromkeys(footer.schema.names)
     if not any(footer.rows for footer in footers):
         raise JobError(f"--table {given}: the table has no rows, there is nothing to export.")
     return Table(given, tuple(files), tuple(columns), storage)
 
 
-def _check(schema: pa.Schema, uri: str) -> None:
+def check_columns(schema: pa.Schema, uri: str) -> None:
+    """Raises JobError where a file is none of a table, or has other columns than those of docs/table.md."""
     if "clip_id" not in schema.names:
         raise JobError(
             f"--table {uri} is no output of a job: it has no column clip_id but {', '.join(schema.names)}."
@@ -136,7 +137,8 @@ def _shortening(kind: pa.DataType) -> Callable[[Any], Any] | None:
     return None
 
 
-def _in_words(problem: StorageError) -> str:
+def in_words(problem: StorageError) -> str:
+    """Why a file of the table cannot be read, for a person."""
     if isinstance(problem.__cause__, pa.ArrowInvalid):
         return str(problem).replace(": ArrowInvalid: ", " is no readable Parquet file: ")
     return str(problem)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import jiwer
+
+_KINDS = {"equal": "equal", "substitute": "wrong", "delete": "missing", "insert": "inserted"}
 
 
 @dataclass
@@ -30,6 +32,18 @@ class Edits:
         """Errors per reference token: WER or CER; None without a reference."""
         length = self.right + self.wrong + self.missing
         return (self.wrong + self.missing + self.inserted) / length if length else None
+
+
+class Piece(NamedTuple):
+    """Words, or characters, that reference and output have at one place.
+
+    Attributes:
+        kind: "equal", "wrong", "missing" (from the output) or "inserted".
+    """
+
+    kind: str
+    reference: str
+    output: str
 
 
 @dataclass
@@ -76,6 +90,32 @@ class WordErrors:
             ("WER", f"{self.words.rate:.2%} over {self.scored} clips with a reference"),
             ("CER", f"{self.characters.rate:.2%}"),
         ]
+
+
+def differences(reference: str, output: str) -> list[Piece]:
+    """Aligns word by word; character by character where the reference is one word, or without blanks.
+
+    Of alignments with equally few edits it is that of jiwer, which counts the errors too.
+    """
+    import jiwer
+
+    if not reference.strip():
+        return [Piece("inserted", "", word) for word in output.split()]
+    whole = len(reference.split()) > 1
+    process = jiwer.process_words if whole else jiwer.process_characters
+    found = process(reference.strip(), output.strip())
+    (said,), (heard,) = found.references, found.hypotheses
+    return list(pieces(said, heard, found.alignments[0]))
+
+
+def pieces(said: Sequence[str], heard: Sequence[str], alignment: Iterable[Any]) -> Iterator[Piece]:
+    """The places of an alignment of jiwer, one after another."""
+    for chunk in alignment:
+        left = said[chunk.ref_start_idx : chunk.ref_end_idx]
+        right = heard[chunk.hyp_start_idx : chunk.hyp_end_idx]
+        for place in range(max(len(left), len(right))):
+            pair = left[place : place + 1], right[place : place + 1]
+            yield Piece(_KINDS[chunk.type], *("".join(side) for side in pair))
 
 
 def _edits(measured: jiwer.WordOutput | jiwer.CharacterOutput) -> Edits:

@@ -230,6 +230,11 @@ class TableSpec(PublicOptions):
         description="minimum rows per output file; a killed run loses at most about this many; "
         "unset: about 200 files a run, each of 100 to 20000 rows",
     )
+    report: str | None = Field(
+        None,
+        min_length=1,
+        description="HTML file to write when the job is done: the table to look at and to listen to",
+    )
     lane: str | None = Field(
         None,
         description="do one lane's share of the shards, such as 3/16: sixteen jobs, each with a lane of its "

@@ -167,16 +167,21 @@ def read_names(
     """
     names: dict[str, str] = {}
     for shard, ids in read_ids(output, storage, files, shards).items():
-        parts = ids[0].as_py().split("#")
-        before = ["#".join(parts[:count]) for count in range(1, len(parts))]
-        ends = [name for name in before if f"/{shard}".endswith(f"/{name}")]
-        if not ends:
+        name = name_in_id(ids[0].as_py(), shard)
+        if name is None:
             raise JobError(
                 f"{output}: the log does not say any more which name the clips of {shard} have, and it is "
                 f"not in their ids ({ids[0]}). Restore the log from a backup, or give --overwrite."
             )
-        names[shard] = ends[0]
+        names[shard] = name
     return names
+
+
+def name_in_id(clip_id: str, shard: str) -> str | None:
+    """The name of a shard that the id of one of its clips begins with; None where the id does not tell."""
+    parts = clip_id.split("#")
+    before = ("#".join(parts[:count]) for count in range(1, len(parts)))
+    return next((name for name in before if f"/{shard}".endswith(f"/{name}")), None)
 
 
 def _batches_of(uri: str, storage: Storage, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -6,7 +6,7 @@ takes an instance of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -99,6 +99,10 @@ class Reader:
         A shard that cannot be read has none: reading it says why.
         """
         return []
+
+    def slices_with(self, shard: Shard, storage: Storage, clip_ids: Collection[str]) -> list[Any]:
+        """Those in which these clips are, or may be where only reading tells; [None] is the whole shard."""
+        return self.slices(shard, storage) or [None]
 
     def columns(self, shard: Shard, storage: Storage) -> pa.Schema:
         """The shard's own columns beside the audio, under the input's names; none where it is damaged.

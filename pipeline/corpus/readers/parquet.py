@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -120,6 +121,16 @@ class ParquetReader(Reader):
                 slices.append(range(first, group + 1))
                 first, size = group + 1, 0
         return slices
+
+    def slices_with(self, shard: Shard, storage: Storage, clip_ids: Collection[str]) -> list[range]:
+        """The row groups that hold their rows."""
+        keys = (clip_id.removeprefix(shard.clip_id("")) for clip_id in clip_ids)
+        rows = [int(key) for key in keys if key.isdecimal()]
+        with storage.open(shard.uri) as file:
+            footer = _open(file).metadata
+        ends = np.cumsum([footer.row_group(group).num_rows for group in range(footer.num_row_groups)])
+        held = np.unique(np.searchsorted(ends, rows, side="right")).tolist()
+        return [range(group, group + 1) for group in held if group < len(ends)]
 
     def extent(self, shard: Shard, storage: Storage) -> Extent:
         try:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jinja2
-from markupsafe import Markup
-
+from pipeline import html
+from pipeline.html import Tile
 from pipeline.storage import Storage
 from pipeline.training.report.events import SKIPPED, STEP, VALID, Event
 from pipeline.training.report.losses import HardClips
@@ -25,7 +24,7 @@ from pipeline.training.report.scores import (
     metric_name,
 )
 
-_TEMPLATE = Path(__file__).with_name("template.html")
+_HERE = Path(__file__).parent
 _NAMED = 20  # clips of each reason; all are counted
 
 
@@ -63,14 +62,6 @@ class Page:
     masked: MaskedExample | None = None
 
 
-class Tile(NamedTuple):
-    """A number that one looks at first."""
-
-    name: str
-    value: str
-    note: str = ""
-
-
 class Reason(NamedTuple):
     """Why clips are not learned from: how many, and the first of them."""
 
@@ -85,19 +76,6 @@ def write_page(page: Page, uri: str, storage: Storage) -> None:
 
 def render(page: Page, storage: Storage) -> str:
     """The HTML, without any of the storage's credentials."""
-
-    def public(value: Any) -> Any:
-        plain = isinstance(value, str) and not isinstance(value, Markup)
-        return storage.options.redact(value) if plain else value
-
-    # `finalize` sees a text before it is escaped, which would hide a secret with an ampersand.
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=public,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     curves = Curves.of(page.events)
     examples = Examples.of(page.clips)
     sections = {
@@ -106,8 +84,9 @@ def render(page: Page, storage: Storage) -> str:
         "voices": examples.voices,
         "course": curves.course(),
     }
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return html.render(
+        _HERE,
+        storage,
         page=page,
         tiles=(_best(page.events), _course(page)),
         charts={name: [asdict(chart) for chart in charts] for name, charts in sections.items()},

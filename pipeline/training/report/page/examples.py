@@ -9,25 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.metrics.rttm import Segment
+from pipeline.metrics.words import Piece, differences
 from pipeline.training.report.page.charts import Chart, histogram
 from pipeline.training.report.page.pictures import Track, timeline
 from pipeline.training.report.scores import MOST_VOICES, Scored
 
 _NUMBER = 10  # examples of a task
 _CONFUSIONS = 12
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Words, or characters, that reference and output have at one place.
-
-    Attributes:
-        kind: "equal", "wrong", "missing" (from the output) or "inserted".
-    """
-
-    kind: str
-    reference: str
-    output: str
 
 
 @dataclass(frozen=True)
@@ -86,30 +74,6 @@ class Examples:
             _confusions(clips.get("classify", ())),
             _voices(clips.get("embed", ())),
         )
-
-
-def differences(reference: str, output: str) -> list[Piece]:
-    """Aligns word by word; character by character where the reference is one word, or without blanks.
-
-    Of alignments with equally few edits it is that of jiwer, which counts the errors too.
-    """
-    import jiwer
-
-    if not reference.strip():
-        return [Piece("inserted", "", word) for word in output.split()]
-    whole = len(reference.split()) > 1
-    process = jiwer.process_words if whole else jiwer.process_characters
-    found = process(reference.strip(), output.strip())
-    (said,), (heard,) = found.references, found.hypotheses
-    kinds = {"equal": "equal", "substitute": "wrong", "delete": "missing", "insert": "inserted"}
-    pieces = []
-    for chunk in found.alignments[0]:
-        left = said[chunk.ref_start_idx : chunk.ref_end_idx]
-        right = heard[chunk.hyp_start_idx : chunk.hyp_end_idx]
-        for place in range(max(len(left), len(right))):
-            pair = left[place : place + 1], right[place : place + 1]
-            pieces.append(Piece(kinds[chunk.type], *("".join(side) for side in pair)))
-    return pieces
 
 
 def _chosen(clips: Sequence[Scored]) -> list[Scored]:

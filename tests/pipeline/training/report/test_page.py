@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from pipeline.metrics.rttm import Segment
+from pipeline.metrics.words import Piece, differences
 from pipeline.storage import Storage, StorageOptions
 from pipeline.training.report.page import UnusableClip, render, write_page
 from pipeline.training.report.page.charts import Curves
-from pipeline.training.report.page.examples import Piece, differences
 from pipeline.training.report.page.pictures import Bar, MaskedExample, spectrogram, timeline
 from tests.pipeline.training.report.runs import STEPS, page
 

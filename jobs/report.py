@@ -1,0 +1,18 @@
+"""Shows an output table on one page: charts, audio, transcripts; it opens without a server or network.
+
+python jobs/report.py --table s3://lake/transcripts/ --output report.html
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
+
+from jobs.cli import tool
+from pipeline.report.job import format_summary, report
+from pipeline.report.spec import ReportSpec
+
+main = tool(ReportSpec, report, format_summary, program="jobs/report.py")
+
+if __name__ == "__main__":
+    raise SystemExit(main())
