@@ -42,11 +42,10 @@ LARGEST_HEAD = 128
 def tiles_for(dtype: torch.dtype, head_size: int) -> Tiles:
     """What fits the registers of a program, without spills, and the shared memory of the smallest GPUs."""
     if dtype == torch.float32:
-        return Tiles(64, 32, 8, 2) if head_size <= 64 else Tiles(32, 16, 8, 2)
+        return Tiles(32, 32, 4, 2) if head_size <= 64 else Tiles(32, 16, 8, 2)
     return Tiles(128, 32, 8, 3) if head_size <= 64 else Tiles(64, 32, 8, 3)
 
 
-@torch.compiler.disable
 def attention(
     projected: Sequence[Tensor], band: Band, layout: Layout, scale: float, tiles: Tiles | None = None
 ) -> Tensor:

@@ -28,7 +28,6 @@ TILES = Tiles(16, 16)
 WIDEST = 2048  # a program holds all channels of its frames in registers, which the norm needs
 
 
-@torch.compiler.disable
 def convolution(
     frames: Tensor, weight: Tensor, norm: nn.LayerNorm, layout: Layout, tiles: Tiles = TILES
 ) -> Tensor:
