@@ -48,9 +48,7 @@ def make_checkpoints(section: Section, tasks: list[str]) -> dict[str, Checkpoint
             SeamlessM4TFeatureExtractor().save_pretrained(folder)
             for name in ("vocab.json", "tokenizer_config.json"):
                 shutil.copyfile(DEMO / name, Path(folder, name))
-            files = {
-                path.name: np.frombuffer(path.read_bytes(), np.uint8) for path in Path(folder).iterdir()
-            }
+            files = {path.name: np.frombuffer(path.read_bytes(), np.uint8) for path in Path(folder).iterdir()}
         files["model.safetensors"] = np.frombuffer(save(state), np.uint8)
         made[task] = CheckpointFiles(task, digest_of(files), files)
     return made

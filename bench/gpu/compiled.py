@@ -8,7 +8,7 @@ from w2vbert.model import Wav2Vec2BertModel
 
 
 def use_compiled(model: Wav2Vec2BertModel, *, compiler: str = "inductor") -> Wav2Vec2BertModel:
-    """Changes a model: norms, feed-forwards and residuals are fused. One graph serves all lengths and layers."""
+    """Changes a model: norms, feed-forwards and residuals are fused, one graph for all lengths."""
     for layer in model.encoder.layers:
         for part in (layer.self_attn, layer.conv_module):
             part.forward = torch.compiler.disable(part.forward)

@@ -45,9 +45,7 @@ def _by_flex(
         return score + products[query, head, torch.clamp(key - query, -left, right) + left]
 
     query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in parts)
-    attended = attend(
-        query, key, value, score_mod=with_band, block_mask=masks[0][1], scale=module.scaling
-    )
+    attended = attend(query, key, value, score_mod=with_band, block_mask=masks[0][1], scale=module.scaling)
     joined: Tensor = attended.squeeze(0).transpose(0, 1).flatten(1)
     return joined
 

@@ -9,8 +9,8 @@ from typing import Any
 def mend() -> None:
     """Lets kernels count up to numbers that they loaded, and multiply matrices of bfloat16.
 
-    From NumPy 2.4 on only an array without dimensions becomes an `int`, and the interpreter's numbers have one.
-    NumPy knows no bfloat16: the interpreter multiplies the bits as if they were integers.
+    From NumPy 2.4 on only an array without dimensions becomes an `int`, and the interpreter's numbers have
+    one. NumPy knows no bfloat16: the interpreter multiplies the bits as if they were integers.
     """
     assert os.environ.get("TRITON_INTERPRET") == "1", "TRITON_INTERPRET=1 has to be set before Python starts"
     from triton import language as tl

@@ -126,7 +126,9 @@ def batches_of(clips: Sequence[Tensor], size: int) -> list[Batch]:
         some = ordered[start : start + size]
         lengths = torch.tensor([len(clip) for clip in some], device=some[0].device)
         features = torch.nn.utils.rnn.pad_sequence(some, batch_first=True)
-        made.append(Batch(features, torch.arange(features.shape[1], device=lengths.device) < lengths[:, None]))
+        made.append(
+            Batch(features, torch.arange(features.shape[1], device=lengths.device) < lengths[:, None])
+        )
     return made
 
 

@@ -22,8 +22,12 @@ def report(found: dict[str, Row], date: str) -> str:
     lines += [f"{date}; {told or 'unknown machine'}; `bench/gpu.sh`.", ""]
     for name in SECTIONS:
         lines += _problems(name, found.get(name))
-    ceiling = max((row["tflops"] for row in rows_of(found, "ceilings") if row.get("what") == "bfloat16"), default=0)
-    lines += _section("What the card can do", [row for row in rows_of(found, "ceilings") if row is not machine])
+    ceiling = max(
+        (row["tflops"] for row in rows_of(found, "ceilings") if row.get("what") == "bfloat16"), default=0
+    )
+    lines += _section(
+        "What the card can do", [row for row in rows_of(found, "ceilings") if row is not machine]
+    )
     lines += _race(rows_of(found, "race"), ceiling)
     lines += _section("Errors, relative to float32", rows_of(found, "parity"))
     lines += _section("Where the time goes", rows_of(found, "profile"))

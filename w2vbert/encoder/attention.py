@@ -1,8 +1,8 @@
 """Multi-head self-attention over packed sequences.
 
-`SelfAttention` projects packed frames and lets the position scheme turn them. What remains is done by a kernel
-of the pack as it is, where there is one (`w2vbert.kernels`), else by PyTorch's: `attend` sees plain
-(batch, heads, frames, head_size) tensors and a `Scoring`.
+`SelfAttention` projects packed frames and lets the position scheme turn them. What remains is done by a
+kernel that takes the pack as it is, where there is one (`w2vbert.kernels`), else by PyTorch's: `attend` sees
+plain (batch, heads, frames, head_size) tensors and a `Scoring`.
 """
 
 from __future__ import annotations

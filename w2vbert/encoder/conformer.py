@@ -129,9 +129,7 @@ class ConvolutionModule(nn.Module):
 
             if frames.shape[1] <= WIDEST:
                 return convolution(frames, self.depthwise_conv.weight, self.depthwise_layer_norm, layout)
-        convolved: Tensor = self.activation(
-            self.depthwise_layer_norm(self.depthwise_conv(frames, layout))
-        )
+        convolved: Tensor = self.activation(self.depthwise_layer_norm(self.depthwise_conv(frames, layout)))
         return convolved
 
     def _has_kernel(self, frames: Tensor, layout: Layout) -> bool:

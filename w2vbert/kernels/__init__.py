@@ -1,4 +1,4 @@
-"""Kernels of our own, for passes without gradients on GPUs, and the choice between them and PyTorch's operators.
+"""Kernels of our own, for passes without gradients on GPUs, and the choice between them and PyTorch's.
 
 Triton is imported with the first pass that uses it, never with this package.
 """

@@ -95,7 +95,7 @@ def attention(
 
 
 @triton.jit
-def _attend(  # noqa: PLR0913
+def _attend(
     query, key, value, products, output, blocks,
     query_stride, key_stride, value_stride, product_stride, product_head_stride, output_stride,
     scale,
@@ -110,7 +110,7 @@ def _attend(  # noqa: PLR0913
     length = tl.load(block + 2)
     valid = tl.load(block + 3)
 
-    # From here on addresses are counted in 32 bits, from the block's first query and the sequence's first key.
+    # From here on 32 bits count addresses, from the block's first query and the sequence's first key.
     query += (offset + first) * query_stride + head * HEAD
     key += offset * key_stride + head * HEAD
     value += offset * value_stride + head * HEAD
@@ -143,7 +143,9 @@ def _attend(  # noqa: PLR0913
             part, HEAD, COLUMNS, LEFT, RIGHT, KEYS, PRECISION,
         )  # fmt: skip
     sums = sums / total[:, None]
-    tl.store(output + rows[:, None] * output_stride + columns[None, :], sums.to(output.dtype.element_ty), mask=q_in)
+    tl.store(
+        output + rows[:, None] * output_stride + columns[None, :], sums.to(output.dtype.element_ty), mask=q_in
+    )
 
 
 @triton.jit
@@ -153,7 +155,7 @@ def _over_keys(
     PART: tl.constexpr, HEAD: tl.constexpr, COLUMNS: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
     KEYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Goes on with the online softmax over the keys from `start` to `stop`, left of, in or right of the band."""
+    """Goes on with the softmax over the keys from `start` to `stop`, left of, in or right of the band."""
     columns = tl.arange(0, COLUMNS)
     rows = tl.arange(0, q.shape[0])
     if PART == 0:

@@ -7,7 +7,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 
 @triton.jit
-def _double(numbers, doubled, SIZE: tl.constexpr):  # noqa: N803 -- constants of a kernel
+def _double(numbers, doubled, SIZE: tl.constexpr):
     places = tl.arange(0, SIZE)
     tl.store(doubled + places, 2 * tl.load(numbers + places))
 

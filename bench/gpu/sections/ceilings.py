@@ -17,12 +17,7 @@ SHAPES = {"up": (1024, 4096), "down": (4096, 1024), "query, key, value": (1024, 
 
 def measure(section: Section) -> None:
     section.add(what="machine", **_machine(section))
-    size = 1 << (12 if section.smoke else 32)
-    source = torch.empty(size, dtype=torch.uint8, device=section.device)
-    target = torch.empty_like(source)
-    spent = section.median(lambda: target.copy_(source))
-    section.add(what="copy", terabytes_per_s=round(2 * size / spent / 1e9, 3))
-    del source, target
+    _copy(section, 1 << (12 if section.smoke else 32))
     frames, shrink = (64, 32) if section.smoke else (52_000, 1)
     for name, (inner, outer) in SHAPES.items():
         _product(section, name, (frames, inner // shrink, outer // shrink))
@@ -44,6 +39,13 @@ def _machine(section: Section) -> dict[str, object]:
         told["card"] = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     told["triton_problem"] = _problem(section.device)
     return told
+
+
+def _copy(section: Section, size: int) -> None:
+    source = torch.empty(size, dtype=torch.uint8, device=section.device)
+    target = torch.empty_like(source)
+    spent = section.median(lambda: target.copy_(source))
+    section.add(what="copy", terabytes_per_s=round(2 * size / spent / 1e9, 3))
 
 
 def _product(section: Section, name: str, sizes: tuple[int, int, int]) -> None:

@@ -39,9 +39,15 @@ def _parts(section: Section, model: Wav2Vec2BertModel, exact: Wav2Vec2BertModel,
         frames = torch.randn(sum(lengths), model.config.hidden_size, device=section.device).to(dtype)
         num_valid = [max(1, length - (row % 2)) for row, length in enumerate(lengths)]
         results: dict[str, dict[str, Tensor]] = {}
-        for name, used, backed in (("exact", exact, "torch"), ("torch", model, "torch"), ("triton", model, "triton")):
+        for name, used, backed in (
+            ("exact", exact, "torch"),
+            ("torch", model, "torch"),
+            ("triton", model, "triton"),
+        ):
             with backend(backed):
-                results[name] = _run(section, used, frames.float() if name == "exact" else frames, (lengths, num_valid))
+                results[name] = _run(
+                    section, used, frames.float() if name == "exact" else frames, (lengths, num_valid)
+                )
         with backend("triton"):
             again = _run(section, model, frames, (lengths, num_valid))
         for part in ("attention", "convolution"):

@@ -36,7 +36,9 @@ def _profile(section: Section, model: Wav2Vec2BertModel, packs: Any, backed: str
     field = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     events = sorted(found.key_averages(), key=lambda event: -getattr(event, field))
     busy = sum(getattr(event, field) for event in events) / 1e3
-    section.add(backend=backed, wall_ms=round(wall, 2), busy_ms=round(busy, 2), kernels=sum(e.count for e in events))
+    section.add(
+        backend=backed, wall_ms=round(wall, 2), busy_ms=round(busy, 2), kernels=sum(e.count for e in events)
+    )
     for event in events[:TOP]:
         section.add(
             backend=backed,
@@ -58,7 +60,14 @@ def _tiles(section: Section, model: Wav2Vec2BertModel) -> None:
     band = layer.self_attn.scheme.band(layer.self_attn, projected[0])
     assert band is not None
     used = attention.tiles_for(section.dtype, shape[2])
-    others = [(128, 64, 8, 3), (128, 32, 4, 3), (64, 32, 4, 3), (64, 64, 4, 3), (128, 32, 8, 2), (128, 32, 8, 4)]
+    others = [
+        (128, 64, 8, 3),
+        (128, 32, 4, 3),
+        (64, 32, 4, 3),
+        (64, 64, 4, 3),
+        (128, 32, 8, 2),
+        (128, 32, 8, 4),
+    ]
     for sizes in [used] if section.smoke else [used, *(attention.Tiles(*sizes) for sizes in others)]:
         spent = section.median(
             lambda sizes=sizes: attention.attention(projected, band, layout, 0.125, sizes), repeats=3

@@ -1,4 +1,4 @@
-"""The encoder against the peer's on four mixes of lengths: interleaved passes, medians by the card's clock."""
+"""The encoder against the peer's on four mixes of lengths: passes in turn, medians by the card's clock."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def measure(section: Section) -> None:
                 for attention in ("eager", "sdpa"):
                     size = _best_size(section, peer, attention, clips)
                     if size is not None:
-                        passes[f"peer {attention}, batches of {size}"] = _of_peer(peer, attention, clips, size)
+                        passes[f"peer {attention}, batches of {size}"] = _of_peer(
+                            peer, attention, clips, size
+                        )
             work = flops(model.config, lengths)
             for name, found in _race(section, passes, until).items():
                 section.add(mix=mix, contender=name, clips=len(clips), **_rates(found, sum(lengths), work))

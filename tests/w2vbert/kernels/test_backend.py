@@ -30,7 +30,7 @@ def test_triton_forced_on_a_cpu_says_why_it_cannot(
 ) -> None:
     assert not available(CPU)
     monkeypatch.setenv("W2VBERT_BACKEND", "triton")
-    with torch.inference_mode(), pytest.raises(BackendError, match="W2VBERT_BACKEND=triton.* on cpu: "):
+    with torch.inference_mode(), pytest.raises(BackendError, match=r"W2VBERT_BACKEND=triton.* on cpu: "):
         model(torch.zeros(1, 5, 160))
 
 

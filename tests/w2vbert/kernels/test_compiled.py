@@ -36,8 +36,10 @@ def spilled(made: Any, capability: int, folder: Path) -> str:
     (folder / "kernel.ptx").write_text(made.asm["ptx"])
     suffix = "a" if capability >= 90 else ""
     done = subprocess.run(
-        [triton.knobs.nvidia.ptxas.path, "-v", f"--gpu-name=sm_{capability}{suffix}"]
-        + [str(folder / "kernel.ptx"), "-o", "/dev/null"],
+        [
+            *(triton.knobs.nvidia.ptxas.path, "-v", f"--gpu-name=sm_{capability}{suffix}"),
+            *(str(folder / "kernel.ptx"), "-o", "/dev/null"),
+        ],
         capture_output=True,
         text=True,
         check=True,
