@@ -1,12 +1,13 @@
 """Multi-head self-attention over packed sequences.
 
-`SelfAttention` projects packed frames and lets the position scheme turn them; a backend (`attend`) sees plain
-(batch, heads, frames, head_size) tensors and a `Scoring`. One for another device is one more function of that
-signature.
+`SelfAttention` projects packed frames and lets the position scheme turn them. What remains is done by a
+kernel that takes the pack as it is, where there is one (`w2vbert.kernels`), else by PyTorch's: `attend` sees
+plain (batch, heads, frames, head_size) tensors and a `Scoring`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.encoder.layout import Layout
 from w2vbert.encoder.positions import BlockBias, PositionScheme, position_scheme
+from w2vbert.kernels import triton_runs
 
 # Elements of the positional term that exist at a time: 16 MiB in float32, which allocators still reuse.
 _BLOCK_ELEMENTS = 2**22
@@ -69,8 +71,12 @@ class SelfAttention(nn.Module):
         """
         turned = self.scheme.turn(frames, positions)
         projected = self.linear_q(turned), self.linear_k(turned), self.linear_v(frames)
-        of_layer = self.scheme.of_layer(self, positions)
         dropout = self.dropout.p if self.training else 0.0
+        if not need_weights and not dropout:
+            attended = self._by_kernel(projected, layout)
+            if attended is not None:
+                return self.linear_out(attended), None
+        of_layer = self.scheme.of_layer(self, positions)
         outputs, weights, values = [], [], []
         for group, *of_group in zip(layout.groups, *map(layout.grouped, projected), strict=True):
             q, k, v = (group.heads(part, self.num_heads) for part in of_group)
@@ -92,6 +98,20 @@ class SelfAttention(nn.Module):
             outputs = [weight @ value for weight, value in zip(weights, values, strict=True)]
         joined = [output.transpose(1, 2).flatten(2).flatten(0, 1) for output in outputs]
         return self.linear_out(layout.ungroup(joined)), shown
+
+    def _by_kernel(self, projected: Sequence[Tensor], layout: Layout) -> Tensor | None:
+        """(total, width), what the values add up to; `None` where no kernel does this."""
+        if layout.places is not None or not triton_runs(*projected):
+            return None
+        query, key, value = (part.unflatten(-1, (self.num_heads, self.head_size)) for part in projected)
+        band = self.scheme.band(self, query)
+        if band is None or not triton_runs(band.products):
+            return None
+        from w2vbert.kernels.attention import LARGEST_HEAD, attention
+
+        if self.head_size > LARGEST_HEAD:
+            return None
+        return attention((query, key, value), band, layout, self.scaling).flatten(1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,6 +75,7 @@ class Layout:
         self.total = sum(self.lengths)
         self._offsets = tuple(accumulate(self.lengths[:-1], initial=0))
         self._gaps: dict[int, Tensor] = {}
+        self._blocks: dict[int, Tensor] = {}
 
     def _check_num_valid(self) -> None:
         if len(self.num_valid) != len(self.lengths):
@@ -156,6 +157,23 @@ class Layout:
         return torch.where(
             inside, local + self._per_sequence(self._offsets)[out.rows].unsqueeze(1), self.total
         )
+
+    def blocks(self, size: int) -> Tensor:
+        """The sequences in blocks of at most `size` frames, as kernels take them, longest sequences first.
+
+        Returns:
+            (blocks, 4) int32: where the block's sequence starts in the pack, where the block starts in its
+            sequence, frames of the sequence, and how many of them are valid.
+        """
+        if size not in self._blocks:
+            sequences = zip(self._offsets, self.lengths, self.num_valid, strict=True)
+            table = [
+                (offset, start, length, valid)
+                for offset, length, valid in sorted(sequences, key=lambda sequence: -sequence[1])
+                for start in range(0, length, size)
+            ]
+            self._blocks[size] = torch.tensor(table, dtype=torch.int32, device=self.device)
+        return self._blocks[size]
 
     # Attention
 

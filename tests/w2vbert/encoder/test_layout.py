@@ -76,3 +76,16 @@ def test_frames_that_are_not_valid() -> None:
 def test_impossible_numbers_of_valid_frames(num_valid: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Layout((3, 2), CPU, num_valid=num_valid)
+
+
+def test_blocks_of_kernels() -> None:
+    """Start of the sequence, start of the block in it, frames, valid ones; the longest sequence first."""
+    layout = Layout([3, 9, 1], CPU, num_valid=[3, 8, 1])
+    assert layout.blocks(4).tolist() == [
+        [3, 0, 9, 8],
+        [3, 4, 9, 8],
+        [3, 8, 9, 8],
+        [0, 0, 3, 3],
+        [12, 0, 1, 1],
+    ]
+    assert layout.blocks(16).tolist() == [[3, 0, 9, 8], [0, 0, 3, 3], [12, 0, 1, 1]]

@@ -6,6 +6,7 @@ so that no more than a block of it need exist at a time.
 
 from w2vbert.encoder.positions.base import (
     POSITION_SCHEMES,
+    Band,
     BlockBias,
     PositionScheme,
     position_scheme,
@@ -17,6 +18,7 @@ from w2vbert.encoder.positions.transformer_xl import TransformerXL, sinusoids, t
 
 __all__ = [
     "POSITION_SCHEMES",
+    "Band",
     "BlockBias",
     "PositionScheme",
     "RelativeKey",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 
 BlockBias = Callable[[int, int], Tensor]
 """(start, stop) -> (batch, heads, stop - start, keys): what to add to the scaled scores of those queries."""
+
+
+class Band(NamedTuple):
+    """A term that depends on the clipped distance of key and query alone, as kernels take it.
+
+    Attributes:
+        products: (total, heads, at least left + right + 1), of each query for the distances -left to right,
+            unscaled; what comes after these is read by nobody.
+        left, right: distances at which it is clipped.
+    """
+
+    products: Tensor
+    left: int
+    right: int
 
 
 class PositionScheme:
@@ -64,6 +78,14 @@ class PositionScheme:
             keys: number of keys.
         """
         return query, None
+
+    def band(self, attention: SelfAttention, query: Tensor) -> Band | None:
+        """What `score` says, where that is a band and queries stay as they are; `None` where it is not.
+
+        Args:
+            query: (total, heads, head_size).
+        """
+        return None
 
 
 POSITION_SCHEMES: dict[str | None, type[PositionScheme]] = {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from w2vbert.encoder.positions.base import BlockBias, PositionScheme, register_position_scheme
+from w2vbert.encoder.positions.base import Band, BlockBias, PositionScheme, register_position_scheme
 
 if TYPE_CHECKING:
     from w2vbert.encoder.attention import SelfAttention
@@ -27,16 +28,28 @@ class RelativeKey(PositionScheme):
     def score(
         self, attention: SelfAttention, query: Tensor, keys: int, of_layer: Tensor | None
     ) -> tuple[Tensor, BlockBias | None]:
-        # The module is called, not its weight read: adapters and offloading hang on the call.
-        every = torch.arange(self._distances, device=query.device)
         return query, shaw_bias(
             query,
-            attention.distance_embedding(every),
+            self._embedding(attention, query.device),
             left=self.config.left_max_position_embeddings,
             right=self.config.right_max_position_embeddings,
             keys=keys,
             scale=attention.scaling,
         )
+
+    def band(self, attention: SelfAttention, query: Tensor) -> Band:
+        # A multiple of eight of them: matrix products want rows that begin at multiples of 16 bytes.
+        embedding = F.pad(self._embedding(attention, query.device), (0, 0, 0, -self._distances % 8))
+        return Band(
+            query @ embedding.to(query.dtype).T,
+            self.config.left_max_position_embeddings,
+            self.config.right_max_position_embeddings,
+        )
+
+    def _embedding(self, attention: SelfAttention, device: torch.device) -> Tensor:
+        # The module is called, not its weight read: adapters and offloading hang on the call.
+        embedding: Tensor = attention.distance_embedding(torch.arange(self._distances, device=device))
+        return embedding
 
 
 def shaw_bias(
