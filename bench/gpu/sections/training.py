@@ -23,7 +23,9 @@ def measure(section: Section) -> None:
         if section.left_s < 15:
             break
         for contender in held.values():
-            contender.measure(section.device)
+            contender.measure_time(section.device)
+    for contender in held.values():
+        contender.measure_memory(section.device)
     for name, contender in held.items():
         if contender.seconds:
             section.add(
