@@ -42,7 +42,8 @@ def _by_flex(
     products, left, right = band.products * module.scaling, band.left, band.right
 
     def with_band(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return score + products[query, head, torch.clamp(key - query, -left, right) + left]
+        term: Tensor = products[query, head, torch.clamp(key - query, -left, right) + left]
+        return score + term
 
     query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in parts)
     attended = attend(query, key, value, score_mod=with_band, block_mask=masks[0][1], scale=module.scaling)
@@ -58,7 +59,8 @@ def block_mask(layout: Layout) -> BlockMask:
     rows = layout.rows
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (rows[query] == rows[key]) & (key < valid[query])
+        seen: Tensor = (rows[query] == rows[key]) & (key < valid[query])
+        return seen
 
     first = torch.arange(0, layout.total, BLOCK, device=layout.device)
     last = (first + BLOCK - 1).clamp(max=layout.total - 1)
@@ -66,10 +68,11 @@ def block_mask(layout: Layout) -> BlockMask:
     counts = (ends[last] - 1) // BLOCK - from_block + 1
     indices = from_block[:, None] + torch.arange(len(first), device=layout.device)
     indices = indices.clamp(max=len(first) - 1)
-    return BlockMask.from_kv_blocks(
+    mask: BlockMask = BlockMask.from_kv_blocks(
         counts[None, None].int(),
         indices[None, None].int(),
         BLOCK_SIZE=BLOCK,
         mask_mod=sees,
         seq_lengths=(layout.total, layout.total),
     )
+    return mask

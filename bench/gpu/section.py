@@ -89,7 +89,7 @@ class Section:
         function()
         last.record()
         last.synchronize()
-        return first.elapsed_time(last)
+        return float(first.elapsed_time(last))
 
     def median(self, function: Callable[[], object], repeats: int = 5) -> float:
         """Milliseconds of a call, after a first one that is not counted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -72,9 +73,8 @@ def _float8(section: Section, rows: int) -> None:
         frames = torch.randn(rows, inner, device=section.device).to(torch.float8_e4m3fn)
         weight = torch.randn(outer, inner, device=section.device).to(torch.float8_e4m3fn)
         scales = (torch.ones(rows, 1, device=section.device), torch.ones(1, outer, device=section.device))
-        spent = section.median(
-            lambda a=frames, b=weight, s=scales: torch._scaled_mm(a, b.T, *s, out_dtype=torch.bfloat16)
-        )
+        product = partial(torch._scaled_mm, frames, weight.T, *scales, out_dtype=torch.bfloat16)
+        spent = section.median(product)
         section.add(what="float8", shape=name, tflops=round(2 * rows * inner * outer / spent / 1e9, 1))
 
 

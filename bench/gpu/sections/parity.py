@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ def _run(
     section: Section, model: Wav2Vec2BertModel, frames: Tensor, lengths: tuple[list[int], list[int]]
 ) -> dict[str, Tensor]:
     layout = Layout(lengths[0], section.device, num_valid=lengths[1])
-    layer = model.encoder.layers[0]
+    layer: Any = model.encoder.layers[0]
     poison = [torch.full_like(frames, torch.nan) for _ in range(8)]
     del poison  # the next tensors of this size lie where it lay
     attended, _ = layer.self_attn(frames, layout)

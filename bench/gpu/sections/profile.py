@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def _tiles(section: Section, model: Wav2Vec2BertModel) -> None:
     """The kernels in the tiles that they use and in others."""
     from w2vbert.kernels import attention, convolution
 
-    layer = model.encoder.layers[0]
+    layer: Any = model.encoder.layers[0]
     lengths = mixes(section)["books"]
     layout = Layout(lengths, section.device)
     shape = (layout.total, layer.self_attn.num_heads, layer.self_attn.head_size)
@@ -69,17 +70,15 @@ def _tiles(section: Section, model: Wav2Vec2BertModel) -> None:
         (128, 32, 8, 4),
     ]
     for sizes in [used] if section.smoke else [used, *(attention.Tiles(*sizes) for sizes in others)]:
-        spent = section.median(
-            lambda sizes=sizes: attention.attention(projected, band, layout, 0.125, sizes), repeats=3
-        )
+        run_one = partial(attention.attention, projected, band, layout, 0.125, sizes)
+        spent = section.median(run_one, repeats=3)
         section.add(what="attention", tiles=list(sizes), used=sizes == used, ms=round(spent, 3))
     frames = torch.randn(layout.total, model.config.hidden_size, device=section.device).to(section.dtype)
     conv, norm = layer.conv_module.depthwise_conv.weight, layer.conv_module.depthwise_layer_norm
     some = [convolution.TILES, *(convolution.Tiles(*sizes) for sizes in ((8, 8), (16, 8), (8, 16), (4, 4)))]
     for tiles in some[:1] if section.smoke else some:
-        spent = section.median(
-            lambda tiles=tiles: convolution.convolution(frames, conv, norm, layout, tiles), repeats=3
-        )
+        run_other = partial(convolution.convolution, frames, conv, norm, layout, tiles)
+        spent = section.median(run_other, repeats=3)
         section.add(what="convolution", tiles=list(tiles), used=tiles == some[0], ms=round(spent, 3))
 
 
