@@ -71,7 +71,7 @@ def _warn(device: torch.device, problem: str) -> None:
 
 @cache
 def _problem(device: torch.device) -> str | None:
-    """Why Triton's kernels cannot run on a device, found out by running one; None where they can."""
+    """Why the kernels cannot run on a device, found out by running them; None where they can."""
     try:
         from w2vbert.kernels import probe
     except ImportError as missing:
@@ -85,5 +85,5 @@ def _problem(device: torch.device) -> str | None:
     try:
         probe.run(device)
     except Exception as problem:  # of a compiler, a linker, a driver: PyTorch's operators need none of them
-        return f"a first kernel failed ({type(problem).__name__}: {problem})"
+        return f"a first pack failed ({type(problem).__name__}: {problem})"
     return None
