@@ -153,14 +153,9 @@ def _map(points: Sequence[Row], places: npt.NDArray[np.float32], about: str, rep
         }
         for point, (x, y) in zip(points, places, strict=True)
     ]
-    names = list(colourings)
-    chosen = alt.param(
-        name="colour",
-        value="by0",
-        bind=alt.binding_select(
-            options=[f"by{n}" for n in range(len(names))], labels=names, name="colour by "
-        ),
-    )
+    options = [f"by{place}" for place in range(len(colourings))]
+    choice = alt.binding_select(options=options, labels=list(colourings), name="colour by ")
+    chosen = alt.param(name="colour", value="by0", bind=choice)
     chart = (
         alt.Chart(alt.Data(values=data))
         .transform_calculate(value="datum[colour]")
