@@ -14,6 +14,9 @@ from typing import Any, ClassVar, NoReturn
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+# Where transformers keeps the classes of these names.
+_PUBLISHED = ("transformers.modeling_outputs", "transformers.models.wav2vec2.tokenization_wav2vec2")
+
 
 class ModelOutput(OrderedDict[str, Any]):
     """Base of all outputs: a subclass annotates its fields, in order.
@@ -26,9 +29,11 @@ class ModelOutput(OrderedDict[str, Any]):
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """Its own; and where transformers is loaded, that of an output there, which pipelines ask for."""
+        """Its own; and where transformers is loaded, that of its name there, which others ask for."""
+        own = type(self)
+        named = (getattr(sys.modules.get(module), own.__name__, None) for module in _PUBLISHED)
         peer = sys.modules.get("transformers.utils.generic")
-        return getattr(peer, "ModelOutput", type(self))
+        return next(filter(None, named), getattr(peer, "ModelOutput", own))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)

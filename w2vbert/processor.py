@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypedDict
 
 from w2vbert.features.batch import BatchFeature
 from w2vbert.features.configuration import PROCESSOR_FILE
@@ -22,6 +22,14 @@ _FOR_TEXT = signature(Wav2Vec2CTCTokenizer.__call__).parameters.keys() - {"self"
 _PARTS = ("feature_extractor", "tokenizer")
 
 
+class ProcessingKwargs(TypedDict, total=False):
+    """What a call tells one part alone, and both where nothing else is said."""
+
+    audio_kwargs: Mapping[str, Any]
+    text_kwargs: Mapping[str, Any]
+    common_kwargs: Mapping[str, Any]
+
+
 class Wav2Vec2BertProcessor(Configured):
     """What stands between audio, text and the model.
 
@@ -33,6 +41,7 @@ class Wav2Vec2BertProcessor(Configured):
 
     _stands_for = ("transformers.processing_utils", "ProcessorMixin")
 
+    valid_processor_kwargs: ClassVar[type] = ProcessingKwargs
     chat_template = None
     unused_input_names: tuple[str, ...] = ()
 
@@ -59,10 +68,6 @@ class Wav2Vec2BertProcessor(Configured):
         self,
         audio: Any = None,
         text: str | Sequence[str] | None = None,
-        *,
-        audio_kwargs: Mapping[str, Any] | None = None,
-        text_kwargs: Mapping[str, Any] | None = None,
-        common_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> BatchFeature:
         """Features of audio, ids of text, or features with the ids as `labels`.
@@ -71,9 +76,9 @@ class Wav2Vec2BertProcessor(Configured):
             audio: as `SeamlessM4TFeatureExtractor.__call__` takes it; say its `sampling_rate`.
             text: as `Wav2Vec2CTCTokenizer.__call__` takes it.
             options: arguments of either; those that both know, as `padding` and `return_tensors`, go to both.
-            audio_kwargs, text_kwargs: arguments for one of them alone.
-            common_kwargs: as `options`, where nothing else is said. Before all of these go the arguments that
-                the tokenizer was made with, such as `padding`, as published.
+                The dictionaries `audio_kwargs` and `text_kwargs` are for one of them alone; one of
+                `common_kwargs` is as `options`, where nothing else is said. Before all of these go the
+                arguments that the tokenizer was made with, such as `padding`, as published.
 
         Raises:
             ValueError: neither audio nor text, an argument that is given twice, or as the two parts.
@@ -81,19 +86,34 @@ class Wav2Vec2BertProcessor(Configured):
         """
         if audio is None and text is None:
             raise ValueError("give audio, text or both")
-        if unknown := sorted(options.keys() - _FOR_AUDIO - _FOR_TEXT):
-            raise TypeError(f"neither the feature extractor nor the tokenizer has an option {unknown[0]!r}")
-        common = {**self.tokenizer.init_kwargs, **(common_kwargs or {})}
-        of_text = _merged(_FOR_TEXT, common, options, text_kwargs or {}, "text_kwargs")
-        of_audio = _merged(_FOR_AUDIO, common, options, audio_kwargs or {}, "audio_kwargs")
-        encoded = None if text is None else self.tokenizer(text, **of_text)
+        told = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **options)
+        encoded = None if text is None else self.tokenizer(text, **told["text_kwargs"])
         if audio is None:
             assert encoded is not None
             return encoded
-        batch = self.feature_extractor(audio, **of_audio)
+        batch = self.feature_extractor(audio, **told["audio_kwargs"])
         if encoded is not None:
             batch["labels"] = encoded["input_ids"]
         return batch
+
+    def _merge_kwargs(
+        self,
+        ModelProcessorKwargs: Any = None,  # noqa: N803
+        tokenizer_init_kwargs: Mapping[str, Any] | None = None,
+        *,
+        audio_kwargs: Mapping[str, Any] | None = None,
+        text_kwargs: Mapping[str, Any] | None = None,
+        common_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> dict[str, dict[str, Any]]:
+        """What a call tells each part, as published: subclasses with a call of their own ask for it."""
+        if unknown := sorted(options.keys() - _FOR_AUDIO - _FOR_TEXT):
+            raise TypeError(f"neither the feature extractor nor the tokenizer has an option {unknown[0]!r}")
+        common = {**(tokenizer_init_kwargs or {}), **(common_kwargs or {})}
+        return {
+            "text_kwargs": _merged(_FOR_TEXT, common, options, text_kwargs or {}, "text_kwargs"),
+            "audio_kwargs": _merged(_FOR_AUDIO, common, options, audio_kwargs or {}, "audio_kwargs"),
+        }
 
     def pad(self, input_features: Any = None, labels: Any = None, **options: Any) -> BatchFeature:
         """Collate features, labels, or both: see the `pad` of the two parts.

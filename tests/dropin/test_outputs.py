@@ -11,10 +11,14 @@ import torch
 import transformers
 from accelerate.utils import convert_to_fp32, send_to_device
 from torch.utils import _pytree as pytree
+from transformers import modeling_outputs
+from transformers.models.wav2vec2 import tokenization_wav2vec2
 
 import w2vbert
 from tests.dropin.models import clips, collate, twins
+from w2vbert import outputs
 from w2vbert.outputs import CausalLMOutput
+from w2vbert.tokenizer import collapse
 
 
 def made() -> CausalLMOutput:
@@ -76,6 +80,26 @@ def test_the_published_order_whatever_is_asked_for() -> None:
         assert list(mine) == list(its)
         assert len(ours(**batch, **flags, return_dict=False)) == len(its.to_tuple()) == len(mine)
         assert torch.allclose(mine[0], its[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        outputs.Wav2Vec2BaseModelOutput,
+        outputs.CausalLMOutput,
+        outputs.SequenceClassifierOutput,
+        outputs.TokenClassifierOutput,
+        outputs.XVectorOutput,
+        collapse.Wav2Vec2CTCTokenizerOutput,
+    ],
+)
+def test_passes_for_the_published_output_of_its_name(kind: type[outputs.ModelOutput]) -> None:
+    module = tokenization_wav2vec2 if kind is collapse.Wav2Vec2CTCTokenizerOutput else modeling_outputs
+    output = kind()
+    assert isinstance(output, getattr(module, kind.__name__))
+    assert isinstance(output, (kind, transformers.utils.ModelOutput))
+    assert not isinstance(output, modeling_outputs.Seq2SeqLMOutput)
+    assert type(output) is kind
 
 
 def test_what_is_set_is_there_both_ways() -> None:

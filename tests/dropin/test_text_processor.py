@@ -74,6 +74,21 @@ def test_arguments_that_the_tokenizer_was_made_with() -> None:
     )
 
 
+def test_subclasses_merge_the_arguments_of_a_call() -> None:
+    told = {"padding": True, "common_kwargs": {"return_tensors": "pt"}, "text_kwargs": {"max_length": 3}}
+    ours, peer = processors(padding="max_length", max_length=50)
+    found, expected = (
+        processor._merge_kwargs(
+            processor.valid_processor_kwargs, tokenizer_init_kwargs=processor.tokenizer.init_kwargs, **told
+        )
+        for processor in (ours, peer)
+    )
+    # What the tokenizer does without being told.
+    own = {"padding_side": "right", "split_special_tokens": False}
+    assert found["text_kwargs"] == {**own, **expected["text_kwargs"]}
+    assert found["audio_kwargs"] == expected["audio_kwargs"]
+
+
 def test_arguments_that_are_given_twice() -> None:
     for processor in processors():
         with pytest.raises(ValueError, match=r"padding.*(twice|two times)"):
