@@ -36,7 +36,7 @@ quick: venv
 
 test: lint
 	$(BIN)/python -m pytest -m "not ray" -n 2 --dist worksteal
-	$(BIN)/python -m pytest -m ray -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -m ray -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: venv
 	W2VBERT_SOAK=1 $(BIN)/python -m pytest -m "slow or ray"

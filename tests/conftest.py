@@ -40,8 +40,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(0))
         if _CLUSTERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("ray")
-            # A file's tests stay together: they share what its fixtures made.
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(scope="session")
