@@ -78,8 +78,8 @@ def learned(home: Path, tasks: str, capsys: pytest.CaptureFixture[str]) -> dict[
         flags += [f"--{part}", str(home / part / f"{part}.jsonl")]
     flags += ["--output", str(home / tasks.replace(",", "-")), "--features", str(home / "features")]
     flags += ["--model-config", str(home / "small.json"), "--max-unusable", "0.6", "--min-char-count", "1"]
-    flags += ["--learning-rate", "0.003", "--head-learning-rate", "0.003", "--max-steps", "600"]
-    flags += ["--token-budget", "1200", "--margin", "0", "--eval-steps", "600"]
+    flags += ["--learning-rate", "0.003", "--head-learning-rate", "0.003", "--max-steps", "1000"]
+    flags += ["--token-budget", "1200", "--margin", "0", "--eval-steps", "1000"]
     if "diarize" in tasks:
         for part in ("train", "valid"):
             flags += ["--rttm", str(home / part / "turns.rttm")]
