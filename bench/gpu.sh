@@ -3,7 +3,7 @@
 #
 #   bench/gpu.sh                 OUT=folder: where JSON and page go (bench/out/gpu); PYTHON: the interpreter
 #   WHEELS=folder bench/gpu.sh   installs from there, without a network, what a bare machine lacks
-#                                (pydantic, pydantic-core, annotated-types, typing-inspection)
+#                                (pydantic and what it needs; scipy)
 #   bench/gpu.sh --smoke         everything tiny on a CPU, to see that it runs
 #   bench/gpu.sh parity race     these sections alone
 #
@@ -22,7 +22,7 @@ if [ "${1:-}" = --smoke ]; then
     shift
 fi
 if [ -n "${WHEELS:-}" ]; then
-    "$python" -m pip install --quiet --no-index --find-links "$WHEELS" --target "$packages" pydantic
+    "$python" -m pip install --quiet --no-index --find-links "$WHEELS" --target "$packages" "$WHEELS"/*.whl
 fi
 
 declare -A limits=(

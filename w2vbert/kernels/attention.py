@@ -66,7 +66,7 @@ def attention(
     tiles = tiles or tiles_for(query.dtype, head_size)
     blocks = layout.blocks(tiles.queries)
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    precision = torch.get_float32_matmul_precision()
+    tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"  # whichever of PyTorch's switches was used
     with torch.cuda.device_of(query):  # Triton launches on the current device, whatever the tensors'
         _attend[(len(blocks), heads)](
             query,
@@ -87,7 +87,7 @@ def attention(
             RIGHT=band.right,
             QUERIES=tiles.queries,
             KEYS=tiles.keys,
-            PRECISION="ieee" if precision == "highest" else "tf32",
+            PRECISION="tf32" if tf32 else "ieee",
             num_warps=tiles.warps,
             num_stages=tiles.stages,
         )

@@ -130,3 +130,15 @@ def test_what_is_not_valid_is_not_looked_at() -> None:
     before = by_kernel(made, frames, layout, SMALL)
     frames[29] = torch.nan
     assert torch.equal(by_kernel(made, frames, layout, SMALL)[:29], before[:29])
+
+
+def test_either_switch_for_tf32() -> None:
+    """PyTorch refuses to tell of the one when the other was used."""
+    made, layout = module(width=32, heads=2), Layout([20], torch.device("cpu"))
+    frames = torch.randn(20, 32)
+    wanted = by_kernel(made, frames, layout, SMALL)
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.testing.assert_close(by_kernel(made, frames, layout, SMALL), wanted)
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
