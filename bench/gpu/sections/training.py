@@ -10,7 +10,7 @@ from bench.gpu.section import Section, run
 
 
 def measure(section: Section) -> None:
-    if not section.can_import("pydantic", "fsspec", "transformers"):
+    if not section.can_import("pydantic", "fsspec", "scipy", "transformers"):
         return
     from bench.training import contenders
 
