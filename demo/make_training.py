@@ -233,8 +233,10 @@ def main(folder: Path, recordings: Path | None, without: str) -> None:
         for place, persons in (("valid", for_validation), ("test", held_out)):
             shards.write(f"{place}/strings", 20 * len(persons), partial(string_of, persons, LONGEST, False))
             shards.write(f"{place}/talks", 40, partial(talk, utters(persons)))
+        shards.write("test/clean", 20 * len(held_out), partial(string_of, held_out, LONGEST, True))
         if recordings:
-            shards.write("test/real", 150, partial(recorded_string, digits, [without], LONGEST, False))
+            for name, clean in (("real", False), ("real-clean", True)):
+                shards.write(f"test/{name}", 150, partial(recorded_string, digits, [without], LONGEST, clean))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,14 @@ from pipeline.storage import Storage
 from pipeline.training.examples.building import Built, Limits, build_index
 from pipeline.training.examples.frames import minimum_frames
 from pipeline.training.examples.labels import Labeller, Reason
-from pipeline.training.examples.labels.classes import Classify, Embed, class_names, names_in
+from pipeline.training.examples.labels.classes import (
+    Classify,
+    Embed,
+    classes,
+    distinct,
+    speakers,
+    to_learn,
+)
 from pipeline.training.examples.labels.diarize import Diarize
 from pipeline.training.examples.labels.transcribe import Transcribe
 from pipeline.training.examples.rows import Rows
@@ -157,7 +164,7 @@ class _Labelling:
         if not isinstance(labeller, Embed):
             return labeller
         known = set(labeller.names)
-        others = [name for name in names_in(held_out, labeller.column) if name not in known]
+        others = [name for name in distinct(speakers(held_out.table, labeller.column)) if name not in known]
         return replace(labeller, names=[*labeller.names, *others])
 
     def _transcribe(self, rows: Rows) -> Transcribe:
@@ -185,7 +192,7 @@ class _Labelling:
 
     def _classify(self, rows: Rows) -> Classify:
         column, config = self._spec.data.label_column, self._start.config
-        names = class_names(rows, column)
+        names = to_learn(classes(rows.table, column), column)
         if self._keeps_head("classify") and config.id2label:
             held = [name for _, name in sorted(config.id2label.items())]
             if set(names) <= set(held):
@@ -195,7 +202,7 @@ class _Labelling:
 
     def _embed(self, rows: Rows) -> Embed:
         column = self._spec.data.speaker_column
-        names = class_names(rows, column)
+        names = to_learn(speakers(rows.table, column), column)
         self._heads["embed"] = {"num_labels": len(names)}
         return Embed(column, names, self._start.config)
 

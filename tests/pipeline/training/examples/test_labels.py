@@ -18,7 +18,7 @@ from pipeline.metrics.rttm import Marks, Segment, Span
 from pipeline.training.examples.building import Built, Limits, build_index
 from pipeline.training.examples.frames import minimum_frames, output_frames, xvector_frames
 from pipeline.training.examples.index import Ragged
-from pipeline.training.examples.labels.classes import Classify, Embed, class_names
+from pipeline.training.examples.labels.classes import Classify, Embed, classes, speakers, to_learn
 from pipeline.training.examples.labels.diarize import Diarize
 from pipeline.training.examples.labels.spelling import Spelling
 from pipeline.training.examples.labels.transcribe import Transcribe, needed_frames
@@ -155,7 +155,7 @@ def test_needed_frames_are_where_the_loss_becomes_finite(text: Sequence[int]) ->
 def test_classes_are_numbered_by_name(tmp_path: Path) -> None:
     names = ["no", "yes", " no ", None, "", "maybe"]
     rows = rows_of(tmp_path, [clip(f"x#{n}", ref_label=name) for n, name in enumerate(names)], "label")
-    assert class_names(rows, "label") == ["maybe", "no", "yes"]
+    assert to_learn(classes(rows.table, "label"), "label") == ["maybe", "no", "yes"]
     built = build_index(rows, {"classify": Classify("label", ["no", "yes"])}, Limits())
     targets = built.index.targets["classify"]
     assert built.index.clip_ids.to_pylist() == ["x#0", "x#1", "x#2"]
@@ -170,7 +170,7 @@ def test_classes_are_numbered_by_name(tmp_path: Path) -> None:
 def test_no_class_at_all_is_an_error(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, [clip("x#1", ref_label=""), clip("x#2", ref_label=None)], "label")
     with pytest.raises(JobError, match=r"the column 'label' is empty in all of the 2 rows"):
-        class_names(rows, "label")
+        to_learn(classes(rows.table, "label"), "label")
 
 
 def test_x_vectors_need_enough_frames(tmp_path: Path) -> None:
@@ -185,6 +185,18 @@ def test_x_vectors_need_enough_frames(tmp_path: Path) -> None:
         ("x#2", "embed", "too_short", f"an x-vector needs {least} frames, there are {least - 1}")
     ]
     assert len(build_index(rows, {"embed": Embed("speaker", ["a"], ADAPTED)}, Limits()).index) == 0
+
+
+def test_at_another_speed_somebody_else_speaks(tmp_path: Path) -> None:
+    least = int(xvector_frames(SMALL))
+    clips = [clip(f"x#{n}", least, speaker=" a ", speed=speed) for n, speed in enumerate((1.0, 0.9, 1.1))]
+    rows = rows_of(tmp_path, [*clips, clip("x#3", least, speaker="", speed=0.9)], "speaker")
+    names = to_learn(speakers(rows.table, "speaker"), "speaker")
+    assert names == ["a", "a at 0.9", "a at 1.1"]
+    built = build_index(rows, {"embed": Embed("speaker", names, SMALL)}, Limits())
+    targets = built.index.targets["embed"].values
+    assert [targets[n].tolist() for n in range(3)] == [[0], [1], [2]]
+    assert [row[2] for row in skipped(built)] == ["empty_label"]
 
 
 MARKS = {
