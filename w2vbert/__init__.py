@@ -12,6 +12,7 @@ from w2vbert.heads import (
     Wav2Vec2BertForXVector,
 )
 from w2vbert.model import Wav2Vec2BertModel
+from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 from w2vbert.processor import Wav2Vec2BertProcessor
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
@@ -23,6 +24,7 @@ __all__ = [
     "Wav2Vec2BertForSequenceClassification",
     "Wav2Vec2BertForXVector",
     "Wav2Vec2BertModel",
+    "Wav2Vec2BertPreTrainedModel",
     "Wav2Vec2BertProcessor",
     "Wav2Vec2CTCTokenizer",
 ]

@@ -21,7 +21,7 @@ from w2vbert.encoder.layout import Layout
 from w2vbert.encoder.masking import span_mask
 from w2vbert.outputs import Wav2Vec2BertBaseModelOutput
 from w2vbert.packing import Packed
-from w2vbert.pretrained.model import PreTrainedModel
+from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 from w2vbert.pretrained.published import without_nones
 
 
@@ -61,7 +61,7 @@ class Draws:
 _UNTOLD = Draws()
 
 
-class Wav2Vec2BertModel(PreTrainedModel):
+class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel):
     """Encoder of filterbank features, with the adapter if configured.
 
     Raises:

@@ -28,7 +28,7 @@ from w2vbert.features.extractor import SeamlessM4TFeatureExtractor
 from w2vbert.fields import enumerate_names
 from w2vbert.pretrained.digest import backbone_digest
 from w2vbert.pretrained.hub import MAX_JSON_BYTES
-from w2vbert.pretrained.model import PreTrainedModel
+from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 from w2vbert.pretrained.weights import CheckpointError, MissingWeightsError
 
 _NEEDED = (".json", ".safetensors", ".bin")
@@ -66,7 +66,7 @@ class _Checked:
     """A checkpoint as the driver looks at it: the model with its weights only mapped."""
 
     files: CheckpointFiles
-    model: PreTrainedModel
+    model: Wav2Vec2BertPreTrainedModel
     features: tuple[int, int, int, float]
     backbone_digest: str
 
@@ -185,7 +185,7 @@ def _check(wanted: _Wanted, storage: Storage) -> _Checked:
     return _Checked(checkpoint, model, features, backbone_digest(model))
 
 
-def _load(wanted: _Wanted, directory: Path) -> PreTrainedModel:
+def _load(wanted: _Wanted, directory: Path) -> Wav2Vec2BertPreTrainedModel:
     kind = wanted.task.model()
     try:
         return kind.from_pretrained(directory, complete=True)
@@ -197,7 +197,7 @@ def _load(wanted: _Wanted, directory: Path) -> PreTrainedModel:
         ) from error
 
 
-def _unfit_features(extractor: SeamlessM4TFeatureExtractor, model: PreTrainedModel) -> str | None:
+def _unfit_features(extractor: SeamlessM4TFeatureExtractor, model: Wav2Vec2BertPreTrainedModel) -> str | None:
     """Why the pipeline, or the model itself, cannot take the features of a checkpoint."""
     if extractor.sampling_rate != SAMPLE_RATE:
         return (
@@ -210,7 +210,9 @@ def _unfit_features(extractor: SeamlessM4TFeatureExtractor, model: PreTrainedMod
     return None
 
 
-def _head_of(model: PreTrainedModel, named: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _head_of(
+    model: Wav2Vec2BertPreTrainedModel, named: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Of a model's tensors those outside the encoder; of a bare encoder none."""
     if model.base_model is model:
         return {}
@@ -218,7 +220,7 @@ def _head_of(model: PreTrainedModel, named: Mapping[str, torch.Tensor]) -> dict[
     return {name: tensor for name, tensor in named.items() if not name.startswith(prefix)}
 
 
-def _without_encoder(checkpoint: CheckpointFiles, model: PreTrainedModel) -> Files:
+def _without_encoder(checkpoint: CheckpointFiles, model: Wav2Vec2BertPreTrainedModel) -> Files:
     head = _head_of(model, model.state_dict())
     files = {name: data for name, data in checkpoint.files.items() if name.endswith(".json")}
     files = {name: data for name, data in files.items() if not name.endswith(".index.json")}

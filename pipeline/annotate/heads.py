@@ -10,7 +10,7 @@ import torch
 
 from pipeline.node_files import CheckpointFiles
 from pipeline.tasks.base import Head, HeadParts, Task, TaskFiles
-from w2vbert.pretrained.model import PreTrainedModel
+from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 
 Checkpoints = Mapping[str, CheckpointFiles]  # of one backbone, by task
 
@@ -41,10 +41,10 @@ class AnnotatorSettings:
 
 def load_models(
     checkpoints: Checkpoints, tasks: Mapping[str, Task], dtype: torch.dtype, device: torch.device
-) -> dict[str, PreTrainedModel]:
+) -> dict[str, Wav2Vec2BertPreTrainedModel]:
     """The models of a backbone; all of them hold the encoder of the first."""
-    models: dict[str, PreTrainedModel] = {}
-    encoder: PreTrainedModel | None = None
+    models: dict[str, Wav2Vec2BertPreTrainedModel] = {}
+    encoder: Wav2Vec2BertPreTrainedModel | None = None
     for name, checkpoint in checkpoints.items():
         kind = tasks[name].model()
         if encoder is not None and isinstance(encoder, kind):
@@ -66,7 +66,7 @@ def build_heads(
         ValueError: tasks use each other in a circle.
     """
     dtype = getattr(torch, settings.dtype)
-    models: dict[str, PreTrainedModel] = {}
+    models: dict[str, Wav2Vec2BertPreTrainedModel] = {}
     for checkpoints in backbones:
         models |= load_models(checkpoints, settings.tasks, dtype, device)
     files = {name: found for checkpoints in backbones for name, found in checkpoints.items()}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from w2vbert.config import Wav2Vec2BertConfig
     from w2vbert.heads.task import TaskModel
     from w2vbert.model import Encoding
-    from w2vbert.pretrained.model import PreTrainedModel
+    from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 
 Values = dict[str, Any]  # by column; what is absent is null
 
@@ -89,7 +89,7 @@ class Head(Protocol):
     """A task's model with its options."""
 
     @property
-    def model(self) -> PreTrainedModel:
+    def model(self) -> Wav2Vec2BertPreTrainedModel:
         """`model.base_model` is the encoder. It is asked for the hidden states of all layers where
         `model.needs_hidden_states` exists and is true; nothing else is asked of the model."""
 
@@ -155,7 +155,7 @@ class Task:
     does: str
     about: str
     makes: str
-    model: Callable[[], type[PreTrainedModel]]
+    model: Callable[[], type[Wav2Vec2BertPreTrainedModel]]
     columns: Callable[[Any, Wav2Vec2BertConfig], dict[str, pa.DataType]]
     column_names: frozenset[str]
     head: Callable[[HeadParts], Head]

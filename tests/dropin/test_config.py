@@ -58,6 +58,35 @@ def test_json_files(tmp_path: Path) -> None:
     assert json.loads(config.to_json_string(use_diff=True))["layerdrop"] == 0.5
 
 
+def test_the_content_of_a_file(tmp_path: Path) -> None:
+    w2vbert.Wav2Vec2BertConfig(**SIZES, foo=[1]).save_pretrained(tmp_path / "below")
+    contents = [
+        library.Wav2Vec2BertConfig.get_config_dict(tmp_path, subfolder="below", layerdrop=0.3)
+        for library in (w2vbert, transformers)
+    ]
+    (mine, unused), (its, _) = contents
+    assert unused == {"layerdrop": 0.3}
+    assert mine == {name: its[name] for name in mine}
+    assert (mine["hidden_size"], mine["foo"]) == (16, [1])
+
+
+def test_fields_from_a_text() -> None:
+    text = "hidden_size=32,layerdrop=0.25,add_adapter=yes,hidden_act=gelu"
+    mine, its = (library.Wav2Vec2BertConfig() for library in (w2vbert, transformers))
+    for config in (mine, its):
+        config.update_from_string(text)
+        assert (config.hidden_size, config.layerdrop) == (32, 0.25)
+        assert config.add_adapter is True
+        assert config.hidden_act == "gelu"
+        for wrong in ("hiden_size=3", "add_adapter=perhaps", "hidden_size=many"):
+            with pytest.raises(ValueError):  # noqa: PT011  # each says it in its own words
+                config.update_from_string(wrong)
+    with pytest.raises(ConfigError, match="hidden_size: 37 does not divide"):
+        mine.update_from_string("hidden_size=37")
+    with pytest.raises(ConfigError, match="tdnn_dim: is no field that holds a number"):
+        mine.update_from_string("tdnn_dim=3")
+
+
 def test_unused_arguments_come_back(tmp_path: Path) -> None:
     w2vbert.Wav2Vec2BertConfig().save_pretrained(tmp_path)
     mine, its = (

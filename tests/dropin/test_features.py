@@ -96,6 +96,14 @@ def test_files_of_ours_and_theirs(tmp_path: Path) -> None:
     assert OURS.model_input_names == PEER.model_input_names
 
 
+@pytest.mark.parametrize("rate", [16000, 8000])
+def test_filters_and_window(rate: int) -> None:
+    ours, peer = (kind(num_mel_bins=40, sampling_rate=rate) for kind in (SeamlessM4TFeatureExtractor, Peer))
+    np.testing.assert_allclose(ours.mel_filters, peer.mel_filters, atol=1e-12)
+    np.testing.assert_allclose(ours.window, peer.window, atol=1e-12)
+    assert ours.feature_extractor_type == peer.to_dict()["feature_extractor_type"]
+
+
 def test_arguments_of_saving_and_loading(tmp_path: Path) -> None:
     folder = tmp_path / "nested"
     OURS.save_pretrained(folder, token=None, safe_serialization=True, variant=None)

@@ -10,11 +10,11 @@ import transformers
 from torch import Tensor, nn
 
 from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.pretrained.model import PreTrainedModel
+from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
 
-Model = TypeVar("Model", bound=PreTrainedModel)
+Model = TypeVar("Model", bound=Wav2Vec2BertPreTrainedModel)
 
 # Everything random is off unless a test turns it on: two implementations do not draw the same numbers.
 DETERMINISTIC: dict[str, Any] = {

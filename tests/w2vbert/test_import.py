@@ -28,6 +28,7 @@ PUBLIC = (
     "Wav2Vec2BertForSequenceClassification",
     "Wav2Vec2BertForXVector",
     "Wav2Vec2BertModel",
+    "Wav2Vec2BertPreTrainedModel",
     "Wav2Vec2BertProcessor",
     "Wav2Vec2CTCTokenizer",
 )

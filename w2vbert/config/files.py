@@ -17,6 +17,10 @@ from w2vbert.pretrained.hub import WITHOUT_EFFECT, Source, read_json, upload
 CONFIG_NAME = "config.json"
 # Of one process and not of the model: they are no part of the file.
 _NOT_KEPT = frozenset({"_attn_implementation", "_name_or_path"})
+_SWITCHES = {
+    **dict.fromkeys(("true", "1", "y", "yes"), True),
+    **dict.fromkeys(("false", "0", "n", "no"), False),
+}
 
 
 class ConfigFiles:
@@ -87,6 +91,20 @@ class ConfigFiles:
             return cls._from_content(content, {})
 
     @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The content of a checkpoint's `config.json`, and those of `kwargs` that are no options of the hub.
+
+        Raises:
+            CheckpointNotFoundError: there is no such file.
+            ConfigError: it is no JSON object.
+        """
+        source = Source.take(pretrained_model_name_or_path, kwargs)
+        unused = {name: value for name, value in kwargs.items() if name not in WITHOUT_EFFECT}
+        return read_json(source.file(CONFIG_NAME)), unused
+
+    @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Self:
         """Read `config.json` of a checkpoint.
 
@@ -128,6 +146,19 @@ class ConfigFiles:
         for name, value in config_dict.items():
             setattr(self, name, value)
 
+    def update_from_string(self, update_str: str) -> None:
+        """Set fields from a text such as "layerdrop=0.1,add_adapter=true": numbers, text, true or false.
+
+        Raises:
+            ConfigError: no such field, a value of another kind than the field's, or an impossible one.
+        """
+        changes = {}
+        for pair in update_str.split(","):
+            name, _, written = pair.partition("=")
+            changes[name] = _read_as(name, getattr(self, name, None), written)
+        self.update(changes)
+        self.validate()
+
     def validate(self) -> None:
         raise NotImplementedError
 
@@ -142,6 +173,20 @@ class ConfigFiles:
         return isinstance(other, ConfigFiles) and self.to_dict() == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]  # mutable
+
+
+def _read_as(name: str, present: Any, written: str) -> bool | int | float | str:
+    """What was written, as a value of the kind that is there."""
+    if isinstance(present, bool):
+        if written.lower() in _SWITCHES:
+            return _SWITCHES[written.lower()]
+        raise ConfigError(name, f"must be true or false, is {shown(written)}")
+    if not isinstance(present, int | float | str):
+        raise ConfigError(name, "is no field that holds a number, a text, true or false")
+    try:
+        return type(present)(written)
+    except ValueError:
+        raise ConfigError(name, f"must be a number like {present}, is {shown(written)}") from None
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,11 @@ class ConfiguredExtractor(Configured):
 
     extra: dict[str, Any]
 
+    @property
+    def feature_extractor_type(self) -> str:
+        """The name of the class, as its file has it."""
+        return type(self).__name__
+
     def __getattr__(self, name: str) -> Any:
         """Keys of the configuration that mean nothing here."""
         extra = self.__dict__.get("extra", {})

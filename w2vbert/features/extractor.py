@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from w2vbert.arrays import round_up
 from w2vbert.features.batch import BatchFeature, TensorType
@@ -79,6 +80,16 @@ class SeamlessM4TFeatureExtractor(ConfiguredExtractor):
         self.fbank = Fbank(
             num_mel_bins=num_mel_bins, sampling_rate=sampling_rate, high_frequency=sampling_rate // 2
         )
+
+    @property
+    def mel_filters(self) -> NDArray[np.float64]:
+        """As published: the weight of each frequency in each mel bin, (frequencies, num_mel_bins)."""
+        return self.fbank.mel_filters().T
+
+    @property
+    def window(self) -> NDArray[np.float64]:
+        """As published: what a frame of fbank is multiplied with, (samples,)."""
+        return self.fbank.window
 
     @property
     def minimum_samples(self) -> int:
@@ -260,7 +271,7 @@ class SeamlessM4TFeatureExtractor(ConfiguredExtractor):
         """The published configuration, with whatever extra keys came in."""
         return {
             **self.extra,
-            "feature_extractor_type": type(self).__name__,
+            "feature_extractor_type": self.feature_extractor_type,
             "feature_size": self.feature_size,
             "num_mel_bins": self.num_mel_bins,
             "padding_side": self.padding_side,

@@ -34,13 +34,13 @@ class Fbank:
     frame_shift: int = 160
     low_frequency: float = 20.0
     high_frequency: float = 8000.0
-    _window: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    window: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     _bands: tuple[tuple[slice, slice, NDArray[np.float64]], ...] = field(
         init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_window", np.hanning(self.frame_length) ** 0.85)
+        object.__setattr__(self, "window", np.hanning(self.frame_length) ** 0.85)
         object.__setattr__(self, "_bands", _bands(self.mel_filters()))
 
     @property
@@ -94,7 +94,7 @@ class Fbank:
         offset = self._frames(samples).mean(axis=1, keepdims=True) * (1 - PREEMPHASIS)
         windowed = scratch[:, : self.frame_length]
         np.subtract(self._frames(emphasised), offset, out=windowed)
-        windowed *= self._window
+        windowed *= self.window
 
         spectrum = np.fft.rfft(scratch).astype(np.complex64)
         power = np.abs(spectrum, dtype=np.float64) ** 2

@@ -134,7 +134,7 @@ class Wav2Vec2BertForCTC(TaskModel):
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Self:
-        """As `PreTrainedModel.from_pretrained`, and:
+        """As `Wav2Vec2BertPreTrainedModel.from_pretrained`, and:
 
         Args:
             target_lang: also load the weights of a language, see `load_adapter`.

@@ -12,10 +12,10 @@ from w2vbert.config import ConfigError, Wav2Vec2BertConfig
 from w2vbert.model import Encoding, Wav2Vec2BertModel
 from w2vbert.packing import Packed
 from w2vbert.pretrained.loading import NoDrawsWithoutMemory
-from w2vbert.pretrained.model import PreTrainedModel
+from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 
 
-class TaskModel(PreTrainedModel):
+class TaskModel(Wav2Vec2BertPreTrainedModel):
     """A `Wav2Vec2BertModel` with room for a head.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from w2vbert.config import Wav2Vec2BertConfig
 from w2vbert.encoder.positions import POSITION_SCHEMES
-from w2vbert.pretrained.model import PreTrainedModel
+from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 
 # The fields that change no hidden state of an encoder in evaluation mode. A field that is not listed counts:
 # one forgotten here makes encoders differ that are the same, which costs time, never a result.
@@ -47,11 +47,11 @@ def weights_digest(weights: Mapping[str, Tensor], salt: str = "") -> str:
     return sha256.hexdigest()
 
 
-def backbone_digest(model: PreTrainedModel) -> str:
+def backbone_digest(model: Wav2Vec2BertPreTrainedModel) -> str:
     """SHA-256 (hexadecimal) of an encoder: models with equal digests compute equal hidden states.
 
     The same for a bare encoder and for any task model around it. It covers the weights, but for those
-    that only training reads (`PreTrainedModel.training_only`), and the fields of the configuration that may
+    that only training reads (`training_only` of the class), and the fields of the configuration that may
     change the computation. Keys of a `config.json` that are no fields do not count, for nothing reads them;
     those that a position scheme reads (`PositionScheme.extra_fields`) do.
     """

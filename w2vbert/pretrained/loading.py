@@ -17,7 +17,7 @@ from w2vbert.pretrained.weights import CheckpointError, MissingWeightsError, Sto
 
 if TYPE_CHECKING:
     from w2vbert.config import Wav2Vec2BertConfig
-    from w2vbert.pretrained.model import PreTrainedModel
+    from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Match:
             "error_msgs": [],
         }
 
-    def log(self, model: PreTrainedModel) -> None:
+    def log(self, model: Wav2Vec2BertPreTrainedModel) -> None:
         """Warn of weights that the checkpoint lacks or holds in vain."""
         source, kind = model.name_or_path, type(model).__name__
         if self.missing:
@@ -99,11 +99,11 @@ class Target:
 
 
 def load_weights(
-    model: PreTrainedModel,
+    model: Wav2Vec2BertPreTrainedModel,
     stored: Mapping[str, StoredTensor],
     target: Target,
     *,
-    backbone: PreTrainedModel | None = None,
+    backbone: Wav2Vec2BertPreTrainedModel | None = None,
     ignore_mismatched_sizes: bool = False,
     complete: bool = False,
 ) -> Match:
@@ -160,7 +160,7 @@ def _rename(
 
 
 def _check(
-    model: PreTrainedModel,
+    model: Wav2Vec2BertPreTrainedModel,
     match: Match,
     stored: Mapping[str, StoredTensor],
     expected: Mapping[str, Tensor],

@@ -33,7 +33,7 @@ from w2vbert.pretrained.weights import StoredTensor, open_weights, save_weights,
 from w2vbert.publishable import saving_options
 
 
-class PreTrainedModel(PublishedModel):
+class Wav2Vec2BertPreTrainedModel(PublishedModel):
     """A module with a configuration that can be saved, loaded and initialised as published.
 
     A subclass builds its parts in `__init__(config)`, ends that with `self.post_init()`, and extends
@@ -60,7 +60,7 @@ class PreTrainedModel(PublishedModel):
     def _initialise(self, *, nested: bool) -> None:
         def visit(module: nn.Module) -> None:  # children first: a parent's scheme overrides theirs
             for child in module.children():
-                if not isinstance(child, PreTrainedModel):
+                if not isinstance(child, Wav2Vec2BertPreTrainedModel):
                     visit(child)
                 elif nested:
                     child.init_weights()
@@ -113,7 +113,7 @@ class PreTrainedModel(PublishedModel):
         config: Wav2Vec2BertConfig | str | os.PathLike[str] | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
-        backbone: PreTrainedModel | None = None,
+        backbone: Wav2Vec2BertPreTrainedModel | None = None,
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         use_safetensors: bool | None = None,

@@ -141,6 +141,16 @@ class PublishedModel(Publishable, nn.Module):
                 input_lengths = shortened(self.config, input_lengths)
         return input_lengths
 
+    def _get_feature_vector_attention_mask(
+        self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
+    ) -> Tensor:
+        """(batch, feature_vector_length), true on the frames that heads read of clips with this mask."""
+        lengths = self._get_feat_extract_output_lengths(attention_mask.long().sum(dim=-1), add_adapter)
+        return torch.arange(feature_vector_length, device=attention_mask.device) < lengths[:, None]
+
+    def _initialize_weights(self, module: nn.Module, is_remote_code: bool = False) -> None:
+        """Asked of its parts by a model of `transformers` around this one: the constructor has done so."""
+
     # Embeddings: there are no tokens
 
     def get_input_embeddings(self) -> nn.Module:

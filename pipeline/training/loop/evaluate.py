@@ -24,7 +24,7 @@ from pipeline.training.model.learner import Learner
 from pipeline.training.model.losses import TaskLoss
 from pipeline.training.report.scores import LOSS, SCORINGS, Scored, means, metrics_of
 from w2vbert.model import Encoding
-from w2vbert.pretrained.model import PreTrainedModel
+from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def summarise(workers: Sequence[Evaluated]) -> dict[str, float]:
     return metrics
 
 
-def _head(name: str, model: PreTrainedModel, settings: ValidationSettings) -> Head:
+def _head(name: str, model: Wav2Vec2BertPreTrainedModel, settings: ValidationSettings) -> Head:
     task, checkpoint = TASKS[name], settings.checkpoints[name]
     options = task.options()
     files = task.read_files(options, checkpoint, settings.storage) if task.read_files else None

@@ -15,7 +15,7 @@ from pipeline.training.model.losses import TaskLoss
 from w2vbert.fields import enumerate_names
 from w2vbert.model import Encoding, Wav2Vec2BertModel
 from w2vbert.packing import Packed
-from w2vbert.pretrained.model import PreTrainedModel
+from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 
 
 class Learner(nn.Module, ABC):
@@ -31,7 +31,7 @@ class Learner(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def results(self) -> Mapping[str, PreTrainedModel]:
+    def results(self) -> Mapping[str, Wav2Vec2BertPreTrainedModel]:
         """What is to be published, by task; they share the encoder."""
 
     @abstractmethod
