@@ -79,7 +79,9 @@ def connect(address: str | None) -> None:
         for handler in logging.getLogger("ray.data").handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.addFilter(lambda record: False)
-    join = partial(ray.init, logging_level=logging.INFO if heard else logging.WARNING, log_to_driver=heard)
+        # Else the driver's half in C++ writes errors of healthy runs to standard error by itself (ray#53727).
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    join = partial(ray.init, logging_level=logging.INFO if heard else logging.ERROR, log_to_driver=heard)
     given = address or os.environ.get("RAY_ADDRESS")
     with _sigterm_kept():
         try:

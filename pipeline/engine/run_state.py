@@ -118,10 +118,12 @@ def watched(
 
 def _watch(state: RunState, resources: Resources, show: ShowSums | None, after_s: float, over: Event) -> None:
     began = since = time.monotonic()
-    seen, told = state.sums(), False
-    while seen is not None and not over.wait(min(_LOOK_S, after_s / 10)):  # without counts nothing is known
-        sums = state.sums()
-        if show is not None and sums is not None and not over.is_set():
+    seen: Sums | None = None
+    told = False
+    while not over.wait(min(_LOOK_S, after_s / 10)):
+        if (sums := state.sums()) is None:  # who counts died, or has no time to answer: nothing is known
+            continue
+        if show is not None and not over.is_set():
             show(sums, time.monotonic() - began)
         if sums != seen:
             seen, since, told = sums, time.monotonic(), False
