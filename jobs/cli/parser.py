@@ -20,7 +20,7 @@ _MOST_USED = (
 )
 _COMMON = ("input", "output", "model", "running", "cluster", "storage", "messages")  # groups of many jobs
 _FIRST_COLUMN = 28
-_WITHOUT_VALUE = re.compile(r"argument (\S+): (?:expected|ignored)")
+_WITHOUT_VALUE = re.compile(r"argument ([^\s/]+)\S*: (?:expected|ignored)")
 
 
 class Parser(argparse.ArgumentParser):
