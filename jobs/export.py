@@ -8,11 +8,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
-from jobs.cli import tool
-from pipeline.export.job import export, format_summary
+from jobs.cli import Tool, tool
 from pipeline.export.spec import ExportSpec
 
-main = tool(ExportSpec, export, format_summary, program="jobs/export.py")
+
+def _load() -> Tool:
+    from pipeline.export.job import export, format_summary
+
+    return Tool(export, format_summary)
+
+
+main = tool(ExportSpec, _load, program="jobs/export.py")
 
 if __name__ == "__main__":
     raise SystemExit(main())

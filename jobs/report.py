@@ -8,11 +8,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
-from jobs.cli import tool
-from pipeline.report.job import format_summary, report
+from jobs.cli import Tool, tool
 from pipeline.report.spec import ReportSpec
 
-main = tool(ReportSpec, report, format_summary, program="jobs/report.py")
+
+def _load() -> Tool:
+    from pipeline.report.job import format_summary, report
+
+    return Tool(report, format_summary)
+
+
+main = tool(ReportSpec, _load, program="jobs/report.py")
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -8,12 +8,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a checkout, installed or not
 
-from jobs.cli import tool
-from pipeline.speakers.job import run
+from jobs.cli import Tool, tool
 from pipeline.speakers.spec import SpeakersSpec
-from pipeline.speakers.summary import format_summary
 
-main = tool(SpeakersSpec, run, format_summary, program="jobs/speakers.py")
+
+def _load() -> Tool:
+    from pipeline.speakers.job import run
+    from pipeline.speakers.summary import as_json, format_summary
+
+    return Tool(run, format_summary, as_json)
+
+
+main = tool(SpeakersSpec, _load, program="jobs/speakers.py")
 
 if __name__ == "__main__":
     raise SystemExit(main())

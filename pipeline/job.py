@@ -27,6 +27,7 @@ from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.reports.cost import Encoders
 from pipeline.reports.plan import JobPlan, plan_work
+from pipeline.reports.progress import Show
 from pipeline.reports.summary import EncoderUse, RunSummary
 from pipeline.run import Run, Say, carry_out, storage_of
 from pipeline.schema import partial_schema
@@ -99,14 +100,18 @@ class Job(Run):
         )
 
 
-def run(spec: JobSpec, *, say: Say = print) -> RunSummary:
+def run(spec: JobSpec, *, say: Say = print, show: Show | None = None) -> RunSummary:
     """Annotates what the output does not hold yet.
+
+    Args:
+        say: told what a person may want to know.
+        show: called now and then while the stages work, from another thread.
 
     Raises:
         JobError: bad configuration, before any work starts.
     """
     started = time.monotonic()
-    return carry_out(prepare(spec, say), say, started)
+    return carry_out(prepare(spec, say), say, started, show)
 
 
 def plan(spec: JobSpec) -> JobPlan:

@@ -22,6 +22,7 @@ from pipeline.engine.graph import Graph
 from pipeline.engine.run_state import Counts, RunState
 from pipeline.engine.tally import tally_files
 from pipeline.metrics.base import Metric
+from pipeline.reports.progress import Show
 from pipeline.reports.summary import EncoderUse, RunSummary, Tally, interrupted_json, tally_file
 from pipeline.schema import output_schema
 from pipeline.spec.run import RunSpec
@@ -106,11 +107,12 @@ def storage_of(spec: RunSpec) -> Storage:
     return Storage(spec.corpus.storage.with_environment(), frozenset(spec.corpus.allow_hosts))
 
 
-def carry_out(run: Run, say: Say, started: float) -> RunSummary:
+def carry_out(run: Run, say: Say, started: float, show: Show | None = None) -> RunSummary:
     """Makes the rows that the table does not hold yet.
 
     Args:
         started: when the run began, by `time.monotonic`.
+        show: called now and then while the stages work.
 
     Raises:
         JobError: bad configuration, before any work starts.
@@ -126,9 +128,11 @@ def carry_out(run: Run, say: Say, started: float) -> RunSummary:
             return summarise(run, changes.work, run.empty_tally(), started)
         connect(run.spec.compute.ray_address)
         resources, state = run.resources(), RunState()
-        written = write(run, changes, resources, state)
+        began = time.monotonic()
+        written = write(run, changes, resources, state, show)
+        work_s = time.monotonic() - began
         with output_errors(run.spec):
-            return finish(run, changes.work, written, state, started)
+            return finish(run, changes.work, written, state, (started, work_s))
 
 
 def close_interrupted(run: Run, work: Work) -> None:
@@ -140,8 +144,11 @@ def close_interrupted(run: Run, work: Work) -> None:
         run.table.finish(run_id, interrupted_json(run_id, run.table.output, tally), to_the_end=False)
 
 
-def write(run: Run, changes: Changes, resources: Resources, state: RunState) -> Written:
-    """Takes the clips that are left through the stages, and writes their rows."""
+def write(
+    run: Run, changes: Changes, resources: Resources, state: RunState, show: Show | None = None
+) -> Written:
+    """Takes the clips that are left through the stages, and writes their rows. What ends it from outside is
+    told how many of them are kept."""
     spec, table, work = run.spec, run.table, changes.work
     passthrough = changes.passthrough
     with output_errors(spec):
@@ -159,17 +166,27 @@ def write(run: Run, changes: Changes, resources: Resources, state: RunState) -> 
         table.shard_counter(work.run_id),
         state,
     )
+    writer = table.writer(work.run_id, schema, run.layout)
     sink = TableSink(
-        table.writer(work.run_id, schema, run.layout),
+        writer,
         spec.table.rows_per_file or _rows_per_file(work.shards, run.most_rows_per_file),
         state.report("write"),
     )
-    run.graph(source, passthrough.schema, schema, resources).write(sink, resources, state)
+    try:
+        run.graph(source, passthrough.schema, schema, resources).write(sink, resources, state, show)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        stopped.add_note(f"after {writer.rows_written():,} clips")
+        raise
     return sink.written
 
 
-def finish(run: Run, work: Work, written: Written, state: RunState, started: float) -> RunSummary:
-    """Sums up what the run wrote, and says in the table that the run is over."""
+def finish(run: Run, work: Work, written: Written, state: RunState, times: tuple[float, float]) -> RunSummary:
+    """Sums up what the run wrote, and says in the table that the run is over.
+
+    Args:
+        times: when the run began, by `time.monotonic`, and seconds that the stages took.
+    """
+    started, work_s = times
     own = {run.table.uri_of(record) for record in written.files}
     before = [uri for uri in run.table.data_files_of(work.run_id) if uri not in own]
     tally, tally_before = (tally_files(uris, run.storage, run.metrics) for uris in (sorted(own), before))
@@ -177,6 +194,7 @@ def finish(run: Run, work: Work, written: Written, state: RunState, started: flo
     summary = replace(
         summarise(run, work, tally, started),
         before=tally_before,
+        work_s=work_s,
         undelivered=written.undelivered,
         stage_s=counts.stage_s,
         models=run.models,

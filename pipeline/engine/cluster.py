@@ -73,10 +73,15 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # Else a cluster that starts waits for its first workers: for ever where one of them dies (ray#40131).
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.addFilter(_is_below_error)
-    join = partial(ray.init, logging_level=logging.WARNING, log_to_driver=False)
+    heard = ray_is_heard()
+    if not heard:
+        # What a job must know of it, the run says itself (`watched`, `task_errors`).
+        for handler in logging.getLogger("ray.data").handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.addFilter(lambda record: False)
+        # Else the driver's half in C++ writes errors of healthy runs to standard error by itself (ray#53727).
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    join = partial(ray.init, logging_level=logging.INFO if heard else logging.ERROR, log_to_driver=heard)
     given = address or os.environ.get("RAY_ADDRESS")
     with _sigterm_kept():
         try:
@@ -90,6 +95,11 @@ def connect(address: str | None) -> None:
                 join()
         except Exception as problem:
             raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
+
+
+def ray_is_heard() -> bool:
+    """Whether Ray's own lines are to be seen; its log files have them all."""
+    return logger.isEnabledFor(logging.DEBUG)
 
 
 @contextlib.contextmanager
@@ -148,11 +158,6 @@ def task_errors() -> Iterator[None]:
         raise
     except RayError as problem:
         raise BrokenOffError(f"the Ray cluster failed ({str(problem).splitlines()[0]})") from problem
-
-
-def _is_below_error(record: logging.LogRecord) -> bool:
-    """Errors are raised as exceptions, and Ray's own log file has their traceback."""
-    return record.levelno < logging.ERROR
 
 
 def shortage(resources: Resources) -> str:

@@ -13,6 +13,7 @@ from ray.data.context import DataContext
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.parts import Finished, Part, Selection, Step, bundles, read_parts, split_all
+from pipeline.corpus.readers import READERS
 from pipeline.engine.isolation import Isolation
 from pipeline.engine.run_state import Report, RunState, timed
 from pipeline.errors import Code, Stage
@@ -35,9 +36,24 @@ class AudioShards(Datasource):
         super().__init__()
         self._parts = split_all(shards, storage)
         self._size = sum(shard.size for shard in shards)
+        self._files = len(shards) if all(READERS[shard.format].one_clip for shard in shards) else None
         self._storage, self._passthrough, self._selection = storage, passthrough, selection
         self._finished, self._report = finished, state.report("read")
         self._isolation = state.isolation("read", Stage.READ, Code.BROKEN_SHARD)
+
+    def expected(self, found: int, read_bytes: float) -> tuple[int | None, bool]:
+        """How many clips there are to do (None: nothing tells), and whether they were counted.
+
+        Args:
+            found: by tasks that have read their parts to the end.
+            read_bytes: size of these parts.
+        """
+        if self._files is not None:
+            return self._files, True
+        whole = sum(part.size for part in self._parts)
+        if not read_bytes:
+            return None, False
+        return round(found * whole / read_bytes), read_bytes >= whole
 
     def get_name(self) -> str:
         return "AudioShards"
@@ -57,11 +73,12 @@ class AudioShards(Datasource):
         selection = self._selection.of(parts)
         read = partial(read_parts, parts, self._storage, self._passthrough, selection, self._finished)
         names = [f"{part.shard.uri} {part.number}" for part in parts]
+        size = sum(part.size for part in parts)
         return ReadTask(
-            partial(_guarded, read, self._isolation, names, self._report),
+            partial(_guarded, read, self._isolation, names, size, self._report),
             BlockMetadata(
                 num_rows=None,
-                size_bytes=sum(part.size for part in parts),
+                size_bytes=size,
                 input_files=tuple(part.shard.uri for part in parts),
                 exec_stats=None,
             ),
@@ -71,7 +88,16 @@ class AudioShards(Datasource):
 
 
 def _guarded(
-    read: Callable[[Step], Iterator[pa.Table]], isolation: Isolation, names: list[str], report: Report
+    read: Callable[[Step], Iterator[pa.Table]],
+    isolation: Isolation,
+    names: list[str],
+    size: int,
+    report: Report,
 ) -> Iterator[pa.Table]:
+    found = 0
     with isolation.steps(*names) as step:
-        yield from timed(read(step), report)
+        for table in timed(read(step), report):
+            found += table.num_rows
+            yield table
+    report("found", found)
+    report("bytes", size)

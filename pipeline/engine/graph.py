@@ -19,10 +19,11 @@ import ray
 from ray.data import DataContext, Dataset, Datasink
 
 from pipeline.annotate.batches import as_batch, gather, rows_of
-from pipeline.engine.cluster import TASK_CPUS, task_errors
+from pipeline.engine.cluster import TASK_CPUS, ray_is_heard, task_errors
 from pipeline.engine.isolation import Isolation, Starting
-from pipeline.engine.run_state import Report, RunState, timed, watched
+from pipeline.engine.run_state import Report, RunState, Sums, count_rows, timed, watched
 from pipeline.errors import Code, Stage
+from pipeline.reports.progress import Progress, Show
 
 if TYPE_CHECKING:  # actors import this file too, and what they do not use would cost each of them seconds
     from pipeline.annotate.checkpoints import Backbone
@@ -72,15 +73,42 @@ class Graph:
     models: Models | None = None
     limit: int | None = None
 
-    def write(self, sink: Datasink[Any], resources: Resources, state: RunState) -> None:
+    def write(
+        self, sink: Datasink[Any], resources: Resources, state: RunState, show: Show | None = None
+    ) -> None:
         """Runs the stages.
+
+        Args:
+            show: called now and then, from another thread.
 
         Raises:
             JobError: an actor cannot start, or the job broke off.
         """
-        with _released(), _patient(), watched(state, resources), task_errors():
+
+        def show_sums(sums: Sums, seconds: float) -> None:
+            if show is not None:
+                show(self.progress(sums, seconds))
+
+        with _released(), _patient(), watched(state, resources, show_sums), task_errors():
             rows = self.rows(resources, state)
             rows.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
+
+    def progress(self, sums: Sums, seconds: float) -> Progress:
+        """How far the run is, by what its processes counted."""
+        total: dict[str, float] = {}
+        for (_, what), amount in sums.items():
+            total[what] = total.get(what, 0) + amount
+        expected, exact = self.source.expected(int(total.get("found", 0)), total.get("bytes", 0))
+        if self.limit is not None:
+            expected = self.limit if expected is None else min(expected, self.limit)
+        return Progress(
+            clips=int(total.get("clips", 0)),
+            errors=int(total.get("errors", 0)),
+            audio_s=total.get("audio_s", 0.0),
+            seconds=seconds,
+            expected=expected,
+            exact=exact,
+        )
 
     def rows(self, resources: Resources, state: RunState) -> Dataset:
         """The rows of the table, when they are asked for."""
@@ -127,14 +155,19 @@ def _annotated(table: Dataset, models: Models, pool: Pool, state: RunState) -> D
 @contextmanager
 def _patient() -> Iterator[None]:
     """Small blocks, and no end of patience: a recording may take hours, and a cluster may be waited for. The
-    run says so (`watched`), and does not end."""
+    run says so (`watched`), and does not end. How far it is it says itself, too."""
     context = DataContext.get_current()
-    given = context.target_max_block_size, context.execution_no_progress_timeout_s
-    context.target_max_block_size, context.execution_no_progress_timeout_s = _BLOCK_BYTES, -1
+    asked: dict[str, Any] = {"target_max_block_size": _BLOCK_BYTES, "execution_no_progress_timeout_s": -1}
+    if not ray_is_heard():
+        asked |= {"enable_progress_bars": False, "print_on_execution_start": False}
+    given = {name: getattr(context, name) for name in asked}
+    for name, value in asked.items():
+        setattr(context, name, value)
     try:
         yield
     finally:
-        context.target_max_block_size, context.execution_no_progress_timeout_s = given
+        for name, value in given.items():
+            setattr(context, name, value)
 
 
 @contextmanager
@@ -164,7 +197,10 @@ class FeaturizeActor:
     def __call__(self, clips: pa.Table) -> Iterator[pa.Table]:
         with self._isolation.block(clips) as (block, starting):
             tables = timed(self._featurizer(block, starting), self._report)
-            yield from gather(tables, _BATCH_BYTES) if self._models_follow else tables
+            if self._models_follow:
+                yield from gather(tables, _BATCH_BYTES)
+            else:
+                yield from (count_rows(table, self._report) for table in tables)
 
 
 @dataclass(frozen=True)
@@ -205,7 +241,7 @@ class AnnotateActor:
         with self._means.isolation.block(rows_of(batch)) as (block, starting):
             table = self._annotator(block) if starting is None else self._one_by_one(block, starting)
         self._means.report("seconds", time.perf_counter() - started)
-        return as_batch(table) if self._means.more_follow else table
+        return as_batch(table) if self._means.more_follow else count_rows(table, self._means.report)
 
     def _one_by_one(self, block: pa.Table, starting: Starting) -> pa.Table:
         rows = []

@@ -6,8 +6,9 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import soundfile
@@ -101,6 +102,11 @@ class JobPlan:
     @property
     def uncounted_shards(self) -> int:
         return sum(shard.clips is None for shard in self.shards)
+
+    def as_json(self) -> dict[str, Any]:
+        """With the sums."""
+        sums = {"bytes": self.bytes, "clips": self.clips, "uncounted_shards": self.uncounted_shards}
+        return asdict(self) | sums
 
 
 def plan_work(spec: JobSpec, work: Work, table: Ledger, encoders: Encoders, lines: Sequence[str]) -> JobPlan:

@@ -114,6 +114,7 @@ class RunSummary:
             nothing was new.
         models: what made each annotation: name and digests of its checkpoint.
         encoder: None too where none runs.
+        work_s: seconds from the start of the stages to the last row written; None where nothing was new.
     """
 
     run_id: str
@@ -128,6 +129,7 @@ class RunSummary:
     models: Mapping[str, Mapping[str, Any]] | None = None
     encoder: EncoderUse | None = None
     undelivered: Mapping[str, str] = field(default_factory=dict)
+    work_s: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -138,6 +140,11 @@ class RunSummary:
     def rtfx(self) -> float | None:
         """Seconds of audio per second of wall time; None where there was nothing to do."""
         return self.tally.seconds / self.wall_s if self.tally.clips and self.wall_s else None
+
+    @property
+    def rtfx_work(self) -> float | None:
+        """The same per second in which the stages worked: without the checks before and the sums after."""
+        return self.tally.seconds / self.work_s if self.tally.clips and self.work_s else None
 
     @cached_property
     def whole(self) -> Tally:
@@ -158,7 +165,9 @@ class RunSummary:
             "hours_done_before": self.before.seconds / 3600,
             "errors_done_before": dict(self.before.errors.most_common()),
             "wall_s": self.wall_s,
+            "work_s": self.work_s,
             "rtfx": self.rtfx,
+            "rtfx_work": self.rtfx_work,
             "spec": dict(self.spec),
         }
         if self.stage_s is not None or self.encoder is not None:
@@ -195,7 +204,7 @@ def format_summary(summary: RunSummary) -> str:
             ("", "written by starts of this run that did not finish it"),
         ]
     if summary.rtfx is not None:
-        lines.append(("RTFx", f"{summary.rtfx:.1f} (seconds of audio per second)"))
+        lines += _rtfx_lines(summary)
     lines += [("", f"{seconds:.1f} s in {stage}") for stage, seconds in (summary.stage_s or {}).items()]
     if summary.encoder is not None:
         lines.append(("encoder", _format_encoder(summary.encoder)))
@@ -205,6 +214,14 @@ def format_summary(summary: RunSummary) -> str:
     lines += rates
     lines.append(("output", summary.output))
     return format_lines(lines)
+
+
+def _rtfx_lines(summary: RunSummary) -> list[tuple[str, str]]:
+    whole = f"{summary.rtfx:.1f} over the whole wall time"
+    if summary.rtfx_work is None:
+        return [("RTFx", f"{whole} (seconds of audio per second)")]
+    work = f"{summary.rtfx_work:.1f} over the {summary.work_s:.1f} s of work (seconds of audio per second)"
+    return [("RTFx", work), ("", whole)]
 
 
 def _undelivered_lines(shards: Mapping[str, str]) -> list[tuple[str, str]]:

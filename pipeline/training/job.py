@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,7 @@ from pipeline.training.instructions import training_of
 from pipeline.training.loop.course import Outcome
 from pipeline.training.loop.worker import Training, train
 from pipeline.training.loop.workers import Workers, run_on_workers, workers_of
-from pipeline.training.report.progress import Progress
+from pipeline.training.report.progress import Progress, Show
 from pipeline.training.report.watch import MEASURED, STEPPED
 from pipeline.training.result import Result, finish, finished
 from pipeline.training.settle import Job, places_of, require_usable, settle
@@ -30,8 +29,12 @@ _SETTINGS = "settings.json"
 _FILES_OF_RUN = ("events.jsonl", "losses.parquet", "training.html", "summary.json")
 
 
-def finetune(spec: FinetuneSpec, *, say: Say = print) -> Result:
+def finetune(spec: FinetuneSpec, *, say: Say = print, show: Show | None = None) -> Result:
     """Trains, or goes on with the run that the output holds.
+
+    Args:
+        say: told what a person may want to know.
+        show: called after each step. What ends it from outside is told after which.
 
     Raises:
         JobError: bad configuration, before any work starts; too many clips that cannot be used, or too many
@@ -52,7 +55,7 @@ def finetune(spec: FinetuneSpec, *, say: Say = print) -> Result:
         _write_data(job)
         workers = workers_of(spec.cluster, spec.run.max_failures)
         training = training_of(job, lock, workers)
-        outcome = _train(job, training, workers, say)
+        outcome = _train(job, training, workers, _Shown(job, say, show))
         if outcome.problem is not None:
             raise QualityError(outcome.problem)
         return finish(job, training, outcome)
@@ -113,18 +116,26 @@ def _write_data(job: Job) -> None:
         storage.write_bytes(join(folder, name), json.dumps(facts, indent=2).encode())
 
 
-def _train(job: Job, training: Training, workers: Workers, say: Say) -> Outcome:
+def _train(job: Job, training: Training, workers: Workers, shown: _Shown) -> Outcome:
     work = partial(train, training)
-    with closing(_Shown(job, say)) as shown:
+    try:
         return run_on_workers(work, workers, join(job.output, "checkpoints", "ray"), job.storage, shown)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        stopped.add_note(f"after step {shown.step:,}")
+        raise
 
 
 class _Shown:
     """Shows what the workers tell."""
 
-    def __init__(self, job: Job, say: Say) -> None:
-        self._job, self._say = job, say
+    def __init__(self, job: Job, say: Say, show: Show | None) -> None:
+        self._job, self._say, self._show = job, say, show
         self._progress: Progress | None = None
+
+    @property
+    def step(self) -> int:
+        """The last that was done; 0 before there is one."""
+        return 0 if self._progress is None else self._progress.done
 
     def __call__(self, kind: str, news: Any) -> None:
         if kind == STEPPED:
@@ -133,12 +144,9 @@ class _Shown:
                 assert begun is not None
                 self._progress = Progress(begun.max_steps, self._job.extractor.frame_s)
             self._progress.step(news)
+            if self._show is not None:
+                self._show(self._progress)
         elif kind == MEASURED and self._progress is not None:
             self._progress.validated(*news)
         else:
-            self.close()
             self._say(str(news))
-
-    def close(self) -> None:
-        if self._progress is not None:
-            self._progress.close()

@@ -15,6 +15,7 @@ import torch
 
 from pipeline import strict_json
 from pipeline.errors import Code
+from pipeline.reports.progress import duration
 from pipeline.reports.summary import format_hours, format_lines
 from pipeline.storage import is_remote, join
 from pipeline.training.batches.order import Order
@@ -30,7 +31,6 @@ from pipeline.training.report.events import NOT_FINITE, read_events
 from pipeline.training.report.losses import hard_clips, merge
 from pipeline.training.report.page import Page, UnusableClip, write_page
 from pipeline.training.report.page.pictures import MaskedExample
-from pipeline.training.report.progress import duration
 from pipeline.training.report.scores import Scored, format_metric, metric_name
 from pipeline.training.report.watch import PARTS
 from pipeline.training.settle import Job

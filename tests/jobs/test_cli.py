@@ -176,13 +176,14 @@ def test_help_comes_in_groups(
     assert [title for title, _ in found] == [
         *("options", "input", "output", "model"),
         *groups,
-        *("running", "cluster", "storage"),
+        *("running", "cluster", "storage", "messages"),
     ]
     flags = {title: re.findall(r"^  --([\w-]+)", body, re.MULTILINE) for title, body in found}
     assert flags["input"][0] == "input"
     assert flags["output"][0] == "output"
     assert flags["model"] == [*models, "dtype", "window-s", "overlap-s", "token-budget"]
     assert flags["running"] == ["lane", "retry-errors", "plan", "max-error-rate"]
+    assert flags["messages"] == ["quiet", "log-level", "log-format", "json"]
     assert flags["storage"] == ["storage-endpoint-url", "storage-region", "storage-anonymous"]
 
 

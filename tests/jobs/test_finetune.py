@@ -128,7 +128,7 @@ def test_a_finished_run_does_nothing_again(
     before = {path: path.stat().st_mtime_ns for path in (output / "checkpoints").rglob("*")}
     told = arguments(corpus, output, max_steps=30, max_unusable=0.5, valid_share=0.3, min_char_count=2)
     assert main(told) == 0
-    assert "this run is done: --overwrite begins it anew" in capsys.readouterr().out
+    assert "this run is done: --overwrite begins it anew" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in (output / "checkpoints").rglob("*")} == before
 
 

@@ -64,7 +64,7 @@ def test_the_next_night_finds_it_again(
     text, beside, voices = tables
     before = snapshot(beside)
     assert embed(["--input", str(CORPUS), "--output", str(text), "--model", str(voices)]) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert f"{text} holds transcribe: these annotations go to {beside}, to be joined by clip_id" in said
     assert "nothing is new" in said
     assert snapshot(beside) == before

@@ -51,9 +51,9 @@ def test_a_job_of_odd_names(
     output = corpus / "out ?"
     flags = ["--output", str(output), "--model", CHECKPOINT]
     assert main(["--input", str(corpus), *flags]) == 0
-    said = capsys.readouterr().out
-    assert "left aside: 1 .txt, 1 dangling link" in said
-    assert "clips" in said
+    said = capsys.readouterr()
+    assert "left aside: 1 .txt, 1 dangling link" in said.err
+    assert "clips" in said.out
     rows = rows_of(output)
     told = {
         clip_id: row["error"] and (row["error"]["code"], row["error"]["message"])
@@ -88,7 +88,7 @@ def test_a_job_of_odd_names(
         (str(tmp_path / "link"), str(output)),
     ):
         assert main(["--input", spelled, "--output", out, "--model", CHECKPOINT]) == 0
-        assert "nothing is new" in capsys.readouterr().out, (spelled, out)
+        assert "nothing is new" in capsys.readouterr().err, (spelled, out)
     assert sorted(output.glob("*.parquet")) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([corpus.name, "link", "pipe"])
 
@@ -105,7 +105,7 @@ def test_an_input_and_an_output_that_are_not_utf8(
     )
     for found in ("2 to read", "nothing is new"):
         assert main() == 0
-        assert found in capsys.readouterr().out
+        assert found in capsys.readouterr().err
     rows = rows_of(home / "out \udce0")
     assert set(rows) == {"a b.flac#a b", "mod%E0%20la%20notte.flac#mod%E0%20la%20notte"}
     assert {row["error"] for row in rows.values()} == {None}

@@ -111,7 +111,7 @@ def test_summary_agrees_with_the_table(table: pa.Table, summary: dict[str, Any])
 def test_a_second_run_skips_all(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(output)
     assert transcribe(output) == 0
-    assert "nothing is new" in capsys.readouterr().out
+    assert "nothing is new" in capsys.readouterr().err
     assert snapshot(output) == before
 
 

@@ -185,13 +185,31 @@ def test_a_wrong_file_is_explained_without_its_secret(tmp_path: Path, text: str)
     assert secret not in shown
 
 
-@pytest.mark.parametrize("argument", ["--storage-secret={}", "--secret={}", "s3://KEY:{}@bucket/x"])
+@pytest.mark.parametrize("argument", ["--storage-secret={}", "--secret={}"])
 def test_an_unknown_argument_is_named_without_its_value(argument: str, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         read_spec(TranscribeSpec, ["--input", "x", argument.format(SECRET)], program="job", environment={})
     told = capsys.readouterr().err
     assert SECRET not in told
     assert "unknown argument" in told
+
+
+@pytest.mark.parametrize(
+    ("declaration", "arguments"),
+    [
+        (TranscribeSpec, ["--output", "o", "--model", "m", "s3://KEY:{}@bucket/x"]),
+        (ExportSpec, ["--output", "o", "--format", "srt", "s3://KEY:{}@bucket/x"]),
+        (ExportSpec, ["table", "s3://KEY:{}@bucket/x"]),
+    ],
+)
+def test_a_positional_argument_is_named_without_its_secret(
+    declaration: type[BaseModel], arguments: list[str], capsys: Any
+) -> None:
+    with pytest.raises((SystemExit, JobError)) as caught:
+        read_spec(declaration, [each.format(SECRET) for each in arguments], program="job", environment={})
+    told = capsys.readouterr().err + str(caught.value)
+    assert SECRET not in told
+    assert "s3://***@bucket/x" in told
 
 
 @pytest.mark.parametrize("values", [{"secret": [SECRET]}, {"key": {"x": SECRET}}, {"unknown": SECRET}])

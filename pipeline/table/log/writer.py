@@ -65,6 +65,11 @@ class TableWriter:
     check: Callable[[], None] = lambda: None
     layout: Layout = USUAL
 
+    def rows_written(self) -> int:
+        """Of all tasks of this start, by their records."""
+        mine = (record for record in self.records.committed() if record.run_id == self.run_id)
+        return sum(record.rows for record in mine if record.task.startswith(self.attempt))
+
     def write(self, tables: Iterable[pa.Table], index: int) -> Written:
         """A file of these rows, and one of those that are errors; none where there is no row.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from pipeline.reports.progress import duration
 from pipeline.reports.summary import format_lines
 from pipeline.storage import join
 from pipeline.training.batches.batch import Pack
@@ -21,7 +23,6 @@ from pipeline.training.instructions import training_of
 from pipeline.training.loop.step import Draw, Gradients
 from pipeline.training.loop.worker import Training, reader_of
 from pipeline.training.loop.workers import Workers, workers_of
-from pipeline.training.report.progress import duration
 from pipeline.training.settle import Job
 
 _WIDTH = 15
@@ -70,6 +71,10 @@ class TrainingPlan:
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.packs // self.packs_per_step)
+
+    def as_json(self) -> dict[str, Any]:
+        held = {"found": self.found.facts(), "unusable": [asdict(each) for each in self.unusable]}
+        return vars(self) | held | {"steps_per_epoch": self.steps_per_epoch}
 
 
 def plan_of(job: Job) -> TrainingPlan:

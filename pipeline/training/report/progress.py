@@ -1,18 +1,16 @@
-"""One line that says how far a run is: rewritten in a terminal, now and then a new one elsewhere."""
+"""One line that says how far a run is."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple
 
+from pipeline.reports.progress import duration
 from pipeline.training.report.scores import format_metric
 
 _TIMED_STEPS = 50
-_EVERY_S = 30.0  # where each line stays
 
 
 class Step(NamedTuple):
@@ -39,24 +37,27 @@ class Progress:
         frame_s: seconds of audio in a frame.
     """
 
-    def __init__(self, max_steps: int, frame_s: float, stream: TextIO | None = None) -> None:
+    def __init__(self, max_steps: int, frame_s: float) -> None:
         self._max_steps, self._frame_s = max_steps, frame_s
-        self._stream = sys.stderr if stream is None else stream
+        self._last: Step | None = None
         self._seconds: deque[float] = deque(maxlen=_TIMED_STEPS)
         self._frames: deque[float] = deque(maxlen=_TIMED_STEPS)
         self._validation = ""
-        self._silent_s = float("inf")
-        self._width = 0
 
     def step(self, step: Step) -> None:
+        self._last = step
         self._seconds.append(step.seconds)
         self._frames.append(step.frames)
-        self._silent_s += step.seconds
-        if self._stream.isatty():
-            self._rewrite(self.line(step))
-        elif self._silent_s >= _EVERY_S or step.step >= self._max_steps:
-            self._silent_s = 0.0
-            print(self.line(step), file=self._stream, flush=True)
+
+    @property
+    def done(self) -> int:
+        """Steps."""
+        return 0 if self._last is None else self._last.step
+
+    @property
+    def share(self) -> float:
+        """Of the steps."""
+        return min(1.0, self.done / self._max_steps)
 
     def validated(self, step: int, metrics: Mapping[str, float]) -> None:
         """Takes what decides, by "task/metric", to be shown from now on."""
@@ -65,14 +66,16 @@ class Progress:
         )
         self._validation = f"{values} at step {step:,}" if values else ""
 
-    def close(self) -> None:
-        """Leaves the last line where it is."""
-        if self._width:
-            print(file=self._stream, flush=True)
-            self._width = 0
+    def facts(self) -> dict[str, Any]:
+        """For a program."""
+        facts = {} if self._last is None else self._last._asdict()
+        return {**facts, "max_steps": self._max_steps}
 
-    def line(self, step: Step) -> str:
-        """The line after this step; the speed and what is left follow from the last steps."""
+    def line(self) -> str:
+        """For a person; the speed and what is left follow from the last steps."""
+        step = self._last
+        if step is None:
+            return f"step 0/{self._max_steps:,}"
         seconds = sum(self._seconds) or float("inf")
         speed = sum(self._frames) / seconds
         left_s = median(self._seconds) * max(self._max_steps - step.step, 0)
@@ -87,24 +90,5 @@ class Progress:
         ]
         return " | ".join(parts)
 
-    def _rewrite(self, line: str) -> None:
-        """Over what stands there, so wide as the terminal is."""
-        columns = shutil.get_terminal_size().columns - 1
-        line = line if len(line) <= columns else line[: columns - 1] + "…"
-        print(f"\r{line:<{self._width}}", end="", file=self._stream, flush=True)
-        self._width = len(line)
 
-
-def duration(seconds: float) -> str:
-    """As a person says it: "40 s", "12 min", "3 h 20 min", "2 d 4 h"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
+Show = Callable[[Progress], None]

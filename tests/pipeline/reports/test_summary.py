@@ -49,7 +49,8 @@ def test_tallies_add_up() -> None:
 def test_json_has_its_keys_in_order() -> None:
     facts = summary_of(tally_of(ROWS)).as_json()
     run = ["run_id", "output", "shards_read", "shards_skipped", "shards_undelivered"]
-    run += ["clips_done_before", "hours_done_before", "errors_done_before", "wall_s", "rtfx", "spec"]
+    run += ["clips_done_before", "hours_done_before", "errors_done_before", "wall_s"]
+    run += ["work_s", "rtfx", "rtfx_work", "spec"]
     sums = ["clips", "annotated", "hours", "encoder_s", "errors", "error_rate"]
     metrics = ["scored_clips", "wer", "cer", "word_edits"]
     assert list(facts) == [*run, *sums, *metrics]
@@ -61,6 +62,7 @@ def test_a_start_counts_and_times_its_own_clips_and_rates_are_of_the_whole_run()
     facts = summary_of(tally_of(ROWS[3:]), before=tally_of(ROWS[:3])).as_json()
     assert (facts["clips"], facts["annotated"], facts["hours"], facts["errors"]) == (1, 1, 1 / 3600, {})
     assert (facts["encoder_s"], facts["wall_s"], facts["rtfx"]) == (0.25, 10.0, 0.1)
+    assert (facts["work_s"], facts["rtfx_work"]) == (None, None)
     assert facts["clips_done_before"] == 3
     assert facts["hours_done_before"] == 1.5
     assert facts["errors_done_before"] == {"too_long": 1}
@@ -73,6 +75,7 @@ def test_text() -> None:
         summary_of(tally_of(ROWS)),
         stage_s={"read": 1.5},
         encoder=EncoderUse(3, 400, [["transcribe", "embed"], ["classify"]]),
+        work_s=4.0,
     )
     assert format_summary(summary).splitlines() == [
         "clips       4 (3 annotated)",
@@ -80,7 +83,8 @@ def test_text() -> None:
         "errors      too_long 1",
         "shards      2 read, 1 finished before and skipped",
         "wall time   10.0 s",
-        "RTFx        540.1 (seconds of audio per second)",
+        "RTFx        1350.2 over the 4.0 s of work (seconds of audio per second)",
+        "            540.1 over the whole wall time",
         "            1.5 s in read",
         "encoder     3 passes over 400 frames (one for transcribe, embed; one for classify)",
         "WER         33.33% over 2 clips with a reference",
@@ -90,7 +94,7 @@ def test_text() -> None:
 
 
 def test_text_of_a_run_that_went_on() -> None:
-    summary = summary_of(tally_of(ROWS[3:]), before=tally_of(ROWS[:3]))
+    summary = replace(summary_of(tally_of(ROWS[3:]), before=tally_of(ROWS[:3])), work_s=2.0)
     assert format_summary(summary).splitlines() == [
         "clips       1 (1 annotated)",
         "audio       0.0 min",
@@ -99,7 +103,8 @@ def test_text_of_a_run_that_went_on() -> None:
         "            written by starts of this run that did not finish it",
         "shards      2 read, 1 finished before and skipped",
         "wall time   10.0 s",
-        "RTFx        0.1 (seconds of audio per second)",
+        "RTFx        0.5 over the 2.0 s of work (seconds of audio per second)",
+        "            0.1 over the whole wall time",
         "WER         33.33% over 2 clips with a reference",
         "CER         40.00%",
         "            of all clips of the run, those done before too",

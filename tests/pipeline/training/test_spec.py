@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.flags import read_spec
+from jobs.cli import read_spec
 from pipeline.errors import JobError
 from pipeline.training.model.objectives import OBJECTIVES
 from pipeline.training.spec import FinetuneSpec

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from pipeline import html
 from pipeline.html import Tile
+from pipeline.reports.progress import duration
 from pipeline.storage import Storage
 from pipeline.training.report.events import SKIPPED, STEP, VALID, Event
 from pipeline.training.report.losses import HardClips
 from pipeline.training.report.page.charts import Curves
 from pipeline.training.report.page.examples import Examples
 from pipeline.training.report.page.pictures import MaskedExample, spectrogram
-from pipeline.training.report.progress import duration
 from pipeline.training.report.scores import (
     Scored,
     format_metric,
