@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.corpus.beside.base import Beside
 from pipeline.corpus.columns import Passthrough, conform
 from pipeline.errors import ClipError
 from pipeline.schema import EXTRA, read_schema
@@ -22,6 +23,7 @@ class Shard:
         format: the name of the reader.
         version: changes when the file does (ETag, or size and modification time).
         modified: that time in seconds since 1970 (UTC); None where storage tells none.
+        beside: a file that tells of its clips.
     """
 
     uri: str
@@ -30,6 +32,7 @@ class Shard:
     size: int
     version: str
     modified: float | None = None
+    beside: Beside | None = field(default=None, compare=False)
 
     def clip_id(self, key: object) -> str:
         return f"{self.name}#{key}"

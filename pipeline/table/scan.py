@@ -143,7 +143,7 @@ def scan(
     where = Where(corpus.where, passthrough.schema) if corpus.where else None
     mine = [shard for shard in found if ledger.lane is None or ledger.lane.takes(shard.uri)]
     recent = changed_since(mine, corpus.since)
-    shards = filter_files(recent, where, passthrough) if where else recent
+    shards = filter_files(recent, where, passthrough, storage) if where else recent
     if fresh and not shards:
         raise JobError("--overwrite: of the input nothing is left to read, so nothing is overwritten.")
     with output_errors(spec):
@@ -187,7 +187,11 @@ def _passthrough(
         return Passthrough(schema, reserved)
     schemas = []
     for reader in READERS.values():
-        of_kind = [shard for shard in shards if shard.format == reader.name and not reader.one_clip]
+        of_kind = [
+            shard
+            for shard in shards
+            if shard.format == reader.name and (shard.beside is not None or not reader.one_clip)
+        ]
         step = max(1, len(of_kind) // _SAMPLED_SHARDS)
         problems = []
         found = []

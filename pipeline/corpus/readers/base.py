@@ -7,6 +7,7 @@ takes an instance of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
@@ -111,7 +112,8 @@ class Reader:
             JobError: the shard is sound, and of no use.
             StorageError: it was not delivered.
         """
-        return infer(self.samples(shard, storage))
+        told = shard.beside.samples(storage) if shard.beside else []
+        return infer([*self.samples(shard, storage), *told])
 
     def samples(self, shard: Shard, storage: Storage) -> list[dict[str, Any]]:
         """The values of the first clips; raises StorageError where they were not delivered."""
@@ -144,12 +146,10 @@ class Reader:
 
     def _clips(self, shard: Shard, storage: Storage, slice: Any, problems: list[Exception]) -> Iterator[Clip]:
         """The clips up to the first problem, which is left in `problems`."""
-        if self.one_clip:
-            yield loose_clip(shard)
-            return
         try:
-            with storage.open(shard.uri) as file:
-                yield from self.clips(file, shard, slice)
+            with nullcontext() if self.one_clip else storage.open(shard.uri) as file:
+                clips = iter([loose_clip(shard)]) if self.one_clip else self.clips(file, shard, slice)
+                yield from shard.beside.describe(clips, shard, storage) if shard.beside else clips
         except Exception as problem:  # decoders of damaged bytes raise what they like
             problems.append(problem)
 
