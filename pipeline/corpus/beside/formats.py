@@ -5,16 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from pipeline.corpus.beside.base import Beside, Listing
+from pipeline.corpus.beside.base import Beside, Listing, folder_of
 from pipeline.corpus.beside.kaldi import kaldi
 from pipeline.corpus.beside.nemo import tarred
 from pipeline.corpus.beside.texts import librispeech, ljspeech, sidecars
 from pipeline.corpus.clips import Shard
+from pipeline.corpus.readers.parquet.arrow import DICTIONARY, STATE
 
 Find = Callable[[Listing], Iterator[tuple[Shard | None, Beside]]]
 """Which shards of an input have such files; a file that belongs to no single shard comes with None."""
 
-FINDERS: list[Find] = [tarred, kaldi, librispeech, ljspeech, sidecars]
+_SAVED = (STATE, "dataset_info.json")
+
+
+def saved(listing: Listing) -> Iterator[tuple[None, Beside]]:
+    """What `save_to_disk` of `datasets` writes beside, and above, its *.arrow."""
+    folders = {folder_of(shard.uri) for shard in listing.shards if shard.format == "arrow"}
+    places = [f"{folder}/{name}" for folder in sorted(folders) for name in _SAVED]
+    places += [f"{folder}/{DICTIONARY}" for folder in sorted(set(map(folder_of, folders)))]
+    for place in places:
+        if (info := listing.others.get(place)) is not None:
+            yield None, Beside(info.uri, info.version)
+
+
+FINDERS: list[Find] = [tarred, kaldi, saved, librispeech, ljspeech, sidecars]
 
 
 def attached(listing: Listing) -> tuple[Sequence[Shard], set[str]]:

@@ -8,6 +8,7 @@ from pipeline.corpus.readers.delimited import DelimitedReader
 from pipeline.corpus.readers.kaldi import KaldiReader
 from pipeline.corpus.readers.manifest import ManifestReader
 from pipeline.corpus.readers.parquet import ParquetReader
+from pipeline.corpus.readers.parquet.arrow import ArrowReader
 from pipeline.corpus.readers.tar import TarReader
 
 READERS: dict[str, Reader] = {}
@@ -37,6 +38,7 @@ for _reader in (
     TarReader(),
     ManifestReader(),
     DelimitedReader(),
+    ArrowReader(),
     KaldiReader(),
     AudioReader(),
 ):
