@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from pipeline.corpus.beside.base import Beside
 from pipeline.corpus.columns import Passthrough, conform
 from pipeline.errors import ClipError
 from pipeline.schema import EXTRA, read_schema
+from pipeline.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,19 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Load:
+    """How the audio of a clip is made: `make` gives a file's bytes, of those at `places` (URIs)."""
+
+    places: Sequence[str]
+    make: Callable[[Storage], bytes]
+
+
+@dataclass(frozen=True)
 class Clip:
     """One clip as a reader found it.
 
-    `audio` are its encoded bytes, or `source` the URI of them (`start_s`, `length_s`: the part to take).
+    `audio` are its encoded bytes, or `source` the URI of them (`start_s`, `length_s`: the part to take), or
+    `load` makes them.
     `values` are the input's own columns, under the input's names; `extra` those that no column is to hold.
     """
 
@@ -55,6 +65,7 @@ class Clip:
     error: ClipError | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    load: Load | None = None
 
 
 def read_table(clips: Sequence[Clip], passthrough: Passthrough) -> pa.Table:

@@ -10,8 +10,8 @@ from datetime import datetime
 from functools import cache
 
 from pipeline.corpus import aside
-from pipeline.corpus.beside.base import Listing
-from pipeline.corpus.beside.formats import attached
+from pipeline.corpus.beside.base import Listing, folder_of
+from pipeline.corpus.beside.formats import attached, depends_on_others
 from pipeline.corpus.clips import Clip, Shard, read_table
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.condition import Where
@@ -116,6 +116,20 @@ def _with_beside(
     for kind in [kind for kind, count in other.items() if count <= 0]:
         del other[kind]
     return {shard.uri: shard for shard in shards}
+
+
+def shard_at(uri: str, name: str, storage: Storage) -> Shard | None:
+    """The shard there, with what lies beside it where its clips depend on that; None where it is none.
+
+    Args:
+        name: of the shard.
+    """
+    reader = recognise(path_of(uri))
+    if reader is not None and not depends_on_others(uri):
+        file = storage.info(uri)
+        return Shard(uri, name, reader.name, file.size, file.version, file.modified)
+    found = _discover_one(folder_of(uri), storage, Places(), (), Counter()) if reader is not None else []
+    return next((replace(shard, name=name) for shard, _ in found if shard.uri == uri), None)
 
 
 def _not_what_they_seem(shards: Iterable[Shard], storage: Storage) -> list[Shard]:

@@ -24,7 +24,7 @@ from pipeline.storage.local import refuse_special
 from pipeline.storage.places import HTTP, S3, scheme_of
 from pipeline.storage.secrets import without_credentials
 
-OTHER_STORES = frozenset({"gs", "gcs", "az", "abfs", "abfss"})
+OTHER_STORES = frozenset({"gs", "gcs", "az", "abfs", "abfss", "hf"})
 _WHOLE_BYTES = 8 << 20  # files up to this size are fetched in one go, and kept in memory
 _LONGEST = 4 << 30  # of a file that a web server gives no parts of: some have no end
 _CHUNK = 1 << 20

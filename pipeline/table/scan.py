@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.corpus.aside import describe
+from pipeline.corpus.aside import left_aside
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.condition import Where
@@ -56,7 +56,7 @@ class Changes:
             f"{len(work.shards)} to read{again}"
         )
         if self.left_aside:
-            yield f"left aside: {self.left_aside}"
+            yield self.left_aside
         if self.older and self.since is not None:
             yield f"{self.older} shards skipped: older than {self.since:%Y-%m-%d %H:%M:%S %Z}"
         if self.filtered:
@@ -159,7 +159,7 @@ def scan(
             )
             work = ledger.plan(shards, run_id, where=corpus.where, failed=failed)
     older, filtered = len(mine) - len(recent), len(recent) - len(shards)
-    return Changes(shards, work, passthrough, corpus.since, older, filtered, describe(aside))
+    return Changes(shards, work, passthrough, corpus.since, older, filtered, left_aside(aside))
 
 
 def _new_run_id(earlier: Sequence[str]) -> str:

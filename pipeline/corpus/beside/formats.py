@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from pipeline.corpus.beside.base import Beside, Listing, folder_of
 from pipeline.corpus.beside.kaldi import kaldi
+from pipeline.corpus.beside.lhotse import shar, supervised
 from pipeline.corpus.beside.nemo import tarred
 from pipeline.corpus.beside.texts import librispeech, ljspeech, sidecars
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.readers.parquet.arrow import DICTIONARY, STATE
+from pipeline.storage import name_of
 
 Find = Callable[[Listing], Iterator[tuple[Shard | None, Beside]]]
 """Which shards of an input have such files; a file that belongs to no single shard comes with None."""
@@ -28,7 +31,15 @@ def saved(listing: Listing) -> Iterator[tuple[None, Beside]]:
             yield None, Beside(info.uri, info.version)
 
 
-FINDERS: list[Find] = [tarred, kaldi, saved, librispeech, ljspeech, sidecars]
+FINDERS: list[Find] = [tarred, shar, supervised, kaldi, saved, librispeech, ljspeech, sidecars]
+
+
+_DEPENDING = re.compile(r"audio_\d+\.tar|recording\.\d+\.tar(\.gz)?|wav\.scp")
+
+
+def depends_on_others(uri: str) -> bool:
+    """Whether a file beside this one may say which clips it has."""
+    return _DEPENDING.fullmatch(name_of(uri)) is not None
 
 
 def attached(listing: Listing) -> tuple[Sequence[Shard], set[str]]:

@@ -48,7 +48,7 @@ def test_a_folder_of_save_to_disk(tmp_path: Path, three: datasets.Dataset) -> No
     }
     aside: Counter[str] = Counter()
     listed(tmp_path / "in", aside=aside)
-    assert describe(aside) == "1 .arrow"
+    assert describe(aside) == "1 *.arrow"
 
 
 def test_splits_of_a_dictionary(tmp_path: Path, three: datasets.Dataset) -> None:

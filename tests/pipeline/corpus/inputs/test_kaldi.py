@@ -104,4 +104,4 @@ def test_other_names_are_no_directories(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("a hello\n")
     aside: Counter[str] = Counter()
     assert [shard.name for shard in listed(tmp_path, aside=aside)] == ["a.wav"]
-    assert describe(aside) == "1 .scp, 1 extensionless file"
+    assert describe(aside) == "1 *.scp, 1 extensionless file"

@@ -11,11 +11,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.corpus.aside import describe
+from pipeline.corpus.columns import Passthrough
+from pipeline.corpus.listing import shard_at
+from pipeline.corpus.readers import READERS
 from pipeline.errors import JobError
-from tests.pipeline.corpus.inputs.reading import codes, heard, json_lines, listed, rows, tone, values
+from tests.pipeline.corpus.inputs.reading import STORAGE, codes, heard, json_lines, listed, rows, tone, values
 
 
 def tar(path: Path, seconds: dict[str, float]) -> None:
@@ -53,7 +57,7 @@ def test_a_json_of_lines_is_a_manifest(tmp_path: Path) -> None:
 
 def test_a_json_that_is_something_else_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model": {"audio": 16000}}')
-    with pytest.raises(JobError, match=r"config\.json: no audio shard there.* There are 1 \.json"):
+    with pytest.raises(JobError, match=r"config\.json: no audio shard there.* There are 1 \*\.json"):
         listed(tmp_path / "config.json")
 
 
@@ -178,3 +182,14 @@ def test_tars_without_such_a_manifest_are_as_before(tars: Path) -> None:
     }
     assert found["other.jsonl#1"]["source"] == str(tars / "x.wav")
     assert io.BytesIO(found["audio_0.tar#a"]["audio"]).read(4) == b"RIFF"
+
+
+def test_a_clip_that_is_looked_up_alone_is_the_same(tars: Path) -> None:
+    """As a report does, which knows the shard by its URI."""
+    (tars / "tarred_audio_manifest.json").write_text(json_lines(RECORDS))
+    shard = shard_at(str(tars / "audio_0.tar"), "in/audio_0.tar", STORAGE)
+    assert shard is not None
+    tables = READERS["tar"].tables(shard, STORAGE, Passthrough(pa.schema([])))
+    found = {row["clip_id"]: row for table in tables for row in table.to_pylist()}
+    assert list(found) == ["in/audio_0.tar#a", "in/audio_0.tar#long-sub1", "in/audio_0.tar#long-sub2"]
+    assert heard(found["in/audio_0.tar#long-sub1"]) == (0.3, 0.5)

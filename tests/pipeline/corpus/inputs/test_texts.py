@@ -49,7 +49,7 @@ def test_a_text_of_the_same_name_is_the_reference(tmp_path: Path) -> None:
     assert heard(found["b.flac#b"]) == (0.2, 0.5)
     aside: Counter[str] = Counter()
     listed(tmp_path, aside=aside)
-    assert describe(aside) == "1 .pdf, 1 .txt"
+    assert describe(aside) == "1 *.pdf, 1 *.txt"
 
 
 def test_a_text_decides_what_where_takes(tmp_path: Path) -> None:
