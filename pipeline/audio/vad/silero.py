@@ -25,11 +25,10 @@ class SileroDetector:
     """
 
     def __init__(self) -> None:
-        from silero_vad import VADIterator
-
+        network, iterator = _package()
         self._pending = np.empty(0, np.float32)
-        self._heard = VADIterator(
-            _network(), sampling_rate=SAMPLE_RATE, min_silence_duration_ms=_SHORTEST_PAUSE_MS, speech_pad_ms=0
+        self._heard = iterator(
+            network, sampling_rate=SAMPLE_RATE, min_silence_duration_ms=_SHORTEST_PAUSE_MS, speech_pad_ms=0
         )
         self._samples = 0
         self._starts: list[int] = []
@@ -62,10 +61,10 @@ class SileroDetector:
 
 
 @cache
-def _network() -> Any:
-    from silero_vad import load_silero_vad
-
+def _package() -> tuple[Any, Any]:
+    """The network, and what hears a stream with it."""
     threads = torch.get_num_threads()
-    network = load_silero_vad()
-    torch.set_num_threads(threads)  # the package sets them to one for everybody
-    return network
+    from silero_vad import VADIterator, load_silero_vad
+
+    torch.set_num_threads(threads)  # the package sets one, for the whole process
+    return load_silero_vad(), VADIterator
