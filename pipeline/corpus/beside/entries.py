@@ -84,8 +84,10 @@ class OfAllClips(Beside):
                 key = clip.clip_id.removeprefix(shard.clip_id(""))
                 entries = told.pop(key, None) or told.pop(posixpath.basename(key), [Entry(key)])
                 for entry in entries:
-                    part = {"start_s": entry.start_s, "length_s": entry.length_s}
-                    yield replace(entry.of(clip), clip_id=_identity(shard, entry.key, taken), **part)
+                    identity = _identity(shard, entry.key, taken)
+                    yield replace(
+                        entry.of(clip), clip_id=identity, start_s=entry.start_s, length_s=entry.length_s
+                    )
         except StorageError:
             raise
         except Exception as damage:  # what is told of the clips behind it is not lost

@@ -7,7 +7,6 @@ takes an instance of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePosixPath
@@ -148,9 +147,11 @@ class Reader:
     def _clips(self, shard: Shard, storage: Storage, slice: Any, problems: list[Exception]) -> Iterator[Clip]:
         """The clips up to the first problem, which is left in `problems`."""
         try:
-            with nullcontext() if self.one_clip else storage.open(shard.uri) as file:
-                clips = iter([loose_clip(shard)]) if self.one_clip else self.clips(file, shard, slice)
-                yield from shard.beside.describe(clips, shard, storage) if shard.beside else clips
+            if self.one_clip:
+                yield from _described(iter([loose_clip(shard)]), shard, storage)
+                return
+            with storage.open(shard.uri) as file:
+                yield from _described(self.clips(file, shard, slice), shard, storage)
         except Exception as problem:  # decoders of damaged bytes raise what they like
             problems.append(problem)
 
@@ -159,6 +160,10 @@ def loose_clip(shard: Shard) -> Clip:
     """A loose audio file is a shard of one clip, with the stem of its name as key."""
     error = ClipError(Stage.READ, Code.EMPTY, f"{shard.name} has no bytes") if shard.size == 0 else None
     return Clip(shard.clip_id(PurePosixPath(shard.name).stem), shard.uri, source=shard.uri, error=error)
+
+
+def _described(clips: Iterator[Clip], shard: Shard, storage: Storage) -> Iterator[Clip]:
+    return clips if shard.beside is None else shard.beside.describe(clips, shard, storage)
 
 
 def _loaded(clip: Clip, storage: Storage) -> Clip:

@@ -20,7 +20,19 @@ from huggingface_hub import HfFileSystem
 
 from pipeline.corpus.listing import discover
 from pipeline.errors import JobError
-from tests.pipeline.corpus.inputs.reading import STORAGE, heard, json_lines, listed, rows, tone, values
+from pipeline.storage import Storage, StorageError, StorageOptions, hosts_of
+from tests.pipeline.corpus.inputs import reading
+from tests.pipeline.corpus.inputs.reading import json_lines, tone, values
+
+STORAGE = Storage(StorageOptions(), hosts_of(["/local", "hf://datasets/speech/tiny"]))
+
+
+def rows(uri: str) -> dict[str, dict[str, Any]]:
+    return reading.rows(uri, storage=STORAGE)
+
+
+def heard(row: dict[str, Any]) -> tuple[float, float]:
+    return reading.heard(row, STORAGE)
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -134,10 +146,14 @@ def test_files_that_a_manifest_names(hub: Path) -> None:
 
 def test_a_file_that_changed_has_another_version(hub: Path) -> None:
     corpus(hub / "main", "one")
-    before = {shard.name: shard.version for shard in listed("hf://datasets/speech/tiny")}
+    before = {
+        shard.name: shard.version for shard in reading.listed("hf://datasets/speech/tiny", storage=STORAGE)
+    }
     corpus(hub / "main", "two")
     HfFileSystem.clear_instance_cache()
-    after = {shard.name: shard.version for shard in listed("hf://datasets/speech/tiny")}
+    after = {
+        shard.name: shard.version for shard in reading.listed("hf://datasets/speech/tiny", storage=STORAGE)
+    }
     assert before.keys() == after.keys()
     assert all(before[name] != after[name] for name in before)
 
@@ -158,3 +174,11 @@ def test_without_the_hub_the_way_is_told() -> None:
         "(HF_HUB_OFFLINE is set). Where it can, download the data set (hf download --repo-type dataset "
         "OWNER/NAME --local-dir FOLDER), and give the folder."
     )
+
+
+def test_others_do_not_lead_there(hub: Path) -> None:
+    """Only who names it as an input, or as a host, allows it."""
+    assert hosts_of(["s3://hf/x", "/hf", "http://huggingface.co"]) == frozenset()
+    with pytest.raises(StorageError, match=r"is on the Hub, .* --allow-hosts huggingface\.co") as told:
+        reading.STORAGE.open("hf://datasets/speech/tiny/x.wav")
+    assert told.value.refused
