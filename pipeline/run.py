@@ -26,7 +26,7 @@ from pipeline.reports.progress import Show
 from pipeline.reports.summary import EncoderUse, RunSummary, Tally, interrupted_json, tally_file
 from pipeline.schema import output_schema
 from pipeline.spec.run import RunSpec
-from pipeline.storage import Storage
+from pipeline.storage import Storage, hosts_of
 from pipeline.table.ledger import Ledger
 from pipeline.table.log.plans import Work
 from pipeline.table.log.writer import USUAL, Layout, Written
@@ -104,7 +104,9 @@ class Run(ABC):
 
 def storage_of(spec: RunSpec) -> Storage:
     """The storage that a run reads and writes."""
-    return Storage(spec.corpus.storage.with_environment(), frozenset(spec.corpus.allow_hosts))
+    corpus = spec.corpus
+    hosts = frozenset(corpus.allow_hosts) | hosts_of(corpus.input)
+    return Storage(corpus.storage.with_environment(), hosts)
 
 
 def carry_out(run: Run, say: Say, started: float, show: Show | None = None) -> RunSummary:

@@ -65,9 +65,19 @@ def kind_of(name: str) -> str:
 
 
 def describe(aside: Mapping[str, int]) -> str:
-    """As in "12 .txt, 3 .pdf, 1 dangling link", the most frequent first."""
+    """As in "12 *.txt, 3 *.pdf, 1 dangling link", the most frequent first."""
     ranked = sorted(aside.items(), key=lambda item: (-item[1], item[0]))
-    told = [f"{count:,} {kind}{'' if count == 1 or kind.startswith('.') else 's'}" for kind, count in ranked]
+    told = [f"{count:,} {_kinds(kind, count)}" for kind, count in ranked]
     if rest := sum(count for _, count in ranked[_KINDS:]):
         told[_KINDS:] = [f"{rest:,} of other kinds"]
     return ", ".join(told)
+
+
+def _kinds(kind: str, count: int) -> str:
+    return f"*{kind}" if kind.startswith(".") else kind if count == 1 else f"{kind}s"
+
+
+def left_aside(aside: Mapping[str, int]) -> str:
+    """As in "15 files left aside: 12 *.txt, 3 *.pdf"; nothing where there are none."""
+    count = sum(aside.values())
+    return f"{count:,} file{'' if count == 1 else 's'} left aside: {describe(aside)}" if count else ""

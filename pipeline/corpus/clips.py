@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.corpus.beside.base import Beside
 from pipeline.corpus.columns import Passthrough, conform
 from pipeline.errors import ClipError
 from pipeline.schema import EXTRA, read_schema
+from pipeline.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Shard:
         format: the name of the reader.
         version: changes when the file does (ETag, or size and modification time).
         modified: that time in seconds since 1970 (UTC); None where storage tells none.
+        beside: a file that tells of its clips.
     """
 
     uri: str
@@ -30,16 +33,26 @@ class Shard:
     size: int
     version: str
     modified: float | None = None
+    beside: Beside | None = field(default=None, compare=False)
 
     def clip_id(self, key: object) -> str:
         return f"{self.name}#{key}"
 
 
 @dataclass(frozen=True)
+class Load:
+    """How the audio of a clip is made: `make` gives a file's bytes, of those at `places` (URIs)."""
+
+    places: Sequence[str]
+    make: Callable[[Storage], bytes]
+
+
+@dataclass(frozen=True)
 class Clip:
     """One clip as a reader found it.
 
-    `audio` are its encoded bytes, or `source` the URI of them (`start_s`, `length_s`: the part to take).
+    `audio` are its encoded bytes, or `source` the URI of them (`start_s`, `length_s`: the part to take), or
+    `load` makes them.
     `values` are the input's own columns, under the input's names; `extra` those that no column is to hold.
     """
 
@@ -52,6 +65,7 @@ class Clip:
     error: ClipError | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    load: Load | None = None
 
 
 def read_table(clips: Sequence[Clip], passthrough: Passthrough) -> pa.Table:

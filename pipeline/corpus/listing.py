@@ -10,11 +10,12 @@ from datetime import datetime
 from functools import cache
 
 from pipeline.corpus import aside
-from pipeline.corpus.clips import Shard, read_table
+from pipeline.corpus.beside.base import Listing, folder_of
+from pipeline.corpus.beside.formats import attached, depends_on_others
+from pipeline.corpus.clips import Clip, Shard, read_table
 from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.condition import Where
 from pipeline.corpus.readers import READERS, recognise
-from pipeline.corpus.readers.base import loose_clip
 from pipeline.errors import JobError
 from pipeline.storage import (
     FILE,
@@ -89,13 +90,46 @@ def _discover_one(
             return f"{places.of(folder)}/".startswith(outputs)
 
         files = [file for file in files if not is_output(file.uri.rpartition("/")[0] or "/")]
-        shards = _shards(files, path_of(root).rstrip("/"), places, other)
-        no_shards = _not_what_they_seem([shard for shard, _ in shards], storage)
+        named = _shards(files, path_of(root).rstrip("/"), places, other)
+        no_shards = _not_what_they_seem([shard for shard, _ in named], storage)
+        other.update(aside.kind_of(shard.name) for shard in no_shards)
+        shards = _with_beside(files, named, no_shards, storage, other)
     except StorageError as problem:
         raise JobError(f"--input {given}: {problem}.") from problem
-    other.update(aside.kind_of(shard.name) for shard in no_shards)
-    uris = {shard.uri for shard in no_shards}
-    return [(shard, places.of(root, name)) for shard, name in shards if shard.uri not in uris]
+    return [(shards[shard.uri], places.of(root, name)) for shard, name in named if shard.uri in shards]
+
+
+def _with_beside(
+    files: Sequence[FileInfo],
+    named: Sequence[tuple[Shard, str]],
+    no_shards: Sequence[Shard],
+    storage: Storage,
+    other: Counter[str],
+) -> dict[str, Shard]:
+    """The shards by URI, with the files that tell of them; `other` counts these no more."""
+    none = {shard.uri for shard in no_shards}
+    held = [shard for shard, _ in named if shard.uri not in none]
+    known = {shard.uri for shard in held}
+    others = {file.uri: file for file in files if file.uri not in known and file.kind == FILE}
+    shards, used = attached(Listing(others, held, storage))
+    other.subtract(aside.kind_of(name_of(path_of(uri))) for uri in used - known)
+    for kind in [kind for kind, count in other.items() if count <= 0]:
+        del other[kind]
+    return {shard.uri: shard for shard in shards}
+
+
+def shard_at(uri: str, name: str, storage: Storage) -> Shard | None:
+    """The shard there, with what lies beside it where its clips depend on that; None where it is none.
+
+    Args:
+        name: of the shard.
+    """
+    reader = recognise(path_of(uri))
+    if reader is not None and not depends_on_others(uri):
+        file = storage.info(uri)
+        return Shard(uri, name, reader.name, file.size, file.version, file.modified)
+    found = _discover_one(folder_of(uri), storage, Places(), (), Counter()) if reader is not None else []
+    return next((replace(shard, name=name) for shard, _ in found if shard.uri == uri), None)
 
 
 def _not_what_they_seem(shards: Iterable[Shard], storage: Storage) -> list[Shard]:
@@ -229,12 +263,19 @@ def drop_listed_files(shards: list[Shard], storage: Storage) -> list[Shard]:
     return [shard for shard in shards if not _is_loose(shard) or places.of_file(shard.uri) not in dropped]
 
 
-def filter_files(shards: Sequence[Shard], where: Where, passthrough: Passthrough) -> list[Shard]:
-    """Drops loose files that the condition does not hold for; a file's name decides, none is opened."""
+def filter_files(
+    shards: Sequence[Shard], where: Where, passthrough: Passthrough, storage: Storage
+) -> list[Shard]:
+    """Drops loose files that the condition does not hold for: name and what lies beside them decide."""
     loose = [shard for shard in shards if _is_loose(shard)]
     if not loose:
         return list(shards)
-    clips = read_table([loose_clip(shard) for shard in loose], passthrough)
+
+    def clip(shard: Shard) -> Clip:
+        return next(READERS[shard.format].delivered(shard, storage))
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        clips = read_table(list(threads.map(clip, loose)), passthrough)
     wanted = set(where.filter(clips)["shard"].to_pylist())
     return [shard for shard in shards if not _is_loose(shard) or shard.uri in wanted]
 

@@ -17,6 +17,7 @@ from pipeline.audio.recording import Recording
 from pipeline.audio.resampling import SAMPLE_RATE
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough
+from pipeline.corpus.listing import shard_at
 from pipeline.corpus.readers import READERS, recognise
 from pipeline.errors import ClipFailedError, JobError
 from pipeline.report.clips import LONGEST_S
@@ -88,11 +89,8 @@ def sounds(clips: Sequence[Row], storage: Storage, channel: str, limit: int) -> 
 
 def _shard(uri: str, clip_id: str, storage: Storage) -> Shard | None:
     """The shard as its reader knows it; None where it is no longer told what it is."""
-    reader, name = recognise(path_of(uri)), name_in_id(clip_id, uri)
-    if reader is None or name is None:
-        return None
-    file = storage.info(uri)
-    return Shard(uri, name, reader.name, file.size, file.version, file.modified)
+    name = name_in_id(clip_id, uri)
+    return None if name is None else shard_at(uri, name, storage)
 
 
 def _rows(shard: Shard, clip_ids: Sequence[str], storage: Storage) -> Iterator[Mapping[str, Any]]:

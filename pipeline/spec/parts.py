@@ -15,6 +15,7 @@ from pipeline.storage import PublicOptions, StorageOptions, as_hosts, as_places,
 from pipeline.tasks.base import CHANGES_OUTPUT
 
 _MANY = 2**31 - 1
+_DETECTORS = ("energy", "silero")
 # A part's title is the group of its fields in the help; a field may name another, or stand first in it.
 _RUNNING: dict[str, Any] = {"group": "running"}
 MODEL: dict[str, Any] = {"group": "model"}
@@ -29,7 +30,8 @@ class InputSpec(PublicOptions):
     input: list[str] = Field(
         min_length=1,
         description="directory, glob, file or s3:// URI of audio: Parquet shards, WebDataset tars, "
-        "loose audio files, manifests (JSON, TSV, CSV); repeat for several",
+        "loose audio files, manifests (JSON, TSV, CSV), data of Kaldi, NeMo, Lhotse and Hugging Face; repeat "
+        "for several",
     )
     allow_hosts: list[str] = Field(
         default_factory=list,
@@ -116,16 +118,16 @@ class CorpusSpec(InputSpec):
 
     vad: str | None = Field(
         None,
-        description="annotate speech only, as 'energy' finds it, or 'module:Class', a voice-activity "
-        "detector of your own; unset: annotate everything",
+        description="annotate speech only, as 'energy' or 'silero' finds it, or 'module:Class', a "
+        "voice-activity detector of your own; unset: annotate everything",
         json_schema_extra=CHANGES_OUTPUT,
     )
 
     @field_validator("vad", mode="after")
     @classmethod
     def _known_vad(cls, value: str | None) -> str | None:
-        if value is not None and value != "energy" and not re.fullmatch(r"[\w.]+:\w+", value):
-            raise ValueError("must be 'energy', or 'module:Class' of a detector of your own")
+        if value is not None and value not in _DETECTORS and not re.fullmatch(r"[\w.]+:\w+", value):
+            raise ValueError("must be 'energy', 'silero', or 'module:Class' of a detector of your own")
         return value
 
 

@@ -7,7 +7,6 @@ import errno
 import inspect
 import logging
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pipeline.storage import local
 from pipeline.storage.failures import (
     StorageError,
     first_cause,
+    in_words,
     is_missing,
     place_errors,
     retried,
@@ -38,6 +38,7 @@ from pipeline.storage.places import (
     as_utf8,
     collapsed,
     glob_root,
+    hosts_of,
     in_utf8,
     is_remote,
     join,
@@ -64,6 +65,7 @@ __all__ = [
     "as_places",
     "as_utf8",
     "glob_root",
+    "hosts_of",
     "is_remote",
     "join",
     "name_in_utf8",
@@ -325,18 +327,8 @@ class Storage:
         problem = first_cause(problem)
         if isinstance(problem, StorageError):
             return str(problem)
-        name = type(problem).__name__
-        text = (self.options.redact(str(problem), uri) or name).encode("utf-8", "backslashreplace").decode()
-        where = without_credentials(uri)
-        if is_missing(problem):
-            return f"{where} does not exist"
-        if isinstance(problem, PermissionError) or re.search(r"\b(403|Forbidden|AccessDenied)\b", text):
-            return f"access to {where} is forbidden with the credentials in use ({text})"
-        if "NoCredentials" in name:
-            return f"no credentials for {where}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError"):
-            return f"the endpoint of {where} cannot be reached ({text})"
-        return f"{where}: {name}: {text}"
+        text = self.options.redact(str(problem), uri) or type(problem).__name__
+        return in_words(without_credentials(uri), problem, text.encode("utf-8", "backslashreplace").decode())
 
     def _read(self, uri: str, ask: Callable[[fsspec.AbstractFileSystem, str], Answer]) -> Answer:
         """What a filesystem answers, given the path, or a failure that lasts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +20,12 @@ _PASSING = {
 }
 _PASSING_STATUS = (408, 425, 429)  # and all from 500 on
 _GONE_STATUS = (404, 410)
-# Of botocore and aiohttp, by name: neither is loaded for local files.
+# Of botocore, aiohttp and httpx, by name: none is loaded for local files.
 _PASSING_CLASSES = {
     *("HTTPClientError", "ConnectionError", "IncompleteReadError", "ResponseParserError"),
-    *("ClientConnectionError", "ClientPayloadError"),
+    *("ClientConnectionError", "ClientPayloadError", "TransportError"),
 }
+_HUB = "hf://"
 Read = TypeVar("Read")
 
 
@@ -80,7 +82,7 @@ def retried(read: Callable[[], Read], explain: Callable[[Exception], str]) -> Re
 def may_pass(problem: Exception) -> bool:
     """Whether the same request may be answered later: lost connections, timeouts, throttling, 5xx."""
     causes = list(_causes(problem))
-    if any(isinstance(each, StorageError) for each in causes):
+    if any(isinstance(each, StorageError) or is_offline(each) for each in causes):
         return False
     for each in causes:
         if (status := _status(each)) is not None:
@@ -92,6 +94,35 @@ def may_pass(problem: Exception) -> bool:
         if not _PASSING_CLASSES.isdisjoint(kind.__name__ for kind in type(each).__mro__):
             return True
     return False
+
+
+def in_words(where: str, problem: Exception, text: str) -> str:
+    """What happened at a place, for a person.
+
+    Args:
+        text: what the exception says, without secrets.
+    """
+    name = type(problem).__name__
+    if is_missing(problem):
+        return f"{where} does not exist"
+    if where.startswith(_HUB) and (is_offline(problem) or may_pass(problem)):
+        why = "HF_HUB_OFFLINE is set" if is_offline(problem) else text
+        return (
+            f"{where}: the Hub cannot be reached ({why}). Where it can, download the data set (hf download "
+            "--repo-type dataset OWNER/NAME --local-dir FOLDER), and give the folder"
+        )
+    if isinstance(problem, PermissionError) or re.search(r"\b(403|Forbidden|AccessDenied)\b", text):
+        return f"access to {where} is forbidden with the credentials in use ({text})"
+    if "NoCredentials" in name:
+        return f"no credentials for {where}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if name in ("EndpointConnectionError", "ConnectTimeoutError", "ClientConnectorError"):
+        return f"the endpoint of {where} cannot be reached ({text})"
+    return f"{where}: {name}: {text}"
+
+
+def is_offline(problem: BaseException) -> bool:
+    """Whether huggingface_hub was told to ask nobody (HF_HUB_OFFLINE)."""
+    return type(problem).__name__ == "OfflineModeIsEnabled"
 
 
 def is_missing(problem: Exception) -> bool:
@@ -123,9 +154,9 @@ def _causes(problem: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(problem: BaseException) -> int | None:
-    """The HTTP status of an answer: aiohttp's, or botocore's."""
+    """The HTTP status of an answer: aiohttp's, httpx's or botocore's."""
     response = getattr(problem, "response", None)
-    found = getattr(problem, "status", None)
+    found = getattr(problem, "status", getattr(response, "status_code", None))
     if isinstance(response, dict):
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return found if isinstance(found, int) else None

@@ -120,7 +120,7 @@ class FileInfo:
 def file_info(uri: str, info: Mapping[str, Any], kind: str = FILE) -> FileInfo:
     """From what fsspec tells; its filesystems have names of their own for tags and times."""
     size = int(info.get("size") or 0)
-    tag = info.get("ETag") or info.get("etag")
+    tag = info.get("ETag") or info.get("etag") or info.get("blob_id")  # the last is the Hub's
     changed = info.get("mtime") or info.get("LastModified") or info.get("last_modified")
     version = str(tag).strip('"') if tag else f"{size}-{changed or ''}"
     return FileInfo(uri, size, version, _seconds(changed), kind)

@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.storage.failures import StorageError
 from pipeline.storage.local import refuse_special
-from pipeline.storage.places import HTTP, S3, scheme_of
+from pipeline.storage.places import HTTP, HUB, HUB_HOST, S3, scheme_of
 from pipeline.storage.secrets import without_credentials
 
 OTHER_STORES = frozenset({"gs", "gcs", "az", "abfs", "abfss"})
@@ -50,14 +50,18 @@ def filesystem_of(
         filesystem = AllowedHttpFileSystem(tuple(sorted(hosts)))
         filesystem.check(uri)
         return filesystem
-    if scheme in OTHER_STORES:
+    if scheme == HUB and HUB_HOST not in hosts:
+        message = f"{where} is on the Hub, which is not allowed; allow it with --allow-hosts {HUB_HOST}"
+        raise StorageError(message, refused=True)
+    if scheme in OTHER_STORES or scheme == HUB:
         try:
             return fsspec.filesystem(scheme)
         except (ValueError, ImportError) as problem:
             raise StorageError(f"{where}: no filesystem for '{scheme}://' ({problem})") from problem
     raise StorageError(
         f"{where}: no filesystem for '{scheme}://'; known are local paths, file://, s3://, "
-        f"{', '.join(f'{store}://' for store in sorted(OTHER_STORES))}, and http(s):// with --allow-hosts",
+        f"{', '.join(f'{store}://' for store in sorted(OTHER_STORES))}, hf://datasets/…, and http(s):// with "
+        "--allow-hosts",
         refused=True,
     )
 

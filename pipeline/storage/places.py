@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.storage.failures import StorageError
 
 HTTP = frozenset({"http", "https"})
 S3 = frozenset({"s3", "s3a", "s3n"})
+HUB, HUB_HOST = "hf", "huggingface.co"
 # With the colons of fsspec's chains ("simplecache::s3://…"), which are no protocol that is known here.
 _SCHEME = re.compile(r"([a-z][a-z0-9+.:-]*)://", re.IGNORECASE)
 _FILE = re.compile(r"file:(?://([^/]*)(?=/|$)|(?=/))", re.IGNORECASE)  # Java writes file:/x
@@ -37,6 +39,11 @@ def scheme_of(uri: str) -> str | None:
 def is_remote(uri: str) -> bool:
     """Whether it is a URI, not a plain local path."""
     return scheme_of(uri) is not None
+
+
+def hosts_of(places: Iterable[str]) -> frozenset[str]:
+    """The servers that a user allows by naming these places: the Hub alone."""
+    return frozenset({HUB_HOST for place in places if scheme_of(place) == HUB})
 
 
 def path_of(uri: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.corpus.aside import describe
+from pipeline.corpus.aside import left_aside
 from pipeline.corpus.clips import Shard
 from pipeline.corpus.columns import Passthrough, merge, reserved_names
 from pipeline.corpus.condition import Where
@@ -56,7 +56,7 @@ class Changes:
             f"{len(work.shards)} to read{again}"
         )
         if self.left_aside:
-            yield f"left aside: {self.left_aside}"
+            yield self.left_aside
         if self.older and self.since is not None:
             yield f"{self.older} shards skipped: older than {self.since:%Y-%m-%d %H:%M:%S %Z}"
         if self.filtered:
@@ -143,7 +143,7 @@ def scan(
     where = Where(corpus.where, passthrough.schema) if corpus.where else None
     mine = [shard for shard in found if ledger.lane is None or ledger.lane.takes(shard.uri)]
     recent = changed_since(mine, corpus.since)
-    shards = filter_files(recent, where, passthrough) if where else recent
+    shards = filter_files(recent, where, passthrough, storage) if where else recent
     if fresh and not shards:
         raise JobError("--overwrite: of the input nothing is left to read, so nothing is overwritten.")
     with output_errors(spec):
@@ -159,7 +159,7 @@ def scan(
             )
             work = ledger.plan(shards, run_id, where=corpus.where, failed=failed)
     older, filtered = len(mine) - len(recent), len(recent) - len(shards)
-    return Changes(shards, work, passthrough, corpus.since, older, filtered, describe(aside))
+    return Changes(shards, work, passthrough, corpus.since, older, filtered, left_aside(aside))
 
 
 def _new_run_id(earlier: Sequence[str]) -> str:
@@ -187,7 +187,11 @@ def _passthrough(
         return Passthrough(schema, reserved)
     schemas = []
     for reader in READERS.values():
-        of_kind = [shard for shard in shards if shard.format == reader.name and not reader.one_clip]
+        of_kind = [
+            shard
+            for shard in shards
+            if shard.format == reader.name and (shard.beside is not None or not reader.one_clip)
+        ]
         step = max(1, len(of_kind) // _SAMPLED_SHARDS)
         problems = []
         found = []

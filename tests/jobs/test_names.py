@@ -52,7 +52,7 @@ def test_a_job_of_odd_names(
     flags = ["--output", str(output), "--model", CHECKPOINT]
     assert main(["--input", str(corpus), *flags]) == 0
     said = capsys.readouterr()
-    assert "left aside: 1 .txt, 1 dangling link" in said.err
+    assert "2 files left aside: 1 *.txt, 1 dangling link" in said.err
     assert "clips" in said.out
     rows = rows_of(output)
     told = {

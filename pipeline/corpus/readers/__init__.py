@@ -5,8 +5,10 @@ from __future__ import annotations
 from pipeline.corpus.readers.audio import AudioReader
 from pipeline.corpus.readers.base import Reader
 from pipeline.corpus.readers.delimited import DelimitedReader
+from pipeline.corpus.readers.kaldi import KaldiReader
 from pipeline.corpus.readers.manifest import ManifestReader
 from pipeline.corpus.readers.parquet import ParquetReader
+from pipeline.corpus.readers.parquet.arrow import ArrowReader
 from pipeline.corpus.readers.tar import TarReader
 
 READERS: dict[str, Reader] = {}
@@ -31,5 +33,13 @@ def recognise(path: str) -> Reader | None:
     return next((reader for reader in READERS.values() if name.endswith(reader.endings)), None)
 
 
-for _reader in (ParquetReader(), TarReader(), ManifestReader(), DelimitedReader(), AudioReader()):
+for _reader in (
+    ParquetReader(),
+    TarReader(),
+    ManifestReader(),
+    DelimitedReader(),
+    ArrowReader(),
+    KaldiReader(),
+    AudioReader(),
+):
     register(_reader)

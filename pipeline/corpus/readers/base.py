@@ -7,7 +7,7 @@ takes an instance of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, ClassVar
@@ -90,8 +90,8 @@ class Reader:
             StorageError: storage did not deliver the shard, or not all of it.
         """
         for clip in self.delivered(shard, storage):
-            if clip.source is not None and wanted(clip.source):
-                yield clip.source
+            places = [clip.source] if clip.source is not None else clip.load.places if clip.load else []
+            yield from filter(wanted, places)
 
     def slices(self, shard: Shard, storage: Storage) -> list[Any]:
         """What tasks read side by side of a large shard, picklable; none: the shard is read whole.
@@ -111,7 +111,8 @@ class Reader:
             JobError: the shard is sound, and of no use.
             StorageError: it was not delivered.
         """
-        return infer(self.samples(shard, storage))
+        told = shard.beside.samples(storage) if shard.beside else []
+        return infer([*self.samples(shard, storage), *told])
 
     def samples(self, shard: Shard, storage: Storage) -> list[dict[str, Any]]:
         """The values of the first clips; raises StorageError where they were not delivered."""
@@ -138,18 +139,19 @@ class Reader:
     ) -> Iterator[pa.Table]:
         """The clips as tables of `read_schema`, and a row for the shard as a whole where it is damaged."""
         problems: list[Exception] = []
-        yield from tables(self._clips(shard, storage, slice, problems), passthrough)
+        clips = (_loaded(clip, storage) for clip in self._clips(shard, storage, slice, problems))
+        yield from tables(clips, passthrough)
         for problem in problems:
             yield shard_row(shard, shard_error(shard, problem), passthrough)
 
     def _clips(self, shard: Shard, storage: Storage, slice: Any, problems: list[Exception]) -> Iterator[Clip]:
         """The clips up to the first problem, which is left in `problems`."""
-        if self.one_clip:
-            yield loose_clip(shard)
-            return
         try:
+            if self.one_clip:
+                yield from _described(iter([loose_clip(shard)]), shard, storage)
+                return
             with storage.open(shard.uri) as file:
-                yield from self.clips(file, shard, slice)
+                yield from _described(self.clips(file, shard, slice), shard, storage)
         except Exception as problem:  # decoders of damaged bytes raise what they like
             problems.append(problem)
 
@@ -158,6 +160,26 @@ def loose_clip(shard: Shard) -> Clip:
     """A loose audio file is a shard of one clip, with the stem of its name as key."""
     error = ClipError(Stage.READ, Code.EMPTY, f"{shard.name} has no bytes") if shard.size == 0 else None
     return Clip(shard.clip_id(PurePosixPath(shard.name).stem), shard.uri, source=shard.uri, error=error)
+
+
+def _described(clips: Iterator[Clip], shard: Shard, storage: Storage) -> Iterator[Clip]:
+    return clips if shard.beside is None else shard.beside.describe(clips, shard, storage)
+
+
+def _loaded(clip: Clip, storage: Storage) -> Clip:
+    if clip.load is None:
+        return clip
+    try:
+        return replace(clip, audio=clip.load.make(storage))
+    except ClipFailedError as failed:
+        return replace(clip, error=failed.error)
+    except StorageError as problem:
+        code = Code.NOT_FOUND if problem.missing else Code.UNREADABLE
+        code = Code.NOT_A_FILE if problem.refused else code
+        return replace(clip, error=ClipError(Stage.READ, code, str(problem)))
+    except Exception as problem:  # libraries raise what they like
+        message = f"its audio cannot be made: {type(problem).__name__}: {problem}"
+        return replace(clip, error=ClipError(Stage.DECODE, Code.UNDECODABLE, message))
 
 
 def shard_error(shard: Shard, problem: Exception, what: str = "") -> ClipError:

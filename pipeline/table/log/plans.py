@@ -11,7 +11,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import pyarrow as pa
@@ -82,8 +82,10 @@ class PlannedShard:
         return strict_json.as_kind({**record, "shard": shard}, cls)
 
     def to_json(self) -> str:
-        settings = asdict(self)
-        return json.dumps(settings.pop("shard") | settings)
+        settings = asdict(replace(self, shard=replace(self.shard, beside=None)))
+        shard: dict[str, Any] = settings.pop("shard")
+        del shard["beside"]  # the listing of each start finds it anew
+        return json.dumps(shard | settings)
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def test_loose_files_are_judged_by_their_names(corpus: Path) -> None:
     shards = discover([str(corpus)], STORAGE, outputs=["elsewhere"])
 
     def loose(where: str) -> list[str]:
-        kept = filter_files(shards, Where(where, PASSTHROUGH), Passthrough(PASSTHROUGH))
+        kept = filter_files(shards, Where(where, PASSTHROUGH), Passthrough(PASSTHROUGH), STORAGE)
         assert [shard for shard in kept if shard.format != "audio"] == [
             shard for shard in shards if shard.format != "audio"
         ]

@@ -234,7 +234,6 @@ def test_a_large_file_comes_in_parts_where_the_server_gives_them() -> None:
         "data://text,x",
         "memory://x.wav",
         "github://a/x.wav",
-        "hf://datasets/x",
         "zip://x.wav::http://h/x.zip",
         "simplecache::http://h/x.wav",
         "filecache::s3://b/x.wav",

@@ -17,6 +17,7 @@ from pipeline.corpus.clips import Clip, Shard
 from pipeline.corpus.columns import Cell, Passthrough
 from pipeline.corpus.readers.base import Extent, Reader
 from pipeline.corpus.readers.compression import ENDINGS, decompressed
+from pipeline.corpus.readers.manifest.lhotse import clip_of, is_lhotse
 from pipeline.corpus.readers.manifest.records import RECORD_BYTES, Records, bad_record
 from pipeline.errors import ClipFailedError
 from pipeline.storage import Storage, StorageError, StorageFile, resolve, without_credentials
@@ -78,7 +79,9 @@ class ManifestReader(Reader):
         """Whether one of the first does."""
         for record, _ in islice(records, _SAMPLED_RECORDS):
             with suppress(ClipFailedError):
-                self.audio_path(records.read(records.trimmed(record)))
+                read = records.read(records.trimmed(record))
+                if not is_lhotse(read):
+                    self.audio_path(read)
                 return True
         return False
 
@@ -98,6 +101,8 @@ class ManifestReader(Reader):
         record: dict[str, Any] = {}
         try:
             record = records.read(text)
+            if is_lhotse(record):
+                return clip_of(record, identity, shard)
             start_s, length_s = self.part(record)
             return Clip(
                 identity,

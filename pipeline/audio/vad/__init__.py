@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -93,13 +94,19 @@ class EnergyDetector:
 
 
 def load_detector(name: str) -> type[Detector]:
-    """The class that `--vad` names: 'energy', or 'module:Class'.
+    """The class that `--vad` names: 'energy', 'silero', or 'module:Class'.
 
     Raises:
         JobError: there is no such class, or it is no detector.
     """
     if name == "energy":
         return EnergyDetector
+    if name == "silero":
+        if find_spec("silero_vad") is None:
+            raise JobError("--vad silero needs the package silero-vad: pip install 'w2vbert[vad]'.")
+        from pipeline.audio.vad.silero import SileroDetector
+
+        return SileroDetector
     module, _, attribute = name.partition(":")
     try:
         found: Any = getattr(import_module(module), attribute)

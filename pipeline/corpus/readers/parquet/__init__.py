@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.corpus.aside import is_of_table, may_be_of_table
 from pipeline.corpus.clips import Clip, Shard
-from pipeline.corpus.columns import Passthrough, conform_columns, plain
+from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.readers.base import (
     TABLE_BYTES,
     TABLE_ROWS,
@@ -27,22 +28,20 @@ from pipeline.corpus.readers.base import (
     shard_row,
     tables,
 )
-from pipeline.corpus.readers.parquet_columns import (
+from pipeline.corpus.readers.parquet.columns import (
     AUDIO_NAMES,
     columns_of,
+    first_rows,
     has_path,
-    without_sound_files,
+    is_text,
 )
-from pipeline.errors import ClipError, Code, JobError, Stage
-from pipeline.schema import ERROR, read_schema
-from pipeline.storage import Storage, StorageError, StorageFile, resolve
+from pipeline.corpus.readers.parquet.rows import Rows, passing, sources
+from pipeline.errors import ClipError, JobError
+from pipeline.storage import Storage, StorageError, StorageFile
 
-_NO_AUDIO = ClipError(Stage.READ, Code.NO_AUDIO, "the row's audio is null").as_row()
-_BAD_PATH = ClipError(
-    Stage.READ, Code.BAD_RECORD, "the row's path of its audio is not text in UTF-8"
-).as_row()
 _LOG = logging.getLogger(__name__)
 _SLICE_BYTES = 512 << 20
+_SPLIT = re.compile(r"(\w+(?:\.\w+)*)-\d{5}-of-\d{5}\b")
 _LOST_ROWS = 1 << 24  # of a row group that cannot be read; larger ones nobody writes
 _OPTIONS: dict[str, Any] = {"buffer_size": 8 << 20, "pre_buffer": False, "page_checksum_verification": True}
 
@@ -79,7 +78,8 @@ class ParquetReader(Reader):
         try:
             with storage.open(shard.uri) as file:
                 opened = _open(file)
-                schema, columns = opened.schema_arrow, columns_of(opened)
+                schema = opened.schema_arrow
+                columns = columns_of(schema, first_rows(opened))
         except StorageError as problem:
             if problem.not_delivered:
                 raise
@@ -91,8 +91,7 @@ class ParquetReader(Reader):
         if columns.left_out:
             left_out = ", ".join(schema.names[index] for index in columns.left_out)
             _say_once(schema.names[columns.audio], left_out)
-        others = (schema.field(index) for index in columns.others)
-        return pa.schema([(column.name, plain(column.type)) for column in others])
+        return passing(schema, columns, _split(shard))
 
     def sources(self, shard: Shard, storage: Storage, wanted: Callable[[str], bool]) -> Iterator[str]:
         """Paths are read, and audio only where one is wanted: beside bytes a path is but a name."""
@@ -157,7 +156,8 @@ class _RowGroups:
         self._file = _open(file)
         self._size = file.seek(0, io.SEEK_END)
         self._shard, self._passthrough = shard, passthrough
-        self._columns = columns_of(self._file)
+        self._columns = columns_of(self._file.schema_arrow, first_rows(self._file))
+        self._rows = Rows(self._columns, shard, passthrough, _split(shard))
         metadata = self._file.metadata
         self._counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
@@ -176,7 +176,7 @@ class _RowGroups:
             if error is None:
                 try:
                     for batch in _batches(self._file, group, self._counts[group]):
-                        yield self._table(batch, row)
+                        yield self._rows.table(batch, row)
                         row += batch.num_rows
                     if row < end:
                         error = broken(f"{shard.name}: row group {group} ends {end - row} rows early")
@@ -190,38 +190,6 @@ class _RowGroups:
             row = end
         if first is not None:
             yield shard_row(shard, first, self._passthrough)
-
-    def _table(self, batch: pa.RecordBatch, first_row: int) -> pa.Table:
-        """A batch in the columns of `read_schema`; the bytes of the audio are never touched by Python."""
-        rows, shard = batch.num_rows, self._shard
-        column = batch.column(self._columns.audio)
-        source = pa.nulls(rows, pa.string())
-        errors: list[dict[str, str] | None] = [None] * rows
-        if pa.types.is_struct(column.type):
-            # struct_field heeds the struct's own nulls, StructArray.field does not.
-            data = pc.struct_field(column, "bytes")
-            if column.type.get_field_index("path") >= 0:
-                source = _sources(pc.struct_field(column, "path"), data, shard, errors)
-        else:
-            data = column
-        others = self._columns.others
-        values = [(batch.schema.names[i], without_sound_files(batch.column(i))) for i in others]
-        arrays, extra = conform_columns(values, rows, self._passthrough)
-        for row, absent in enumerate(pc.and_(data.is_null(), source.is_null()).to_pylist()):
-            if absent:
-                errors[row] = errors[row] or _NO_AUDIO
-        columns: list[Any] = [
-            pa.array([shard.clip_id(first_row + i) for i in range(rows)], pa.string()),
-            pa.repeat(pa.scalar(shard.uri, pa.string()), rows),
-            data.cast(pa.large_binary()),
-            source,
-            pa.nulls(rows, pa.float64()),
-            pa.nulls(rows, pa.float64()),
-            pa.array(errors, ERROR),
-            *arrays,
-            extra,
-        ]
-        return pa.Table.from_arrays(columns, schema=read_schema(self._passthrough.schema))
 
     def _lost(self, rows: range, error: ClipError) -> Iterator[pa.Table]:
         """Error rows; fewer where the footer promises more than a file of this size can hold."""
@@ -257,21 +225,18 @@ def _batches(
             return
 
 
-def _sources(paths: pa.Array, data: pa.Array, shard: Shard, errors: list[dict[str, str] | None]) -> pa.Array:
-    """Where the audio of rows without bytes is; null for rows that carry their bytes."""
-    sources: list[str | None] = [None] * len(paths)
-    for row in pc.indices_nonzero(data.is_null()).to_pylist():
-        try:
-            path = paths[row].as_py()
-            sources[row] = resolve(shard.uri, path) if path else None
-        except (UnicodeDecodeError, AttributeError, TypeError):  # not UTF-8, or no text at all
-            errors[row] = _BAD_PATH
-    return pa.array(sources, pa.string())
-
-
 def _paths_without_bytes(file: pq.ParquetFile, shard: Shard, wanted: Callable[[str], bool]) -> Iterator[str]:
-    schema, audio = file.schema_arrow, columns_of(file).audio
-    if audio is None or not has_path(schema.types[audio]) or schema.names.count(schema.names[audio]) > 1:
+    schema = file.schema_arrow
+    audio = columns_of(schema, first_rows(file)).audio
+    if audio is None or schema.names.count(schema.names[audio]) > 1:
+        return
+    if is_text(schema.types[audio]):
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            for batch in _batches(file, group, rows, [schema.names[audio]]):
+                yield from filter(wanted, filter(None, _places(batch.column(0), shard)))
+        return
+    if not has_path(schema.types[audio]):
         return
     path, data = (f"{schema.names[audio]}.{field}" for field in ("path", "bytes"))
     for group in range(file.num_row_groups):
@@ -280,14 +245,26 @@ def _paths_without_bytes(file: pq.ParquetFile, shard: Shard, wanted: Callable[[s
         row = 0
         for batch in _batches(file, group, rows, [path]):
             paths = pc.struct_field(batch.column(0), "path")
-            sources = _sources(paths, pa.nulls(len(paths)), shard, [None] * len(paths)).to_pylist()
-            named |= {row + i: source for i, source in enumerate(sources) if source and wanted(source)}
+            places = _places(paths, shard)
+            named |= {row + i: place for i, place in enumerate(places) if place and wanted(place)}
             row += len(paths)
         row = 0
         for batch in _batches(file, group, rows, [data]) if named else ():
             absent = pc.indices_nonzero(pc.struct_field(batch.column(0), "bytes").is_null()).to_pylist()
             yield from (named[row + i] for i in absent if row + i in named)
             row += batch.num_rows
+
+
+def _places(paths: pa.Array, shard: Shard) -> list[str | None]:
+    """Where the audio of rows would be that have no bytes."""
+    found: list[str | None] = sources(paths, pa.nulls(len(paths)), shard, [None] * len(paths)).to_pylist()
+    return found
+
+
+def _split(shard: Shard) -> str | None:
+    """That of a file as `push_to_hub` of `datasets` names it, train-00000-of-00005.parquet."""
+    match = _SPLIT.match(shard.name.rpartition("/")[2])
+    return match[1] if match else None
 
 
 @cache

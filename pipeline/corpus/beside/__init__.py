@@ -1,0 +1,1 @@
+"""What lies beside shards and tells of their clips: references, speakers, segments. A file a format."""
