@@ -89,7 +89,7 @@ class Document(Format):
     def add(self, row: Row) -> None:
         """Writes a clip."""
 
-    def finish(self) -> None:  # noqa: B027 (most formats have nothing at their end)
+    def finish(self) -> None:
         """Writes what stands at the end."""
 
 

@@ -67,8 +67,8 @@ def export(spec: ExportSpec) -> Exported:
 def _register(kind: type[Registration], table: Table, spec: ExportSpec, output: str) -> Exported:
     if {file.rpartition("/")[0] for file in table.files} != {output.rstrip("/")}:
         raise JobError(
-            f"--output {spec.output}: {kind.name} refers to the files where they are and is laid beside them; "
-            f"give the table's own directory, as in --output {spec.table}."
+            f"--output {spec.output}: {kind.name} refers to files where they are, from beside them; give the "
+            f"table's own directory, as in --output {spec.table}."
         )
     kind.register(table)
     return Exported(output, per_clip=False, clips=table.count)

@@ -50,8 +50,8 @@ class ExportSpec(PublicOptions):
     )
     output: str = Field(
         min_length=1,
-        description="file to write, or directory where each clip has its own; of delta the table itself; may be "
-        "s3://",
+        description="file to write, or directory where each clip has its own (delta: the table itself); "
+        "may be s3://",
         json_schema_extra=_OUTPUT,
     )
     per_clip: bool | None = Field(

@@ -22,7 +22,7 @@ _WIDER = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64
 
 @register
 class Delta(Registration):
-    """What readers of Delta Lake see is what the table's log names: error rows too, no row that was replaced."""
+    """What readers of Delta Lake see is what the table's log names: error rows too, no replaced ones."""
 
     name = "delta"
 

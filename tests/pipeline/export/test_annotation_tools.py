@@ -26,7 +26,9 @@ def test_audacity(run: Run) -> None:
         "a b.tar/Hello.labels.txt": "0.020000\t0.420000\thello\n0.500000\t0.980000\tworld\n",
         "a b.tar/hello~2.labels.txt": "0.000000\t1.200000\ta < b & c --> d\n",
         "b.tar/silent.labels.txt": "",
-        "b.tar/long.labels.txt": "0.100000\t0.400000\tone\n1.500000\t1.900000\ttwo\n2.000000\t2.500000\tthree\n",
+        "b.tar/long.labels.txt": (
+            "0.100000\t0.400000\tone\n1.500000\t1.900000\ttwo\n2.000000\t2.500000\tthree\n"
+        ),
     }
 
 
