@@ -8,7 +8,7 @@ requirement-demo = .[report]
 requirement-test = .[test,lint]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-model quick test soak lint venv
+.PHONY: help demo demo-model quick test soak lint venv constraints
 
 help:
 	@echo "make demo   annotate the bundled corpus into demo/out/annotated, and demo/out/report.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint   the checks alone: ruff, mypy"
 	@echo "make demo-model   train the demo's checkpoints anew (RECORDINGS=folder: on recorded digits too)"
 	@echo "make venv   .venv with everything that development needs"
+	@echo "make constraints   pin the versions that .venv has"
 
 demo: .venv/.installed-demo
 	$(BIN)/python jobs/annotate.py --input demo/corpus --output demo/out/annotated \
@@ -48,10 +49,15 @@ lint: venv
 
 venv: .venv/.installed-test
 
-.venv/.installed-%: pyproject.toml | $(BIN)/python
-	@echo "Installing what pyproject.toml names for '$*' ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(requirement-$*)'
+.venv/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing what pyproject.toml names for '$*', in the versions of constraints.txt ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --editable '$(requirement-$*)'
 	@touch $@
+
+# After the tests passed with other versions than those that are pinned. Builds of PyTorch differ only behind a "+".
+constraints: venv
+	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed -n 's/^\([^ ]*==[^+ ]*\).*/\1/p' > constraints.txt
 
 # A half-made environment would look finished to the next run, so a failure takes it away.
 $(BIN)/python:

@@ -16,6 +16,8 @@ from w2vbert.pretrained.model import Wav2Vec2BertPreTrainedModel
 from w2vbert.processor import Wav2Vec2BertProcessor
 from w2vbert.tokenizer.tokenizer import Wav2Vec2CTCTokenizer
 
+__version__ = "0.1.0"
+
 __all__ = [
     "SeamlessM4TFeatureExtractor",
     "Wav2Vec2BertConfig",

@@ -1,4 +1,5 @@
-"""What all formats have in common: a document is written clip by clip; its class says what it can hold."""
+"""What all formats have in common: a document is written clip by clip, a registration refers to the table's
+files; the class says what it can hold."""
 
 from __future__ import annotations
 
@@ -25,18 +26,11 @@ class Content:
     embeddings: bool = False
 
 
-class Document(ABC):
-    """A file in the making: of one clip, or of all."""
+class Format(ABC):
+    """What an export writes."""
 
-    name: ClassVar[str]  # of the format
-    extension: ClassVar[str]
-    one_per_clip: ClassVar[bool]  # unless told otherwise
-    error_rows: ClassVar[bool] = False  # clips that failed are written too
+    name: ClassVar[str]
     holds_embeddings: ClassVar[bool] = False
-    needs_a_clip: ClassVar[bool] = False  # a document without any is none
-
-    def __init__(self, write: Write, *, whole_table: bool) -> None:
-        self._write, self._whole_table = write, whole_table
 
     @classmethod
     def refusal(cls, content: Content) -> str | None:
@@ -45,6 +39,37 @@ class Document(ABC):
             others = " or ".join(name for name, kind in FORMATS.items() if kind.holds_embeddings)
             return f"embeddings: {cls.name} has no place for them; use format {others}"
         return None
+
+
+class Registration(Format):
+    """A table of another system that refers to the Parquet files where they are."""
+
+    holds_embeddings = True
+
+    @classmethod
+    def refusal(cls, content: Content) -> str | None:
+        return f"reference: {cls.name} has all columns" if content.reference else None
+
+    @classmethod
+    @abstractmethod
+    def register(cls, table: Table) -> None:
+        """Registers the files that the table has now, in place of those that were registered before.
+
+        Raises:
+            JobError: the system cannot have such a table.
+        """
+
+
+class Document(Format):
+    """A file in the making: of one clip, or of all."""
+
+    extension: ClassVar[str]
+    one_per_clip: ClassVar[bool]  # unless told otherwise
+    error_rows: ClassVar[bool] = False  # clips that failed are written too
+    needs_a_clip: ClassVar[bool] = False  # a document without any is none
+
+    def __init__(self, write: Write, *, whole_table: bool) -> None:
+        self._write, self._whole_table = write, whole_table
 
     @classmethod
     @abstractmethod
@@ -64,12 +89,12 @@ class Document(ABC):
     def add(self, row: Row) -> None:
         """Writes a clip."""
 
-    def finish(self) -> None:  # noqa: B027 (most formats have nothing at their end)
+    def finish(self) -> None:
         """Writes what stands at the end."""
 
 
-FORMATS: dict[str, type[Document]] = {}
-_Kind = TypeVar("_Kind", bound=type[Document])
+FORMATS: dict[str, type[Format]] = {}
+_Kind = TypeVar("_Kind", bound=type[Format])
 
 
 def register(kind: _Kind) -> _Kind:

@@ -85,6 +85,17 @@ def lay_out(parts: Iterable[Timed], at_s: float, length_s: float) -> list[Interv
     return intervals
 
 
+def turns_by_speaker(row: Mapping[str, Any]) -> dict[str, list[Timed]]:
+    """Each speaker's segments in time order; those that overlap are one."""
+    turns: dict[str, list[Timed]] = {}
+    for start, end, speaker, _ in timed_parts(row["segments"], "speaker"):
+        of_speaker = turns.setdefault(speaker, [])
+        if of_speaker and start < of_speaker[-1][1]:
+            start, end = of_speaker[-1][0], max(end, of_speaker.pop()[1])
+        of_speaker.append(Timed(start, end, speaker))
+    return turns
+
+
 def clean(text: str) -> str:
     """`text` in one line: line breaks and runs of blanks have a meaning in every format, controls in none."""
     return " ".join(_CONTROL.sub("", text).split())

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from pipeline.errors import JobError
-from pipeline.export.document import Document
+from pipeline.export.document import Document, Registration
 from pipeline.export.formats import FORMATS
-from pipeline.export.names import UniqueNames, file_name
+from pipeline.export.names import UniqueNames, file_names
 from pipeline.export.spec import ExportSpec
 from pipeline.export.table import Row, Table, open_table
 from pipeline.storage import Storage, join, place_errors
@@ -40,9 +42,12 @@ def export(spec: ExportSpec) -> Exported:
     """
     storage = Storage(spec.storage.with_environment())
     kind = FORMATS[spec.format]
-    per_clip = kind.one_per_clip if spec.per_clip is None else spec.per_clip
     output = storage.normalise(spec.output)
     table = open_table(spec.table, storage)
+    if issubclass(kind, Registration):
+        return _register(kind, table, spec, output)
+    assert issubclass(kind, Document)
+    per_clip = kind.one_per_clip if spec.per_clip is None else spec.per_clip
     columns = kind.columns(table, spec.content)
     done = Exported(output, per_clip)
     with place_errors("--output", spec.output):
@@ -57,6 +62,16 @@ def export(spec: ExportSpec) -> Exported:
         else:
             _write_one(rows, kind, spec.output, output, storage)
     return done
+
+
+def _register(kind: type[Registration], table: Table, spec: ExportSpec, output: str) -> Exported:
+    if {file.rpartition("/")[0] for file in table.files} != {output.rstrip("/")}:
+        raise JobError(
+            f"--output {spec.output}: {kind.name} refers to files where they are, from beside them; give the "
+            f"table's own directory, as in --output {spec.table}."
+        )
+    kind.register(table)
+    return Exported(output, per_clip=False, clips=table.count)
 
 
 def format_summary(done: Exported) -> str:
@@ -131,8 +146,8 @@ def _write_one(rows: Iterator[Row], kind: type[Document], given: str, output: st
         raise JobError(
             f"nothing to write to --output {given}: no clip can be written, and a {kind.extension} needs one."
         )
-    with storage.writing(output) as handle:
-        document = kind(lambda text: handle.write(text.encode()), whole_table=True)
+    with storage.writing(output) as handle, _packing(handle, output) as file:
+        document = kind(lambda text: file.write(text.encode()), whole_table=True)
         if first is not None:
             document.add(first)
         for row in rows:
@@ -142,19 +157,31 @@ def _write_one(rows: Iterator[Row], kind: type[Document], given: str, output: st
 
 def _named(rows: Iterable[Row], kind: type[Document]) -> Iterator[tuple[str, Row]]:
     """Each clip with the relative path of its file."""
-    with contextlib.closing(UniqueNames()) as names:
+    with contextlib.closing(UniqueNames(kind.extension)) as names:
         for row in rows:
-            yield names.take(file_name(row["clip_id"], kind.extension)), row
+            yield names.take(file_names(row["clip_id"], kind.extension)), row
 
 
 def _write_each(rows: Iterator[Row], kind: type[Document], output: str, storage: Storage) -> None:
     def write(file: tuple[str, bytes]) -> None:
-        storage.write_bytes(join(output, file[0]), file[1])
+        name, data = file
+        storage.write_bytes(join(output, name), gzip.compress(data, mtime=0) if _is_packed(name) else data)
 
     with ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
         files = ((name, _alone(row, kind)) for name, row in _named(rows, kind))
         while batch := list(islice(files, _FILES_AT_ONCE)):
             list(threads.map(write, batch))
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith(".gz")
+
+
+def _packing(handle: Any, name: str) -> contextlib.AbstractContextManager[Any]:
+    """What writes into a file: gzip, where the file's name says so."""
+    if _is_packed(name):
+        return gzip.GzipFile("", "wb", fileobj=handle, mtime=0)
+    return contextlib.nullcontext(handle)
 
 
 def _alone(row: Row, kind: type[Document]) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from pipeline.export.document import Content
+from pipeline.export.document import Content, Document
 from pipeline.export.formats import FORMATS
 from pipeline.storage import PublicOptions, StorageOptions
 
@@ -23,8 +23,9 @@ def _from_formats(**functions: Any) -> Any:
 
 
 def _per_clip_help() -> str:
-    whole = _listed(name for name, kind in FORMATS.items() if not kind.one_per_clip)
-    single = _listed(name for name, kind in FORMATS.items() if kind.one_per_clip)
+    documents = {name: kind for name, kind in FORMATS.items() if issubclass(kind, Document)}
+    whole = _listed(name for name, kind in documents.items() if not kind.one_per_clip)
+    single = _listed(name for name, kind in documents.items() if kind.one_per_clip)
     return f"one file per clip; unset: one file for {whole}, one per clip for {single}"
 
 
@@ -49,7 +50,8 @@ class ExportSpec(PublicOptions):
     )
     output: str = Field(
         min_length=1,
-        description="file to write, or directory where each clip has its own; may be s3://",
+        description="file to write, or directory where each clip has its own (delta: the table itself); "
+        "may be s3://",
         json_schema_extra=_OUTPUT,
     )
     per_clip: bool | None = Field(
@@ -83,8 +85,11 @@ class ExportSpec(PublicOptions):
 
     @model_validator(mode="after")
     def _nothing_in_vain(self) -> ExportSpec:
-        if refusal := FORMATS[self.format].refusal(self.content):
+        kind = FORMATS[self.format]
+        if refusal := kind.refusal(self.content):
             raise ValueError(refusal)
+        if self.per_clip is not None and not issubclass(kind, Document):
+            raise ValueError(f"per_clip: {self.format} writes no files of clips")
         return self
 
     @property

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.errors import JobError
 from pipeline.storage import Storage, StorageError
-from pipeline.table.reader import read_batches, read_footer, table_files
+from pipeline.table.reader import Footer, read_batches, read_footer, table_files
 
 Row = Mapping[str, Any]
 # Lists of these columns hold structs with at least these fields, whoever wrote the Parquet file.
@@ -26,12 +26,21 @@ _SLICE_BYTES = 1 << 20  # of a batch becomes Python objects at once: recordings 
 
 @dataclass(frozen=True)
 class Table:
-    """Parquet files that share the columns of docs/table.md, in the order of their names."""
+    """Parquet files (their `footers`) with the columns of docs/table.md, in the order of their names."""
 
     given: str
-    files: tuple[str, ...]
+    footers: tuple[Footer, ...]
     columns: tuple[str, ...]
     storage: Storage
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(footer.uri for footer in self.footers)
+
+    @property
+    def count(self) -> int:
+        """Rows, of all files together."""
+        return sum(footer.rows for footer in self.footers)
 
     def require(self, *names: str, purpose: str) -> None:
         """Raises JobError where the table has none of `names`, or has it in another shape."""
@@ -70,7 +79,7 @@ def open_table(given: str, storage: Storage) -> Table:
         columns |= dict.fromkeys(footer.schema.names)
     if not any(footer.rows for footer in footers):
         raise JobError(f"--table {given}: the table has no rows, there is nothing to export.")
-    return Table(given, tuple(files), tuple(columns), storage)
+    return Table(given, tuple(footers), tuple(columns), storage)
 
 
 def check_columns(schema: pa.Schema, uri: str) -> None:

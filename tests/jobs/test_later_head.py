@@ -46,9 +46,9 @@ def test_the_table_beside_it_has_the_same_clips(tables: tuple[Path, Path, Path])
     assert all(len(row["embedding"]) == 16 for row in rows_of(beside).values())
 
 
-def test_the_join_of_the_readme(tables: tuple[Path, Path, Path]) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    query = readme[readme.index("SELECT t.clip_id, t.text, e.embedding") :].split("```")[0]
+def test_the_join_of_the_page(tables: tuple[Path, Path, Path]) -> None:
+    page = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8")
+    query = page[page.index("SELECT t.clip_id, t.text, e.embedding") :].split("```")[0]
     text, beside, _ = tables
     query = query.replace("lake/transcripts-embed", str(beside)).replace("lake/transcripts", str(text))
     found = {clip_id: (said, vector) for clip_id, said, vector in duckdb.sql(query).fetchall()}

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 
 import pipeline
+import w2vbert
 from pipeline import package_version
 from tests.conftest import ROOT
 
@@ -22,8 +23,13 @@ def test_installed() -> None:
 
 def test_this_project_from_its_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "version", not_installed)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert package_version(project["name"]) == project["version"]
+    assert package_version("w2vbert") == w2vbert.__version__ == "0.1.0"
+
+
+def test_the_wheel_has_the_version_of_the_code() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert told["project"]["dynamic"] == ["version"]
+    assert told["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "w2vbert.__version__"}
 
 
 def test_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,8 +65,10 @@ def test_the_help_lists_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert "{ctm,jsonl,rttm,srt,vtt,textgrid,tsv}" in shown
-    assert "one file for ctm, jsonl, rttm and tsv, one per clip for srt, vtt and textgrid" in shown
+    assert "{delta,ctm,jsonl,lhotse,nemo,rttm,audacity,elan,srt,vtt,textgrid,tsv}" in shown
+    assert (
+        "one file for ctm, jsonl, lhotse, nemo, rttm and tsv, one per clip for audacity, elan, srt, " in shown
+    )
 
 
 def test_what_it_cannot_hold_is_refused(
@@ -74,7 +76,7 @@ def test_what_it_cannot_hold_is_refused(
 ) -> None:
     told = ["--table", str(table), "--format", "tsv", "--output", str(tmp_path / "out")]
     assert main([*told, "--embeddings"]) == 2
-    assert "tsv has no place for them; use format jsonl" in capsys.readouterr().err
+    assert "tsv has no place for them; use format delta or jsonl" in capsys.readouterr().err
 
 
 def test_an_unknown_format_in_a_file_is_told_the_nearest(tmp_path: Path, table: Path) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.export.document import Document
 from pipeline.export.formats import FORMATS
 from pipeline.export.job import export
 from pipeline.export.spec import ExportSpec
@@ -58,25 +59,57 @@ ROWS: list[dict[str, Any]] = [
         "words": spoken(("one", 0.0, 0.3, 0.9868), ("three", 0.46, 0.68, 0.902)),
     },
 ]
+# Clips that other tools can open: a file, and a part of one that a manifest names.
+FILES: list[dict[str, Any]] = [
+    {
+        "clip_id": "calls/one.wav#one",
+        "shard": "/data/calls/one.wav",
+        "duration_s": 1.125375,
+        "channels": 1,
+        "text": "one three",
+        "words": ROWS[2]["words"],
+    },
+    {
+        "clip_id": "parts.jsonl#1",
+        "shard": "/data/parts.jsonl",
+        "audio_filepath": "calls/long.wav",
+        "offset": 61.5,
+        "duration_s": 2.25,
+        "channels": 1,
+        "speaker": "ann",
+        "ref_text": "yes",
+        "text": "yes yes",
+        "words": spoken(("yes", 0.5, 0.75, 0.75), ("yes", 1.5, 2.0, 0.875)),
+    },
+]
+CARRIED = pa.schema(
+    [
+        ("speaker", pa.string()),
+        ("audio_filepath", pa.string()),
+        ("offset", pa.float64()),
+        ("ref_text", pa.string()),
+    ]
+)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name, kind in FORMATS.items() if issubclass(kind, Document)])
 def test_example(tmp_path: Path, format: str) -> None:
-    schema = output_schema(pa.schema([("speaker", pa.string())]), TRANSCRIPT_COLUMNS | DIARIZATION_COLUMNS)
+    schema = output_schema(CARRIED, TRANSCRIPT_COLUMNS | DIARIZATION_COLUMNS)
     # One clip where it would be long.
-    rows = {"ctm": ROWS[1:], "jsonl": ROWS[1:], "textgrid": ROWS[2:]}.get(format, ROWS)
+    chosen = {"ctm": ROWS[1:], "jsonl": ROWS[1:], "textgrid": ROWS[2:], "audacity": ROWS[2:]}
+    rows = (chosen | {"nemo": FILES, "lhotse": FILES, "elan": FILES[:1]}).get(format, ROWS)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "table.parquet")
     export(
         ExportSpec(
             table=str(tmp_path / "table.parquet"),
             format=format,
             output=str(tmp_path / "out"),
-            per_clip=format == "textgrid",
+            per_clip=format in ("textgrid", "elan", "audacity"),
         )
     )
     file = tmp_path / "out"
     if file.is_dir():
-        file = file / SHARD / "000005.TextGrid"
+        (file,) = (found for found in file.rglob("*.*") if found.is_file())
     shown = re.search(rf"^```{format}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
     assert shown
     assert shown[1] == file.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.export.formats.subtitles import CUE_MS, LINE_CHARACTERS, PAUSE_MS, clock, cues, lines
+from pipeline.export.formats.timelines.subtitles import CUE_MS, LINE_CHARACTERS, PAUSE_MS, clock, cues, lines
 from pipeline.export.intervals import (
     Interval,
     Timed,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.export.names import UniqueNames, file_name
+from pipeline.export.names import UniqueNames, file_names
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 # What file systems trip over, more often than chance has it.
@@ -45,7 +45,11 @@ NASTY = st.lists(
     [
         ("shard/path.tar#key", "shard/path.tar/key.srt"),
         ("train.tar#dir/0001", "train.tar/dir/0001.srt"),
-        ("a.wav#a", "a.wav/a.srt"),
+        ("a.wav#a", "a.srt"),
+        ("in/talk.v2.mp4#talk.v2", "in/talk.v2.srt"),
+        ("x.srt.wav#x.srt", "x.srt.srt"),
+        ("x.tar#x", "x.tar/x.srt"),
+        ("x.wav#y", "x.wav/y.srt"),
         ("x.jsonl#12", "x.jsonl/12.srt"),
         ("x.tar#a#b", "x.tar/a%23b.srt"),
         ("x.tar#../../etc/passwd", "x.tar/%2E%2E/%2E%2E/etc/passwd.srt"),
@@ -65,22 +69,22 @@ NASTY = st.lists(
         ("x.tar#COM¹", "x.tar/%43OM¹.srt"),
         ("x.tar#CONIN$", "x.tar/%43ONIN$.srt"),
         ("x.tar#nul .a", "x.tar/%6Eul .a.srt"),
-        ("take #2.wav#take #2", "take %232.wav/take %232.srt"),
-        (os.fsdecode(b"mod\xe0 la.wav#mod\xe0 la"), "mod%E0 la.wav/mod%E0 la.srt"),
+        ("take #2.wav#take #2", "take %232.srt"),
+        (os.fsdecode(b"mod\xe0 la.wav#mod\xe0 la"), "mod%E0 la.srt"),
         ("x.SRT#y", "x%2ESRT/y.srt"),
         ("语音.tar#第一句", "语音.tar/第一句.srt"),
     ],
 )
 def test_file_names(clip_id: str, path: str) -> None:
-    assert file_name(clip_id, "srt") == path
+    assert file_names(clip_id, "srt")[0] == path
 
 
 def test_names_too_long_are_cut_and_stay_distinct() -> None:
-    one, other = (file_name(f"x.tar#{'é' * 300}{end}", "srt") for end in "ab")
+    one, other = (file_names(f"x.tar#{'é' * 300}{end}", "srt")[0] for end in "ab")
     assert one != other
     assert one.startswith("x.tar/éé")
     assert len(one.split("/")[1].encode()) <= 185
-    deep, deeper = (file_name(f"x.tar#{'folder/' * 300}{end}", "srt") for end in "ab")
+    deep, deeper = (file_names(f"x.tar#{'folder/' * 300}{end}", "srt")[0] for end in "ab")
     assert deep != deeper
     assert deep.startswith("x.tar%2Ffolder%2Ffolder")
     assert len(deep.encode()) <= 185
@@ -91,7 +95,7 @@ def test_names_too_long_are_cut_and_stay_distinct() -> None:
 @example("..#..")
 @example("#")
 def test_a_file_name_stays_inside_and_exists_on_any_filesystem(clip_id: str) -> None:
-    path = file_name(clip_id, "srt")
+    path = file_names(clip_id, "srt")[0]
     assert path.endswith(".srt")
     assert len(path.encode()) <= 800
     for part in path.split("/"):
@@ -107,17 +111,31 @@ def test_a_file_name_stays_inside_and_exists_on_any_filesystem(clip_id: str) -> 
 
 @given(st.lists(NAMES | NASTY, unique=True, max_size=20))
 def test_files_differ_however_a_filesystem_compares(clip_ids: list[str]) -> None:
-    with contextlib.closing(UniqueNames()) as names:
-        paths = [names.take(file_name(clip_id, "srt")) for clip_id in clip_ids]
+    with contextlib.closing(UniqueNames("srt")) as names:
+        paths = [names.take(file_names(clip_id, "srt")) for clip_id in clip_ids]
     for fold in (str.casefold, lambda path: unicodedata.normalize("NFD", path).casefold()):
         assert len({fold(path) for path in paths}) == len(paths)
 
 
 def test_names_that_look_alike_are_numbered() -> None:
     given_names = ["x/Ab.srt", "x/aB.srt", "x/ab.srt", "x/ab~2.srt", "x/é.srt", "x/é.srt"]
-    with contextlib.closing(UniqueNames()) as names:
-        taken = [names.take(name) for name in given_names]
+    with contextlib.closing(UniqueNames("srt")) as names:
+        taken = [names.take([name]) for name in given_names]
     assert taken == ["x/Ab.srt", "x/aB~2.srt", "x/ab~3.srt", "x/ab~2~2.srt", "x/é.srt", "x/é~2.srt"]
+
+
+def test_files_of_one_stem_keep_their_endings_but_for_the_first() -> None:
+    ids = ["a/x.wav#x", "a/x.flac#x", "a/X.mp3#X", "b/x.wav#x", "a/x.tar#x"]
+    with contextlib.closing(UniqueNames("jsonl.gz")) as names:
+        taken = [names.take(file_names(clip_id, "jsonl.gz")) for clip_id in [*ids, "a/x.flac#x"]]
+    assert taken == [
+        "a/x.jsonl.gz",
+        "a/x.flac.jsonl.gz",
+        "a/X.mp3.jsonl.gz",
+        "b/x.jsonl.gz",
+        "a/x.tar/x.jsonl.gz",
+        "a/x.flac~2.jsonl.gz",
+    ]
 
 
 def test_every_nasty_name_can_be_written(tmp_path: Path) -> None:
@@ -135,7 +153,7 @@ def test_every_nasty_name_can_be_written(tmp_path: Path) -> None:
         "a#.",
     ]
     for number, clip_id in enumerate(ids):
-        file = tmp_path / file_name(clip_id, "srt")
+        file = tmp_path / file_names(clip_id, "srt")[0]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(str(number), encoding="utf-8")
         assert tmp_path in file.resolve().parents

@@ -26,7 +26,7 @@ def test_srt_per_clip(run: Run) -> None:
     assert run.files("srt") == {
         "a b.tar/Hello.srt": "1\n00:00:00,020 --> 00:00:00,980\nhello world\n\n",
         "a b.tar/hello~2.srt": "1\n00:00:00,000 --> 00:00:01,200\na < b & c -> d\n\n",
-        "b.tar/silent.srt": "",
+        "b.tar/silent.srt": "1\n00:00:00,000 --> 00:00:03,000\n\n",
         "b.tar/long.srt": (
             "1\n00:00:00,100 --> 00:00:00,400\none\n\n2\n00:00:01,500 --> 00:00:02,500\ntwo three\n\n"
         ),
@@ -47,7 +47,7 @@ def test_vtt_on_one_timeline(run: Run) -> None:
 def test_subtitles_of_the_reference(run: Run) -> None:
     assert run.files("srt", reference=True) == {
         "a b.tar/Hello.srt": "1\n00:00:00,000 --> 00:00:01,000\nhallo world\n\n",
-        "b.tar/silent.srt": "",
+        "b.tar/silent.srt": "1\n00:00:00,000 --> 00:00:03,000\n\n",
     }
 
 

@@ -33,7 +33,7 @@ def test_a_table_that_another_tool_wrote(run: Run, table: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["jsonl", "vtt", "textgrid", "srt"])
+@pytest.mark.parametrize("format", ["jsonl", "vtt", "textgrid", "srt", "elan"])
 def test_memory_does_not_grow_with_the_table(tmp_path: Path, format: str) -> None:
     said = words(*((f"word{n}", n * 0.5, n * 0.5 + 0.4) for n in range(20)))
     rows = [clip(f"a.tar#{n:06}", 30.0, text="…", words=said) for n in range(100)]

@@ -64,10 +64,18 @@ class Srt(_Subtitles):
 
     def add(self, row: Row) -> None:
         for cue in self._cues(row):
-            self._number += 1
-            times = f"{clock(cue.start, ',')} --> {clock(cue.end, ',')}"
-            text = _ARROW.sub("->", cue.text)
-            self._write("\n".join([str(self._number), times, *lines(text)]) + "\n\n")
+            self._cue(cue)
+
+    def finish(self) -> None:
+        """A file without a cue is one that players refuse; they show nothing of one that has no text."""
+        if self._number == 0:
+            self._cue(Interval(0, max(1, milliseconds(self._at_s)), ""))
+
+    def _cue(self, cue: Interval) -> None:
+        self._number += 1
+        times = f"{clock(cue.start, ',')} --> {clock(cue.end, ',')}"
+        text = _ARROW.sub("->", cue.text)
+        self._write("\n".join([str(self._number), times, *filter(None, lines(text))]) + "\n\n")
 
 
 @register

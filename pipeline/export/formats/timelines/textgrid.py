@@ -5,16 +5,22 @@ Its header counts what follows, so each tier is put aside (on disk, once it is l
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
-from typing import IO
 
 from pipeline.clip_names import encode_field
 from pipeline.export.document import Content, Document, Write, identity, register
-from pipeline.export.intervals import Interval, Timed, lay_out, length_s, milliseconds, seconds, timed_parts
+from pipeline.export.formats.timelines.spool import Spool
+from pipeline.export.intervals import (
+    Interval,
+    Timed,
+    lay_out,
+    length_s,
+    milliseconds,
+    seconds,
+    timed_parts,
+    turns_by_speaker,
+)
 from pipeline.export.table import Row, Table
-
-_IN_MEMORY = 1 << 20
 
 
 @register
@@ -54,7 +60,7 @@ class TextGrid(Document):
                 lay_out([Timed(0.0, length, encode_field(row["clip_id"]))], self._at_s, length)
             )
         self._words.extend(lay_out(timed_parts(row["words"], "word"), self._at_s, length))
-        for speaker, turns in _turns(row).items():
+        for speaker, turns in turns_by_speaker(row).items():
             tier = self._speakers.setdefault(speaker, _Tier(speaker))
             tier.extend(lay_out(turns, self._at_s, length))
         self._at_s += length
@@ -77,9 +83,7 @@ class _Tier:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._body: IO[str] = tempfile.SpooledTemporaryFile(  # noqa: SIM115 (closed by `write`)
-            _IN_MEMORY, "w+", encoding="utf-8", newline="\n"
-        )
+        self._body = Spool()
         self._count = self._end = 0
 
     def extend(self, intervals: Iterable[Interval]) -> None:
@@ -96,29 +100,15 @@ class _Tier:
             f'    item [{number}]:\n        class = "IntervalTier"\n        name = {_quoted(self._name)}\n'
             f"        xmin = 0\n        xmax = {seconds(end)}\n        intervals: size = {self._count}\n"
         )
-        with self._body:
-            self._body.seek(0)
-            while text := self._body.read(1 << 16):
-                write(text)
+        self._body.give(write)
 
     def _add(self, start: int, end: int, text: str) -> None:
         self._count += 1
         self._end = end
-        self._body.write(
+        self._body.add(
             f"        intervals [{self._count}]:\n            xmin = {seconds(start)}\n"
             f"            xmax = {seconds(end)}\n            text = {_quoted(text)}\n"
         )
-
-
-def _turns(row: Row) -> dict[str, list[Timed]]:
-    """Each speaker's segments in time order; those that overlap are one."""
-    turns: dict[str, list[Timed]] = {}
-    for start, end, speaker, _ in timed_parts(row["segments"], "speaker"):
-        of_speaker = turns.setdefault(speaker, [])
-        if of_speaker and start < of_speaker[-1][1]:
-            start, end = of_speaker[-1][0], max(end, of_speaker.pop()[1])
-        of_speaker.append(Timed(start, end, speaker))
-    return turns
 
 
 def _quoted(text: str) -> str:

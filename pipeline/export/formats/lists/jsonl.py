@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.corpus.columns import json_text
 from pipeline.export.document import Content, Document, register
@@ -51,5 +52,9 @@ class Jsonl(Document):
         if isinstance(values.get("extra"), str):
             with contextlib.suppress(ValueError, RecursionError):
                 values["extra"] = json.loads(values["extra"])
-        text = _LINE_END.sub(lambda end: f"\\u{ord(end[0]):04x}", json_text(values))
-        self._write(text + "\n")
+        self._write(json_line(values))
+
+
+def json_line(values: Mapping[str, Any]) -> str:
+    """An object in one line, whatever a reader takes for a line's end."""
+    return _LINE_END.sub(lambda end: f"\\u{ord(end[0]):04x}", json_text(dict(values))) + "\n"

@@ -1,0 +1,1 @@
+"""Formats in which a clip, a word or a turn is a line."""

@@ -1,0 +1,1 @@
+"""Formats that show what is said along the time of a recording."""
