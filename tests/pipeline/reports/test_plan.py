@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from jobs.cli import run_job
+from pipeline import strict_json
 from pipeline.corpus.clips import Shard
 from pipeline.errors import JobError
 from pipeline.job import plan, prepare
@@ -49,6 +50,10 @@ def test_the_demo_corpus(tmp_path: Path) -> None:
     assert found.bytes == sum(file.stat().st_size for file in files)
     assert (found.clips, found.uncounted_shards, found.shards_skipped) == (22, 1, 0)
     assert not (tmp_path / "out").exists()
+    facts = json.loads(strict_json.dumps(found.as_json()))
+    assert (facts["clips"], facts["bytes"], facts["uncounted_shards"]) == (22, found.bytes, 1)
+    assert facts["hours"] == found.hours
+    assert facts["shards"][-1] == {**vars(found.shards[-1])}
 
 
 @pytest.mark.slow
