@@ -49,7 +49,8 @@ class Delta(Registration):
             held = DeltaTable(home, storage_options=options)
             held.repair()  # forgets the files that are gone
             known = {name_of(uri) for uri in held.file_uris()}
-            if new := [action for uri, action in added.items() if name_of(uri) not in known]:
+            new: list[Any] = [action for uri, action in added.items() if name_of(uri) not in known]
+            if new:
                 held.create_write_transaction(new, "append", schema)
         except (DeltaError, ValueError, OSError) as problem:
             told = table.storage.options.redact(str(problem))
