@@ -42,7 +42,9 @@ class Delta(Registration):
         options = _access(table.storage.options) if is_remote(home) else {}
         try:
             schema = Schema.from_arrow(pa.schema([_column(field) for field in _schema(table)]))
-            added = {footer.uri: AddAction(**_added(footer, table.storage)) for footer in table.footers}
+            added: dict[str, Any] = {
+                footer.uri: AddAction(**_added(footer, table.storage)) for footer in table.footers
+            }
             if not DeltaTable.is_deltatable(home, options):
                 create_table_with_add_actions(home, schema, list(added.values()), storage_options=options)
                 return

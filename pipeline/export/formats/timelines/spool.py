@@ -7,7 +7,7 @@ from typing import IO
 
 from pipeline.export.document import Write
 
-_IN_MEMORY = 1 << 20
+_IN_MEMORY = 1 << 18
 
 
 class Spool:
