@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -174,7 +175,7 @@ class Wav2Vec2BertProcessor(Configured):
         }
         parts = {part: kwargs.pop(part) for part in _PARTS if part in kwargs}
         if "feature_extractor" not in parts:
-            extractor, unused = SeamlessM4TFeatureExtractor.from_pretrained(
+            extractor, unused = _extractor_class(config).from_pretrained(
                 name, return_unused_kwargs=True, **source.options, **kwargs
             )
             parts["feature_extractor"] = extractor
@@ -213,6 +214,16 @@ class Wav2Vec2BertProcessor(Configured):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.feature_extractor!r}, {self.tokenizer!r})"
+
+
+def _extractor_class(config: Mapping[str, Any]) -> Any:
+    """What a processor's file calls its extractor: ours, or one of `transformers` where that is loaded."""
+    content = config.get("feature_extractor")
+    kind = content.get("feature_extractor_type") if isinstance(content, Mapping) else None
+    ours = SeamlessM4TFeatureExtractor
+    if not isinstance(kind, str) or kind == ours.__name__ or not kind.endswith("FeatureExtractor"):
+        return ours
+    return getattr(sys.modules.get("transformers"), kind, ours)
 
 
 def _merged(

@@ -18,6 +18,7 @@ from transformers import Wav2Vec2BertProcessor as Peer
 
 from tests.dropin.text_peers import VOCAB, both
 from w2vbert import SeamlessM4TFeatureExtractor, Wav2Vec2BertProcessor, Wav2Vec2CTCTokenizer
+from w2vbert.config import ConfigError
 
 
 def noise(samples: int) -> np.ndarray:
@@ -145,6 +146,21 @@ def test_each_inside_the_other(tmp_path: Path) -> None:
         for kind in (Peer, Wav2Vec2BertProcessor):
             loaded = kind.from_pretrained(tmp_path / str(index))
             assert_same(loaded(**CALL, padding=True, return_tensors="pt"), expected)
+
+
+def test_a_part_of_another_kind_is_saved_and_loaded(tmp_path: Path) -> None:
+    """It is what `AutoFeatureExtractor` makes for this family; the features of the model it does not make."""
+    _, peer = processors()
+    for kind in (Wav2Vec2BertProcessor, Peer):
+        processor = kind(transformers.Wav2Vec2FeatureExtractor(do_normalize=False), peer.tokenizer)
+        processor.save_pretrained(tmp_path / kind.__module__)
+        loaded = kind.from_pretrained(tmp_path / kind.__module__, padding_value=2.0, cls_token="(C)")
+        assert type(loaded.feature_extractor) is transformers.Wav2Vec2FeatureExtractor
+        assert loaded.feature_extractor.padding_value == 2.0
+        assert loaded.tokenizer.cls_token == "(C)"
+        assert loaded([0.5, 0.25, 1.0], sampling_rate=16000).input_values[0].tolist() == [0.5, 0.25, 1.0]
+    with pytest.raises(ConfigError, match="does not use 'Wav2Vec2FeatureExtractor'"):
+        SeamlessM4TFeatureExtractor.from_pretrained(tmp_path / Peer.__module__)
 
 
 def test_what_they_pass_for() -> None:

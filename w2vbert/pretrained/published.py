@@ -57,6 +57,7 @@ class PublishedModel(Publishable, nn.Module):
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str] | None] = None
     _keep_in_fp32_modules: ClassVar[frozenset[str]] = frozenset()
     _keep_in_fp32_modules_strict: ClassVar[frozenset[str]] = frozenset()
+    _can_record_outputs: ClassVar[None] = None  # layers are not hooked: they return what is asked for
     _supports_sdpa: ClassVar[bool] = True
     _supports_flash_attn: ClassVar[bool] = False
     _supports_flex_attn: ClassVar[bool] = False
