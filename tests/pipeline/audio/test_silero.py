@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.audio.recording import decode
-from pipeline.audio.vad import EnergyDetector, Span, load_detector, speech_of
+from pipeline.audio.vad import Span, load_detector, speech_of
 from pipeline.errors import JobError
 from tests.conftest import ROOT
 
@@ -77,17 +76,3 @@ def test_without_the_package_the_job_does_not_start(monkeypatch: pytest.MonkeyPa
         JobError, match=r"--vad silero needs the package silero-vad: pip install 'w2vbert\[vad\]'"
     ):
         load_detector("silero")
-
-
-def test_a_meeting(shared_data: Path) -> None:
-    """Most of what is said is kept, and less of what is not than by energy."""
-    turns = [line.split() for line in (shared_data / "meeting" / "dev00.rttm").read_text().splitlines()]
-    samples = decode((shared_data / "meeting" / "dev00.wav").read_bytes()).samples
-    said = np.zeros(len(samples) // 160, bool)
-    for turn in turns:
-        said[round(float(turn[3]) * 100) : round((float(turn[3]) + float(turn[4])) * 100)] = True
-    kept = np.zeros_like(said)
-    for start, stop in detect(samples):
-        kept[round(start * 100) : round(stop * 100)] = True
-    assert (kept & said).sum() / said.sum() > 0.9
-    assert isinstance(load_detector("energy")(), EnergyDetector)
