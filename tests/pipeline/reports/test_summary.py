@@ -72,7 +72,7 @@ def test_text() -> None:
     summary = replace(
         summary_of(tally_of(ROWS)),
         stage_s={"read": 1.5},
-        encoder=EncoderUse(3, 400, [["transcribe", "embed"], ["classify"]]),
+        encoder=EncoderUse(3, 400, [["transcribe", "embed"], ["classify"]], "bfloat16"),
     )
     assert format_summary(summary).splitlines() == [
         "clips       4 (3 annotated)",
@@ -83,6 +83,7 @@ def test_text() -> None:
         "RTFx        540.1 (seconds of audio per second)",
         "            1.5 s in read",
         "encoder     3 passes over 400 frames (one for transcribe, embed; one for classify)",
+        "dtype       bfloat16",
         "WER         33.33% over 2 clips with a reference",
         "CER         40.00%",
         "output      out",
@@ -112,7 +113,12 @@ def test_a_counter_that_died_counted_nothing() -> None:
     assert "encoder     passes not counted, their counter died (one for transcribe)" in format_summary(
         summary
     )
-    assert summary.as_json()["encoder"] == {"passes": None, "frames": None, "backbones": [["transcribe"]]}
+    assert summary.as_json()["encoder"] == {
+        "passes": None,
+        "frames": None,
+        "backbones": [["transcribe"]],
+        "dtype": "float32",
+    }
 
 
 def test_nothing_happened() -> None:
