@@ -8,7 +8,7 @@ requirement-demo = .[report]
 requirement-test = .[test,lint]
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-model quick test soak lint venv constraints
+.PHONY: help demo demo-model quick test soak bench lint venv constraints
 
 help:
 	@echo "make demo   annotate the bundled corpus into demo/out/annotated, and demo/out/report.html"
@@ -16,6 +16,7 @@ help:
 	@echo "make test   every check and test: make lint, all that needs no Ray, then whole jobs on Ray"
 	@echo "make soak   the slow tests and the jobs, with longer recordings, more kills and more damage"
 	@echo "make lint   the checks alone: ruff, mypy"
+	@echo "make bench  every measurement of speed and memory, in half an hour: tables in bench/out"
 	@echo "make demo-model   train the demo's checkpoints anew (RECORDINGS=folder: on recorded digits too)"
 	@echo "make venv   .venv with everything that development needs"
 	@echo "make constraints   pin the versions that .venv has"
@@ -41,6 +42,23 @@ test: lint
 
 soak: venv
 	W2VBERT_SOAK=1 $(BIN)/python -m pytest -m "slow or ray"
+
+# A bench that fails does not keep the others from running; short modes, where a bench has a longer one.
+BENCH ?= bench/out
+RECORD = --date $$(date -u +%F) --output $(BENCH)
+bench: venv
+	@mkdir -p $(BENCH)
+	-$(BIN)/python -m bench.start --runs 3 $(RECORD)/start.md
+	-$(BIN)/python -m bench.whole_job --sizes 300 2700 --long 60 $(RECORD)/whole-job.md
+	-$(BIN)/python -m bench.stages $(RECORD)/stages.md
+	-$(BIN)/python -m bench.encoder_layer --repeats 3 $(RECORD)/encoder-cpu.md
+	-$(BIN)/python -m bench.dtype $(RECORD)/dtype.md
+	-$(BIN)/python -m bench.attention_memory --frames 1000 2000 4000 $(RECORD)/attention-memory.md
+	-$(BIN)/python -m bench.training --repeats 3 $(RECORD)/training.md
+	-$(BIN)/python -m bench.one_pass --layers 4 --seconds 60 --repeats 2 $(RECORD)/one-pass.md
+	-$(BIN)/python -m bench.memory_flat --clips 1000 4000 $(RECORD)/memory-flat.md
+	-$(BIN)/python -m bench.scale --shards 2000 $(RECORD)/scale.md
+	-$(BIN)/python -m bench.scale --shards 400 --jobs $(RECORD)/scale-jobs.md
 
 lint: venv
 	$(BIN)/ruff check

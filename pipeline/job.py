@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
@@ -18,14 +18,21 @@ from pipeline.annotate.checkpoints import (
 )
 from pipeline.annotate.heads import AnnotatorSettings
 from pipeline.audio.vad import load_detector
-from pipeline.engine.cluster import Resources, allocate
+from pipeline.engine.cluster import (
+    Resources,
+    allocate,
+    choose_dtype,
+    join_named,
+    model_device,
+    on_a_model_device,
+)
 from pipeline.engine.datasource import AudioShards
 from pipeline.engine.graph import Graph, Models, ModelStage
 from pipeline.engine.run_state import Counts
 from pipeline.errors import JobError
 from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
-from pipeline.reports.cost import Encoders
+from pipeline.reports.cost import Costs, Encoders, matrix_rate
 from pipeline.reports.plan import JobPlan, plan_work
 from pipeline.reports.progress import Show
 from pipeline.reports.summary import EncoderUse, RunSummary
@@ -44,12 +51,16 @@ class Job(Run):
     Attributes:
         settings: of the model actors.
         windows: of long recordings.
+        dtype_basis: why `--dtype auto` is what it is; empty where it was said, or is not known yet.
+        device: "cpu" or "cuda", once it is known.
     """
 
     spec: JobSpec
     backbones: Sequence[Backbone]
     settings: AnnotatorSettings
     windows: WindowPlan
+    dtype_basis: str = ""
+    device: str = "cpu"
 
     @property
     def models(self) -> dict[str, dict[str, str]]:
@@ -65,6 +76,31 @@ class Job(Run):
         """The annotations."""
         return self._columns(self.backbones)
 
+    def on_cluster(self) -> Job:
+        device = model_device(self.spec.compute)
+        if self.spec.compute.dtype != "auto":
+            return replace(self, device=device)
+        width = min(config.hidden_size for config in configs_of(self.backbones).values())
+        return replace(self._with_dtype(*choose_dtype(device, width)), device=device)
+
+    def following_table(self) -> Job:
+        """With the dtype of the table where there is one: what `--dtype auto` was when it was begun."""
+        if self.spec.compute.dtype != "auto" or self.spec.table.overwrite:
+            return self
+        held = (self.table.identity() or {}).get("dtype")
+        return self if held in (None, "auto") else self._with_dtype(held, "as the table was begun")
+
+    def _with_dtype(self, dtype: str, basis: str) -> Job:
+        return replace(
+            self,
+            spec=self.spec.model_copy(
+                update={"compute": self.spec.compute.model_copy(update={"dtype": dtype})}
+            ),
+            identity={**self.identity, "dtype": dtype},
+            settings=replace(self.settings, dtype=dtype),
+            dtype_basis=basis,
+        )
+
     def resources(self) -> Resources:
         itemsize = 4 if self.spec.compute.dtype == "float32" else 2
         return allocate(self.spec.compute, [held.parameters * itemsize for held in self.backbones])
@@ -78,16 +114,22 @@ class Job(Run):
             schemas = [*(partial_schema(passthrough, columns) for columns in made), schema]
             stages = [ModelStage([held], each) for held, each in zip(self.backbones, schemas, strict=True)]
         models = Models(stages, self.settings)
-        return Graph(source, self._featurizer(passthrough), models, self.spec.corpus.limit)
+        return Graph(source, self.featurizer(passthrough), models, self.spec.corpus.limit)
 
     def encoder_use(self, counts: Counts) -> EncoderUse:
-        return EncoderUse(counts.passes, counts.frames, [list(held.checkpoints) for held in self.backbones])
+        backbones = [list(held.checkpoints) for held in self.backbones]
+        dtype = self.spec.compute.dtype
+        if dtype == "float32" and self.device == "cuda":
+            dtype += ", products in TF32"
+        basis = f" (auto: {self.dtype_basis})" if self.dtype_basis else ""
+        return EncoderUse(counts.passes, counts.frames, backbones, dtype + basis)
 
     def _columns(self, backbones: Sequence[Backbone]) -> dict[str, pa.DataType]:
         """The annotations that these backbones' checkpoints make."""
         return columns_of(self.settings.tasks, self.settings.options, configs_of(backbones))
 
-    def _featurizer(self, passthrough: pa.Schema) -> Callable[[], Featurizer]:
+    def featurizer(self, passthrough: pa.Schema) -> Callable[[], Featurizer]:
+        """Makes one, in the actor."""
         corpus, compute = self.spec.corpus, self.spec.compute
         options = FeatureOptions(
             channel=corpus.channel,
@@ -122,10 +164,14 @@ def plan(spec: JobSpec) -> JobPlan:
     """
     lines: list[str] = []
     job = prepare(spec, lines.append)
-    changes = scan(spec, job.table, job.identity, job.base_table)
+    changes = scan(job.spec, job.table, job.identity, job.base_table)
+    join_named(spec.compute.ray_address)
+    job = job.on_cluster()
     first_configs = [next(iter(configs_of([held]).values())) for held in job.backbones]
     encoders = Encoders(first_configs, job.settings.frame_s)
-    return plan_work(spec, changes.work, job.table, encoders, [*lines, *changes.log_lines()])
+    measure = partial(on_a_model_device, job.device, partial(matrix_rate, dtype=job.settings.dtype))
+    lines += changes.log_lines()
+    return plan_work(job.spec, changes.work, job.table, Costs(encoders, measure), lines)
 
 
 def prepare(spec: JobSpec, say: Say) -> Job:
@@ -155,7 +201,8 @@ def prepare(spec: JobSpec, say: Say) -> Job:
             f"{table.output}, to be joined by clip_id"
         )
     windows = _windows(spec.compute, settings.frame_s, backbones)
-    return Job(spec, storage, table, base_table, identity, metrics, backbones, settings, windows)
+    job = Job(spec, storage, table, base_table, identity, metrics, backbones, settings, windows)
+    return job.following_table()
 
 
 def _windows(compute: ComputeSpec, frame_s: float, backbones: Sequence[Backbone]) -> WindowPlan:

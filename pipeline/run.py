@@ -70,6 +70,10 @@ class Run(ABC):
     def columns(self) -> Mapping[str, pa.DataType]:
         """What stands in the table beside the clip and the input's own columns."""
 
+    def on_cluster(self) -> Run:
+        """The same, with what only the cluster that was joined can tell."""
+        return self
+
     @abstractmethod
     def resources(self) -> Resources:
         """How the stages share the cluster, which is joined."""
@@ -129,6 +133,7 @@ def carry_out(run: Run, say: Say, started: float, show: Show | None = None) -> R
             say("nothing is new")
             return summarise(run, changes.work, run.empty_tally(), started)
         connect(run.spec.compute.ray_address)
+        run = run.on_cluster()
         resources, state = run.resources(), RunState()
         began = time.monotonic()
         written = write(run, changes, resources, state, show)

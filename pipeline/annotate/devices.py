@@ -12,6 +12,9 @@ import torch
 from pipeline.errors import JobError
 
 _DRIVER = Path("/proc/driver/nvidia/version")
+_PROCESSOR = Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+_AMPERE = (8, 0)  # the first GPUs with bfloat16 units
 
 # `cudaError_t` of calls that fail and leave the device as it was: an argument, a configuration, a kernel that
 # the build lacks. After any other error all that this process asks of the device fails too.
@@ -80,6 +83,16 @@ def cuda_problem() -> str | None:
     except (RuntimeError, AssertionError) as failure:  # AssertionError: a build without CUDA
         reason = _first_line(failure)
     return f"{reason} ({_versions()})"
+
+
+def has_bfloat16(kind: str) -> bool:
+    """Whether the processor ("cpu"), or each GPU that this process sees ("cuda"), has units for bfloat16."""
+    if kind == "cuda":
+        gpus = range(torch.cuda.device_count())
+        return bool(gpus) and all(torch.cuda.get_device_capability(gpu) >= _AMPERE for gpu in gpus)
+    with suppress(OSError):
+        return not _BFLOAT16_FLAGS.isdisjoint(_PROCESSOR.read_text("utf-8", "replace").split())
+    return False
 
 
 def device_lost(problem: BaseException, device: torch.device) -> bool:

@@ -83,6 +83,8 @@ class Annotator:
         with load_errors(self._device):
             self._heads = build_heads(backbones, settings, self._device)
         on_gpu = self._device.type == "cuda"
+        if on_gpu:
+            torch.backends.cuda.matmul.allow_tf32 = True  # of float32, which is many times slower without
         self._budget = settings.token_budget or (_BUDGET_ON_GPU if on_gpu else _BUDGET_ON_CPU)
         self._dtype = getattr(torch, settings.dtype)
         self._stored = np.float32 if self._dtype is torch.float32 else np.float16

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torchaudio
 
 from pipeline.audio.stream import Samples
 from w2vbert.arrays import round_up
 
+if TYPE_CHECKING:  # late: much audio is at 16 kHz, and processes that import torchaudio start later
+    from torchaudio.transforms import Resample
+
 SAMPLE_RATE = 16_000  # hertz
 _KERNEL_VALUES = 1 << 24  # of the resampling filter bank; torchaudio's grows with both reduced rates
 _COARSE_DENOMINATOR = 500
+_HELD_BANKS = 8
+_HELD_VALUES = 1 << 20  # of a bank that is held: 44.1 kHz has 71,000
 
 
 def resample(samples: Samples, rate: int) -> Samples:
@@ -26,9 +31,7 @@ def resample(samples: Samples, rate: int) -> Samples:
     ratio = _ratio(rate)
     if ratio == 1:
         return samples
-    resampled = torchaudio.functional.resample(torch.from_numpy(samples), ratio.numerator, ratio.denominator)
-    result: Samples = resampled.numpy()
-    return result
+    return _resampled(_bank(ratio), samples)
 
 
 class Resampler:
@@ -40,13 +43,10 @@ class Resampler:
 
     def __init__(self, rate: int, to: int = SAMPLE_RATE) -> None:
         ratio = _ratio(rate, to)
-        # Single precision, so that the kernel is that of `torchaudio.functional.resample`.
-        self._resample = torchaudio.transforms.Resample(
-            ratio.numerator, ratio.denominator, dtype=torch.float32
-        )
+        self._bank = None if ratio == 1 else _bank(ratio)
         # Every `_step` samples in, `_made` go out, with the same filters: blocks are cut at multiples of it.
         self._step, self._made = ratio.numerator, ratio.denominator
-        reach = 0 if ratio == 1 else int(self._resample.width)  # samples that a filter sees on each side
+        reach = 0 if self._bank is None else int(self._bank.width)  # samples that a filter sees on each side
         self._margin = round_up(reach, self._step)
         self._pending = np.empty(0, np.float32)
         self._behind = 0  # samples in front of `_pending` that are done and only seen by the next
@@ -57,7 +57,7 @@ class Resampler:
         ready = (len(self._pending) - self._behind - self._margin) // self._step * self._step
         if ready <= 0:
             return np.empty(0, np.float32)
-        result = self._resampled(self._pending[: self._behind + ready + self._margin], ready)
+        result = self._made_of(self._pending[: self._behind + ready + self._margin], ready)
         seen = self._behind + ready
         self._behind = min(self._margin, seen)
         self._pending = self._pending[seen - self._behind :].copy()
@@ -66,13 +66,13 @@ class Resampler:
     def finish(self) -> Samples:
         """The rest, which ends with the recording."""
         left = len(self._pending) - self._behind
-        return self._resampled(np.pad(self._pending, (0, self._step)), left) if left else self._pending[:0]
+        return self._made_of(np.pad(self._pending, (0, self._step)), left) if left else self._pending[:0]
 
-    def _resampled(self, samples: Samples, wanted: int) -> Samples:
+    def _made_of(self, samples: Samples, wanted: int) -> Samples:
         """What becomes of `wanted` samples after those behind."""
         first = self._behind // self._step * self._made
         made = -(-wanted * self._made // self._step)
-        result: Samples = self._resample(torch.from_numpy(samples)).numpy()
+        result = samples if self._bank is None else _resampled(self._bank, samples)
         return result[first : first + made]
 
 
@@ -96,6 +96,28 @@ def at_rate(blocks: Iterable[Samples], rate: int, to: int) -> Iterator[Samples]:
         )
     if resamplers:
         yield np.stack([resampler.finish() for resampler in resamplers], axis=1)
+
+
+def _bank(ratio: Fraction) -> Resample:
+    """The filters for a ratio of rates; to make those of 44.1 kHz takes as long as a second of audio."""
+    held = ratio.numerator * ratio.denominator <= _HELD_VALUES
+    return _held_bank(ratio) if held else _held_bank.__wrapped__(ratio)
+
+
+@lru_cache(_HELD_BANKS)
+def _held_bank(ratio: Fraction) -> Resample:
+    import torch
+    from torchaudio.transforms import Resample
+
+    # Single precision, so that the filters are those of `torchaudio.functional.resample`.
+    return Resample(ratio.numerator, ratio.denominator, dtype=torch.float32)
+
+
+def _resampled(bank: Resample, samples: Samples) -> Samples:
+    import torch
+
+    result: Samples = bank(torch.from_numpy(samples)).numpy()
+    return result
 
 
 def _ratio(rate: int, to: int = SAMPLE_RATE) -> Fraction:

@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
@@ -22,11 +21,11 @@ from pipeline.audio.resampling import SAMPLE_RATE, resample, resample_blocks
 from pipeline.audio.stream import Samples
 from pipeline.audio.vad import Detector, kept_frames, load_detector, speech_of
 from pipeline.errors import ClipError, ClipFailedError, Code, JobError, Stage
+from pipeline.features.rows import FeatureRow, bytes_at, table_of
 from pipeline.features.spool import FeatureSpool
 from pipeline.features.windows import WindowPlan
 from pipeline.storage import Storage, StorageError, StorageFile, is_remote
 from w2vbert.features.extractor import AudioTooShortError, SeamlessM4TFeatureExtractor
-from w2vbert.features.fbank import FbankStatistics
 
 _TABLE_BYTES = 8 << 20  # of features
 _TABLE_ROWS = 256
@@ -34,39 +33,6 @@ _FETCHERS = 8  # remote sources fetched at a time
 _AHEAD = 2 * _FETCHERS  # clips looked ahead for remote sources
 _FETCH_BYTES = 4 << 20  # of a remote source at a time
 _WHOLE_BYTES = 8 << 20  # sources up to this size are fetched in one go
-
-
-@dataclass
-class _Row:
-    """A clip's part of `schema.FEATURE_COLUMNS` and `STATISTICS_COLUMNS`, but for its identity."""
-
-    duration_s: float | None = None
-    sample_rate: int | None = None
-    channels: int | None = None
-    features: bytes | pa.Buffer | None = None
-    frames: int | None = None
-    num_valid: int | None = None
-    windows: list[dict[str, int]] | None = None
-    log_mel_mean: npt.NDArray[np.floating] | None = None
-    log_mel_std: npt.NDArray[np.floating] | None = None
-    error: dict[str, str] | None = None
-
-    def take(self, recording: Recording) -> None:
-        """What is known of a recording once it is decoded."""
-        self.duration_s = recording.duration_s
-        self.sample_rate = recording.sample_rate
-        self.channels = recording.channels
-
-    def take_statistics(self, statistics: FbankStatistics | None) -> None:
-        """What the normalisation took away."""
-        if statistics is not None:
-            self.log_mel_mean, self.log_mel_std = statistics.mean[:, 0], statistics.deviation[:, 0]
-
-    def fail(self, error: ClipError) -> None:
-        """What is known of the audio stays."""
-        self.features = self.frames = self.num_valid = self.windows = None
-        self.log_mel_mean = self.log_mel_std = None
-        self.error = error.as_row()
 
 
 @dataclass
@@ -135,7 +101,6 @@ class Featurizer:
         self._extractor = extractor
         self._storage = storage
         self._schema = schema.feature_schema(passthrough, statistics=options.statistics)
-        self._kept = ["clip_id", "shard", *passthrough.names, schema.EXTRA]
         self._channel = options.channel
         self._max_duration_s = float("inf") if options.max_duration_s is None else options.max_duration_s
         self._dtype = np.dtype(np.float16 if options.half else np.float32)
@@ -154,20 +119,21 @@ class Featurizer:
         Args:
             starting: told the number of each row before it is opened; none is then opened ahead.
         """
-        rows: list[_Row] = []
+        rows: list[FeatureRow] = []
         start = held = 0
         for open_clip in self._ahead(table) if starting is None else self._in_turn(table, starting):
             row = self._featurize(open_clip)
-            if rows and isinstance(row.features, pa.Buffer):
-                yield self._table(table.slice(start, len(rows)), rows)
+            is_long = isinstance(row.features, pa.Buffer)
+            if rows and is_long:
+                yield table_of(rows, table.slice(start, len(rows)), self._schema)
                 start, held, rows = start + len(rows), 0, []
             rows.append(row)
-            held += len(row.features or b"")
-            if held >= _TABLE_BYTES or len(rows) >= _TABLE_ROWS or isinstance(row.features, pa.Buffer):
-                yield self._table(table.slice(start, len(rows)), rows)
+            held += row.features.nbytes if isinstance(row.features, np.ndarray) else 0
+            if held >= _TABLE_BYTES or len(rows) >= _TABLE_ROWS or is_long:
+                yield table_of(rows, table.slice(start, len(rows)), self._schema)
                 start, held, rows = start + len(rows), 0, []
         if rows:
-            yield self._table(table.slice(start), rows)
+            yield table_of(rows, table.slice(start), self._schema)
 
     @property
     def _played_rate(self) -> int:
@@ -221,8 +187,8 @@ class Featurizer:
                 long = recording.longer_than(self._plan.frames * self._hop / SAMPLE_RATE)
             return _Opened(recording, long, is_shard, files.pop_all())
 
-    def _featurize(self, open_clip: Callable[[], _Opened]) -> _Row:
-        row = _Row()
+    def _featurize(self, open_clip: Callable[[], _Opened]) -> FeatureRow:
+        row = FeatureRow()
         try:
             opened = open_clip()
             with opened.files:
@@ -235,7 +201,7 @@ class Featurizer:
             row.fail(ClipError(Stage.FEATURIZE, Code.UNDECODABLE, _describe(problem)))
         return row
 
-    def _fill(self, row: _Row, opened: _Opened) -> None:
+    def _fill(self, row: FeatureRow, opened: _Opened) -> None:
         recording = opened.recording
         if opened.long:
             self._spool(row, opened, self._blocks(opened))
@@ -254,16 +220,16 @@ class Featurizer:
         features, statistics = self._extractor.extract_with_statistics(samples, keep_partial=True)
         if not np.isfinite(features).all():
             raise ClipFailedError(Stage.FEATURIZE, Code.NON_FINITE, "the features are not finite numbers")
-        row.features = features.astype(self._dtype).tobytes()
+        row.features = features.astype(self._dtype, copy=False)
         row.take_statistics(statistics)
-        row.windows = self._windows([(0, row.frames)])
+        row.windows = self._plan.over([(0, row.frames)])
 
     def _blocks(self, opened: _Opened) -> Iterator[Samples]:
         with _read_errors(opened.is_shard):
             blocks = opened.recording.blocks()
             yield from blocks if self._speed == 1 else resample_blocks(blocks, self._played_rate)
 
-    def _spool(self, row: _Row, opened: _Opened, blocks: Iterator[Samples]) -> None:
+    def _spool(self, row: FeatureRow, opened: _Opened, blocks: Iterator[Samples]) -> None:
         with FeatureSpool(self._extractor, self._dtype) as spool:
             detector = self._new_detector()
             for block in blocks:
@@ -278,8 +244,8 @@ class Featurizer:
             segments = [(0, spool.frames)] if detector is None else self._speech(detector, spool, opened)
             if segments:
                 features = spool.finish(segments)
-                row.features = features if opened.long else features.to_pybytes()
-                row.windows = self._windows(segments)
+                row.features = features if opened.long else np.frombuffer(features.to_pybytes(), self._dtype)
+                row.windows = self._plan.over(segments)
                 row.take_statistics(spool.statistics)
 
     def _speech(self, detector: Detector, spool: FeatureSpool, opened: _Opened) -> list[tuple[int, int]]:
@@ -307,29 +273,6 @@ class Featurizer:
                 Code.MODEL_FAILED,
                 f"the voice-activity detector {self._vad} failed: {_describe(problem)}",
             ) from problem
-
-    def _windows(self, segments: list[tuple[int, int]]) -> list[dict[str, int]]:
-        return [asdict(window) for window in self._plan.over(segments)]
-
-    def _table(self, clips: pa.Table, rows: list[_Row]) -> pa.Table:
-        columns = {name: clips[name] for name in self._kept}
-        for name in _Row.__dataclass_fields__.keys() & set(self._schema.names):
-            values = [getattr(row, name) for row in rows]
-            if isinstance(values[0], pa.Buffer):
-                columns[name] = _one_cell(values[0])
-            else:
-                columns[name] = pa.array(values, self._schema.field(name).type)
-        return pa.table([columns[name] for name in self._schema.names], schema=self._schema)
-
-
-def bytes_at(column: pa.ChunkedArray, row: int) -> pa.Buffer | None:
-    """A value of large binary where Arrow has it, since a scalar would be a copy; None where it is null."""
-    value = column.slice(row, 1).chunk(0)
-    if value.null_count:
-        return None
-    _, offsets, data = value.buffers()
-    start, stop = np.frombuffer(offsets, np.int64, 2, 8 * value.offset).tolist()
-    return data.slice(start, stop - start) if data is not None else pa.py_buffer(b"")
 
 
 @contextmanager
@@ -360,12 +303,6 @@ def _small_in_one_go(file: StorageFile) -> BinaryIO:
         return cast(BinaryIO, file)
     with file:
         return io.BytesIO(file.read())
-
-
-def _one_cell(data: pa.Buffer) -> pa.Array:
-    """A column of one row over `data` itself: no copy."""
-    offsets = pa.py_buffer(np.array([0, data.size], np.int64))
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, data])
 
 
 def _describe(problem: Exception) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from typing import TYPE_CHECKING
 
 from pipeline.storage import place_errors
 from pipeline.table.ledger import Ledger
-from w2vbert.config import Wav2Vec2BertConfig
-from w2vbert.model import Wav2Vec2BertModel
-from w2vbert.packing import Packed
+
+if TYPE_CHECKING:  # late: every job imports this file, and few plan
+    import torch
+
+    from w2vbert.config import Wav2Vec2BertConfig
 
 _EFFICIENCY = 0.5  # of the matrix products' rate, in a whole encoder: between what CPUs and GPUs reach
 _MEASURED_S = 0.3
@@ -30,6 +31,23 @@ class Encoders:
         """Floating-point operations for one second of audio in clips of `clip_s` seconds."""
         frames = max(1, round(clip_s / self.frame_s))
         return sum(_flops_per_frame(config, frames) for config in self.configs) / self.frame_s
+
+
+@dataclass(frozen=True)
+class MatrixRate:
+    """Floating-point operations per second of matrix products, and of which device."""
+
+    per_s: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run's speed is estimated from. `measure` asks a device that the models would run on; it answers
+    None where none is there yet."""
+
+    encoders: Encoders
+    measure: Callable[[], MatrixRate | None]
 
 
 @dataclass(frozen=True)
@@ -54,23 +72,45 @@ def earlier_speed(ledger: Ledger) -> Speed | None:
     )
 
 
-def estimated_speed(encoders: Encoders, clip_s: float, dtype: str) -> Speed:
-    """From the encoders' arithmetic and the rate of matrix products on this machine.
+def estimated_speed(costs: Costs, clip_s: float, dtype: str) -> Speed | None:
+    """From the encoders' arithmetic and the rate of matrix products on a device that would run them.
 
     Args:
         clip_s: seconds that attention looks over.
     """
-    flops = encoders.flops_per_second(clip_s)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rate = _matrix_rate(device, getattr(torch, dtype))
-    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    rate = costs.measure()
+    if rate is None:
+        return None
+    flops = costs.encoders.flops_per_second(clip_s)
     basis = (
         f"{flops / 1e9:,.3g} GFLOP per second of audio, at {_EFFICIENCY:.0%} of the "
-        f"{rate / 1e9:,.0f} GFLOP/s that {dtype} products reach on this machine ({name})"
+        f"{rate.per_s / 1e9:,.0f} GFLOP/s that {dtype} products reach ({rate.device})"
     )
-    if len(encoders.configs) > 1:
-        basis += f"; {len(encoders.configs)} encoders"
-    return Speed(_EFFICIENCY * rate / flops, basis)
+    if len(costs.encoders.configs) > 1:
+        basis += f"; {len(costs.encoders.configs)} encoders"
+    return Speed(_EFFICIENCY * rate.per_s / flops, basis)
+
+
+def matrix_rate(device: str, dtype: str) -> MatrixRate:
+    """Of products as large as those of the model, on this machine; "float32" in TF32 on GPUs."""
+    import torch
+
+    on_gpu = device == "cuda"
+    name = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    rows, at_once = (8192, 20) if on_gpu else (512, 1)  # a GPU is told of many before it is waited for
+    if on_gpu:
+        torch.backends.cuda.matmul.allow_tf32 = True
+    left = torch.randn(rows, 1024, device=device).to(getattr(torch, dtype))
+    right = torch.randn(1024, 4096, device=device).to(left.dtype)
+    _finish(left @ right)
+    started, products = time.perf_counter(), 0
+    while time.perf_counter() - started < _MEASURED_S:
+        for _ in range(at_once):
+            product = left @ right
+        _finish(product)
+        products += at_once
+    spent = time.perf_counter() - started
+    return MatrixRate(products * 2 * rows * 1024 * 4096 / spent, f"{name} on {platform.node()}")
 
 
 def _flops_per_frame(config: Wav2Vec2BertConfig, frames: int) -> float:
@@ -81,10 +121,18 @@ def _flops_per_frame(config: Wav2Vec2BertConfig, frames: int) -> float:
 
 
 def _with_layers(config: Wav2Vec2BertConfig, layers: int) -> Wav2Vec2BertConfig:
+    from w2vbert.config import Wav2Vec2BertConfig
+
     return Wav2Vec2BertConfig.from_dict(config.to_dict(), num_hidden_layers=layers)
 
 
 def _flops(config: Wav2Vec2BertConfig, frames: int) -> int:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from w2vbert.model import Wav2Vec2BertModel
+    from w2vbert.packing import Packed
+
     with torch.device("meta"):  # shapes alone: no weights, no arithmetic
         model = Wav2Vec2BertModel(config).eval()
         features = torch.empty(frames, config.feature_projection_input_dim)
@@ -93,18 +141,5 @@ def _flops(config: Wav2Vec2BertConfig, frames: int) -> int:
     return int(counter.get_total_flops())
 
 
-def _matrix_rate(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a product as large as those of the model."""
-    left = torch.randn(512, 1024, device=device).to(dtype)
-    right = torch.randn(1024, 4096, device=device).to(dtype)
-    _finish(left @ right)
-    started, products = time.perf_counter(), 0
-    while time.perf_counter() - started < _MEASURED_S:
-        _finish(left @ right)
-        products += 1
-    return products * 2 * 512 * 1024 * 4096 / (time.perf_counter() - started)
-
-
 def _finish(result: torch.Tensor) -> None:
-    if result.is_cuda:
-        torch.cuda.synchronize()
+    result[0, 0].item()  # waits for a GPU

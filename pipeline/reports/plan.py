@@ -18,7 +18,7 @@ from pipeline.corpus.columns import Passthrough
 from pipeline.corpus.readers import READERS
 from pipeline.corpus.readers.base import Extent
 from pipeline.errors import JobError
-from pipeline.reports.cost import Encoders, earlier_speed, estimated_speed
+from pipeline.reports.cost import Costs, earlier_speed, estimated_speed
 from pipeline.reports.summary import format_lines
 from pipeline.spec import JobSpec
 from pipeline.storage import Storage
@@ -31,6 +31,7 @@ _SAMPLED_SHARDS = 4  # of each layout
 _SAMPLED_CLIPS = 8  # of each of these shards
 _SAMPLED_FILES = 32
 _BLOCK_BYTES = 256 << 10  # a header needs little, and s3fs would fetch 50 MB
+_NO_DEVICE = "not estimated: the cluster has no GPU that is free to be measured, and no earlier run tells"
 _NOTHING = Passthrough(pa.schema([]), frozenset())
 
 
@@ -109,7 +110,7 @@ class JobPlan:
         return asdict(self) | sums
 
 
-def plan_work(spec: JobSpec, work: Work, table: Ledger, encoders: Encoders, lines: Sequence[str]) -> JobPlan:
+def plan_work(spec: JobSpec, work: Work, table: Ledger, costs: Costs, lines: Sequence[str]) -> JobPlan:
     """What there is to do and what it costs: from listings, footers, manifests and a few headers."""
     storage = table.storage
     with ThreadPoolExecutor(_THREADS) as threads:
@@ -123,8 +124,8 @@ def plan_work(spec: JobSpec, work: Work, table: Ledger, encoders: Encoders, line
     device_hours = speed = None
     if seconds:
         clip_s = min(spec.compute.window_s, _mean_clip_s(extents, samples) or spec.compute.window_s)
-        speed = earlier_speed(table) or estimated_speed(encoders, clip_s, spec.compute.dtype)
-        device_hours = seconds / 3600 / speed.audio_s_per_s
+        speed = earlier_speed(table) or estimated_speed(costs, clip_s, spec.compute.dtype)
+        device_hours = seconds / 3600 / speed.audio_s_per_s if speed else None
     return JobPlan(
         output=table.output,
         lines=lines,
@@ -137,7 +138,7 @@ def plan_work(spec: JobSpec, work: Work, table: Ledger, encoders: Encoders, line
         hours=None if seconds is None else seconds / 3600,
         hours_basis=basis,
         device_hours=device_hours,
-        device_hours_basis=speed.basis if speed else None,
+        device_hours_basis=speed.basis if speed else _NO_DEVICE if seconds else None,
     )
 
 

@@ -93,11 +93,13 @@ def tally_file(uri: str, storage: Storage, metrics: Mapping[str, Metric]) -> Tal
 
 @dataclass(frozen=True)
 class EncoderUse:
-    """How often the encoder ran, None where nobody counted, and which annotations each backbone served."""
+    """How often the encoder ran, None where nobody counted, which annotations each backbone served, and in
+    which arithmetic."""
 
     passes: int | None
     frames: int | None
     backbones: list[list[str]]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def format_summary(summary: RunSummary) -> str:
         lines += _rtfx_lines(summary)
     lines += [("", f"{seconds:.1f} s in {stage}") for stage, seconds in (summary.stage_s or {}).items()]
     if summary.encoder is not None:
-        lines.append(("encoder", _format_encoder(summary.encoder)))
+        lines += [("encoder", _format_encoder(summary.encoder)), ("dtype", summary.encoder.dtype)]
     rates = [line for metric in summary.whole.metrics.values() for line in metric.lines()]
     if rates and before.clips:
         rates.append(("", "of all clips of the run, those done before too"))

@@ -152,9 +152,10 @@ class ClusterSpec(PublicOptions):
 class ComputeSpec(ClusterSpec):
     """How to compute, and on what."""
 
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32",
-        description="precision of the models' weights and arithmetic",
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="precision of the models' weights and arithmetic; auto: that of the table; of a new one "
+        "bfloat16 where the model actors' devices are faster with it, else float32",
         json_schema_extra=CHANGES_OUTPUT | MODEL,
     )
     window_s: float = Field(

@@ -192,7 +192,7 @@ def test_backbones_that_do_not_fit_together_have_pools_of_their_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.engine.cluster._room_for_weights", lambda *_: 0.0)
+    monkeypatch.setattr("pipeline.engine.cluster.pools._room_for_weights", lambda *_: 0.0)
     (corpus / "broken.wav").write_bytes(b"RIFF not")
     other = save(build("embed", seed=5), tmp_path / "model")
     try:

@@ -207,7 +207,7 @@ def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.Cap
     for said in (
         "(text,repeatable;required)",
         "(text;required)",
-        "(choice;default:float32)",
+        "(choice;default:auto)",
         "(float;default:40.0)",
         "(time;default:unset)",
         "(int;default:unset)",
@@ -215,7 +215,7 @@ def test_help_lists_every_field_with_type_default_and_meaning(capsys: pytest.Cap
         "(text;default:auto)",
     ):
         assert said in text
-    assert "{float32,bfloat16,float16}" in text
+    assert "{auto,float32,bfloat16,float16}" in text
 
 
 def test_no_flag_takes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +236,7 @@ def test_secrets_are_read_and_never_public() -> None:
 
 def test_settings_of_the_output_leave_out_place_and_speed() -> None:
     assert read(*LEAST, "--token-budget", "9").output_settings() == {
-        "dtype": "float32",
+        "dtype": "auto",
         "channel": "mean",
         "window_s": 40.0,
         "overlap_s": 4.0,

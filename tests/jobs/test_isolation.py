@@ -74,7 +74,8 @@ def test_each_killer_is_one_error_row(
         vad="tests.jobs.fatal:Detector",
     )
     summary = run(spec)
-    assert summary.encoder == EncoderUse(None, None, [["fatal"]])
+    dtype = "float32 (auto: for encoders 96 wide on CPUs)"
+    assert summary.encoder == EncoderUse(None, None, [["fatal"]], dtype)
 
     rows = rows_of(tmp_path / "out")
     assert len(rows) == TABLE_ROWS + 1 + len(FATAL) + len(harmless) == summary.tally.clips

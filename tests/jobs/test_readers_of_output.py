@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,26 @@ def test_other_settings_are_refused(output: Path, capsys: pytest.CaptureFixture[
     assert transcribe(output, "--dtype", "bfloat16") == 2
     assert "dtype: it was 'float32', now 'bfloat16'" in capsys.readouterr().err
     assert snapshot(output) == before
+
+
+def test_a_table_goes_on_in_the_dtype_it_was_begun_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless another is asked for: `auto` alone follows it, whatever it would choose for a new table."""
+    corpus, output = tmp_path / "in", tmp_path / "out"
+    corpus.mkdir()
+    shutil.copy(CORPUS / "loose" / "telephone.wav", corpus)
+    assert transcribe(output, "--dtype", "bfloat16", corpus=corpus) == 0
+    assert "dtype       bfloat16\n" in capsys.readouterr().out
+    shutil.copy(CORPUS / "loose" / "speech.opus", corpus)
+    assert transcribe(output, corpus=corpus) == 0
+    assert "dtype       bfloat16 (auto: as the table was begun)\n" in capsys.readouterr().out
+    assert pq.read_table(output).num_rows == 2
+    assert transcribe(output, "--overwrite", corpus=corpus) == 0
+    said = "dtype       float32 (auto: for encoders 96 wide on CPUs)\n"
+    assert said in capsys.readouterr().out
+    held = json.loads((log_of(output) / "table.json").read_text())
+    assert held["dtype"] == "float32"
 
 
 def test_overwrite_starts_anew(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from pipeline.tasks.diarization.binarise import Probabilities
 
@@ -87,6 +86,10 @@ class SpeakerStitcher:
 
         `before` and `now`, both (overlap, speakers), are what the two windows say of the same frames.
         """
+        if not len(before) and (vectors is None or self._sums is None):  # a clip's first window
+            return np.arange(self._speakers)
+        from scipy.optimize import linear_sum_assignment  # late: short clips never come here
+
         speaks = (before > _SPEAKS)[:, :, None] | (now > _SPEAKS)[:, None, :]
         apart = np.abs(before[:, :, None] - now[:, None, :])
         frames = speaks.sum(axis=0)

@@ -22,7 +22,8 @@ from pipeline.engine.datasource import AudioShards
 from pipeline.engine.graph import Featurize, Graph
 from pipeline.engine.isolation import Starting
 from pipeline.errors import JobError
-from pipeline.features.stage import FeatureOptions, Featurizer, bytes_at
+from pipeline.features.rows import bytes_at
+from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.reports.summary import RunSummary
 from pipeline.run import Run, Say, carry_out, storage_of

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from pipeline.annotate.devices import (
     cuda_problem,
     device_lost,
+    has_bfloat16,
     load_errors,
     open_device,
     says_lost,
@@ -174,3 +177,22 @@ def test_a_gpu_that_is_not_there_is_told_with_versions() -> None:
     assert "NVIDIA driver none" in message or "NVIDIA driver 5" in message
     assert f"PyTorch {torch.__version__}, built for CUDA {torch.version.cuda or 'none'}" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "able"),
+    [("fpu avx2 avx512f", False), ("avx512f avx512_bf16 avx512_vnni", True), ("amx_tile amx_bf16", True)],
+)
+def test_processors_with_units_for_bfloat16(
+    flags: str, able: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "cpuinfo"
+    monkeypatch.setattr("pipeline.annotate.devices._PROCESSOR", told)
+    assert not has_bfloat16("cpu")  # another system, which says nothing
+    told.write_text(f"processor\t: 0\nmodel name\t: avx512_bf16_like\nflags\t\t: {flags}\n")
+    assert has_bfloat16("cpu") == able
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_no_gpu_has_no_units() -> None:
+    assert not has_bfloat16("cuda")

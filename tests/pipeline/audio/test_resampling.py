@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,3 +57,11 @@ def test_memory_of_a_stream_is_a_block() -> None:
     made += len(resampler.finish())
     assert made == 200 * 16000
     assert len(resampler._pending) < 2 * 44100
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_held_filters_give_the_bits_of_fresh_ones(rate: int) -> None:
+    samples = np.random.default_rng(0).standard_normal(9000).astype(np.float32)
+    fresh = torchaudio.functional.resample(torch.from_numpy(samples), rate, 16000).numpy()
+    for _ in range(2):
+        np.testing.assert_array_equal(resample(samples, rate), fresh)

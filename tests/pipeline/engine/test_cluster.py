@@ -109,10 +109,10 @@ WITHOUT_A_GPU = """
 import sys
 import ray
 from jobs.transcribe import main
-from pipeline.engine import cluster
+from pipeline.engine.cluster import pools
 ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 first = main(sys.argv[1:] + ["first"])
-cluster._check_gpus = lambda: None
+pools.check_gpus = lambda: None
 print("statuses", first, main(sys.argv[1:] + ["second"]))
 """
 

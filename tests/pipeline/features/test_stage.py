@@ -17,6 +17,7 @@ from pipeline import schema
 from pipeline.audio.recording import decode
 from pipeline.errors import Code, JobError, Stage
 from pipeline.features import stage as featurize
+from pipeline.features.rows import bytes_at
 from pipeline.features.stage import FeatureOptions, Featurizer
 from pipeline.features.windows import WindowPlan
 from pipeline.storage import Storage, StorageOptions
@@ -323,7 +324,7 @@ def test_audio_is_decoded_where_arrow_has_it() -> None:
     values = [b"first", None, b"", b"the last"]
     arrays = pa.array(values, pa.large_binary()), pa.nulls(2, pa.large_binary())
     column = pa.chunked_array([arrays[0].slice(1), arrays[1], arrays[0]])
-    cells = [featurize.bytes_at(column, row) for row in range(len(column))]
+    cells = [bytes_at(column, row) for row in range(len(column))]
     assert [cell and cell.to_pybytes() for cell in cells] == column.to_pylist()
     data = arrays[0].buffers()[2]
     assert [cells[i].address - data.address for i in (2, 5, 8)] == [5, 0, 5]

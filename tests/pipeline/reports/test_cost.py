@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline.errors import JobError
-from pipeline.reports.cost import Encoders, earlier_speed, estimated_speed
+from pipeline.reports.cost import (
+    Costs,
+    Encoders,
+    MatrixRate,
+    Speed,
+    earlier_speed,
+    estimated_speed,
+    matrix_rate,
+)
 from pipeline.storage import Storage, StorageError, StorageOptions
 from pipeline.table.ledger import Ledger
 from w2vbert.config import Wav2Vec2BertConfig
@@ -48,12 +57,24 @@ def test_speed_says_what_it_rests_on() -> None:
     config = Wav2Vec2BertConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128
     )
-    one = estimated_speed(Encoders([config], 0.02), 1.0, "float32")
-    assert one.audio_s_per_s > 0
-    assert "at 50% of the" in one.basis
-    assert "float32 products reach on this machine" in one.basis
-    assert ("CPU" in one.basis) != torch.cuda.is_available()
-    assert "; 2 encoders" in estimated_speed(Encoders([config] * 2, 0.02), 1.0, "float32").basis
+    flops = Encoders([config], 0.02).flops_per_second(1.0)
+
+    def speed(encoders: int, rate: MatrixRate | None) -> Speed | None:
+        return estimated_speed(Costs(Encoders([config] * encoders, 0.02), lambda: rate), 1.0, "bfloat16")
+
+    one, two = (speed(count, MatrixRate(4e12, "a card on node 7")) for count in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert one.audio_s_per_s == pytest.approx(2e12 / flops)
+    assert "at 50% of the 4,000 GFLOP/s that bfloat16 products reach (a card on node 7)" in one.basis
+    assert two.basis.endswith("; 2 encoders")
+    assert speed(1, None) is None
+
+
+def test_the_rate_of_this_machine() -> None:
+    rate = matrix_rate("cpu", "float32")
+    assert 1e9 < rate.per_s < 1e14
+    assert f"CPU, {torch.get_num_threads()} threads on {platform.node()}" == rate.device
 
 
 def test_earlier_runs_tell_their_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ def test_text() -> None:
     summary = replace(
         summary_of(tally_of(ROWS)),
         stage_s={"read": 1.5},
-        encoder=EncoderUse(3, 400, [["transcribe", "embed"], ["classify"]]),
+        encoder=EncoderUse(3, 400, [["transcribe", "embed"], ["classify"]], "bfloat16"),
         work_s=4.0,
     )
     assert format_summary(summary).splitlines() == [
@@ -87,6 +87,7 @@ def test_text() -> None:
         "            540.1 over the whole wall time",
         "            1.5 s in read",
         "encoder     3 passes over 400 frames (one for transcribe, embed; one for classify)",
+        "dtype       bfloat16",
         "WER         33.33% over 2 clips with a reference",
         "CER         40.00%",
         "output      out",
@@ -117,7 +118,12 @@ def test_a_counter_that_died_counted_nothing() -> None:
     assert "encoder     passes not counted, their counter died (one for transcribe)" in format_summary(
         summary
     )
-    assert summary.as_json()["encoder"] == {"passes": None, "frames": None, "backbones": [["transcribe"]]}
+    assert summary.as_json()["encoder"] == {
+        "passes": None,
+        "frames": None,
+        "backbones": [["transcribe"]],
+        "dtype": "float32",
+    }
 
 
 def test_nothing_happened() -> None:

@@ -1,33 +1,23 @@
-"""The Ray cluster of a job: an existing one, or a local one, and how the stages share its CPUs and GPUs."""
+"""How the stages of a job share the CPUs and GPUs of its cluster."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import secrets
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
-from ray.data import ActorPoolStrategy
-from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.errors import BrokenOffError, JobError
-from pipeline.storage import StorageError
+from pipeline.engine.cluster.nodes import TASK_CPUS, check_gpus, gpus_per_actor, least, stage_nodes
+from pipeline.errors import JobError
 
 if TYPE_CHECKING:
+    from ray.data import ActorPoolStrategy
+
     from pipeline.spec.parts import ClusterSpec, ComputeSpec
 
 logger = logging.getLogger(__name__)
-
-TASK_CPUS = 0.25  # of a task that reads, writes or sums up
-_PATIENCE_S = 120.0  # with the answer of a node
 
 
 @dataclass(frozen=True)
@@ -60,106 +50,6 @@ class Resources:
     one_pool: bool = True
 
 
-def connect(address: str | None) -> None:
-    """Joins the cluster named, the one of RAY_ADDRESS or of `ray start` on this machine, or starts one here.
-
-    Never the one that another job started for itself ("auto" would), since it ends with that job.
-    """
-    if ray.is_initialized():
-        return
-    # Idle OpenMP threads that spin take the core from the stage beside them.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Ray runs again what a lost node did; the errors of its own statistics actor would fill the screen.
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    # Else a cluster that starts waits for its first workers: for ever where one of them dies (ray#40131).
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    heard = ray_is_heard()
-    if not heard:
-        # What a job must know of it, the run says itself (`watched`, `task_errors`).
-        for handler in logging.getLogger("ray.data").handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.addFilter(lambda record: False)
-        # Else the driver's half in C++ writes errors of healthy runs to standard error by itself (ray#53727).
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    join = partial(ray.init, logging_level=logging.INFO if heard else logging.ERROR, log_to_driver=heard)
-    given = address or os.environ.get("RAY_ADDRESS")
-    with _sigterm_kept():
-        try:
-            if given and given != "local":
-                join(address=given)
-                return
-            try:
-                with _token_of_its_own():
-                    join(address=given, num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False)
-            except ValueError:  # there is a cluster, so the number of CPUs is not ours to say
-                join()
-        except Exception as problem:
-            raise JobError(f"no Ray cluster at {given or 'this machine'}: {problem}") from problem
-
-
-def ray_is_heard() -> bool:
-    """Whether Ray's own lines are to be seen; its log files have them all."""
-    return logger.isEnabledFor(logging.DEBUG)
-
-
-@contextlib.contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Keeps the handler that the caller has: Ray's ends the cluster under a job that is still at work."""
-    given = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if callable(given) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, given)
-
-
-@contextlib.contextmanager
-def _token_of_its_own() -> Iterator[None]:
-    """Gives a cluster that starts inside the block a token that ends with this process.
-
-    Ray would write one to ~/.ray/auth_token, and from then on every `ray start` of this home would demand it,
-    while `ray job submit` and jobs with RAY_ADDRESS send none unless RAY_AUTH_MODE is set.
-    """
-    given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if not given:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    try:
-        yield
-    except BaseException:  # nothing started, and the cluster to join has another
-        if not given:
-            del os.environ["RAY_AUTH_TOKEN"]
-        raise
-
-
-def beside_the_driver() -> Any:
-    """For actors that the run remembers by: they live as long as the driver's node does."""
-    return _on(ray.get_runtime_context().get_node_id(), soft=True)
-
-
-@contextlib.contextmanager
-def task_errors() -> Iterator[None]:
-    """What tasks and actors raise for a person, as they raised it: Ray hands on its text alone.
-
-    Raises:
-        JobError: an actor cannot start.
-        BrokenOffError: storage does not take what is written, the lock is lost, or the cluster is gone.
-    """
-    try:
-        yield
-    except RayTaskError as problem:
-        if isinstance(problem.cause, StorageError | JobError):
-            said, _, _ = str(problem.cause).partition("\nFailed to apply")  # which Ray adds
-            raise BrokenOffError(said.rstrip(".")) from problem
-        raise
-    except RayActorError as problem:
-        _, raised, reason = str(problem).rpartition(f"{JobError.__name__}: ")
-        if raised:
-            raise JobError(reason.strip()) from problem
-        raise
-    except RayError as problem:
-        raise BrokenOffError(f"the Ray cluster failed ({str(problem).splitlines()[0]})") from problem
-
-
 def shortage(resources: Resources) -> str:
     """What the cluster has, what actors and tasks take, and which of them find no room now."""
     total, free = ray.cluster_resources(), ray.available_resources()
@@ -180,7 +70,7 @@ def shortage(resources: Resources) -> str:
     reason = "there is room for each, so the run is waiting for long work or slow storage"
     if waiting:
         reason = f"there is no room now for {' or '.join(waiting)} until a node comes or another job ends"
-    return f"the cluster has {has} on {_amount(len(_nodes()), 'node')}; {', '.join(parts)}: {reason}"
+    return f"the cluster has {has} on {_amount(len(stage_nodes()), 'node')}; {', '.join(parts)}: {reason}"
 
 
 def _amount(much: float, what: str) -> str:
@@ -201,7 +91,7 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     """
     may_grow = ":" in compute.num_actors
     cpus, gpus = (float(ray.cluster_resources().get(name, 0.0)) for name in ("CPU", "GPU"))
-    per_actor = compute.num_gpus_per_actor if compute.num_gpus_per_actor is not None else float(gpus > 0)
+    per_actor = gpus_per_actor(compute, gpus)
     fewest, most = _pool_size(compute.num_actors, gpus, per_actor)
     if may_grow and per_actor * fewest > gpus:
         logger.warning(
@@ -215,7 +105,7 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
             "grows, give --num-actors MIN:MAX."
         )
     if per_actor:
-        _check_gpus()
+        check_gpus()
     pools = 1
     if len(weights) > 1 and sum(weights) > _room_for_weights(per_actor, fewest):
         pools = len(weights)
@@ -237,9 +127,9 @@ def allocate(compute: ComputeSpec, weights: Sequence[int] = (0,)) -> Resources:
     asked = compute.featurize_actors or room
     featurizers = max(1, asked if may_grow else min(room, asked))
     used = annotate_cpus * most * pools + featurize_cpus * featurizers
-    share = 1.0 if may_grow else share_to_ask_for(used, _least("CPU"))
+    share = 1.0 if may_grow else share_to_ask_for(used, least("CPU"))
     resources = _featurizing(featurizers, featurize_cpus, share)
-    strategy = ActorPoolStrategy(min_size=fewest, max_size=most)
+    strategy = _actors(fewest, most)
     annotate = Pool(strategy, _thousandths(annotate_cpus * share), per_actor, threads)
     return replace(resources, annotate=annotate, one_pool=pools == 1)
 
@@ -250,15 +140,21 @@ def allocate_featurizers(compute: ClusterSpec) -> Resources:
     each = _featurize_cpus(cpus)
     room = _room(cpus, each)
     featurizers = max(1, min(room, compute.featurize_actors or room))
-    return _featurizing(featurizers, each, share_to_ask_for(each * featurizers, _least("CPU")))
+    return _featurizing(featurizers, each, share_to_ask_for(each * featurizers, least("CPU")))
 
 
 def _featurizing(featurizers: int, cpus: float, share: float) -> Resources:
     """For so many featurizers, each of which uses these CPUs and asks for a share of them."""
     return Resources(
         readers=None if share == 1.0 else 2 * featurizers,  # else they would take what the actors leave
-        featurize=Pool(ActorPoolStrategy(min_size=1, max_size=featurizers), _thousandths(cpus * share)),
+        featurize=Pool(_actors(1, featurizers), _thousandths(cpus * share)),
     )
+
+
+def _actors(fewest: int, most: int) -> ActorPoolStrategy:
+    from ray.data import ActorPoolStrategy  # late: the actor that counts needs no Ray Data
+
+    return ActorPoolStrategy(min_size=fewest, max_size=most)
 
 
 def _featurize_cpus(cpus: float) -> float:
@@ -296,13 +192,13 @@ def _annotate_cpus(cpus: float, gpus_per_actor: float, actors: int) -> tuple[flo
     small = cpus < 4
     if gpus_per_actor:
         return (0.5 if small else 1.0), 2
-    threads = max(1, int(_least("CPU")) // (actors if len(_nodes()) == 1 else 1))
+    threads = max(1, int(least("CPU")) // (actors if len(stage_nodes()) == 1 else 1))
     return (0.5 if small else max(1.0, threads / 2)), threads
 
 
 def _pool_size(asked: str, gpus: float, per_actor: float) -> tuple[int, int]:
     if asked == "auto":
-        size = max(1, int(gpus / per_actor)) if per_actor else max(1, len(_nodes()))
+        size = max(1, int(gpus / per_actor)) if per_actor else max(1, len(stage_nodes()))
         return size, size
     fewest, _, most = asked.partition(":")
     return int(fewest), int(most or fewest)
@@ -314,43 +210,11 @@ def _room_for_weights(gpus: float, actors: int) -> float:
     if gpus:
         total: int = ray.get(ray.remote(num_gpus=gpus)(_gpu_memory).remote())
         return total * min(1.0, gpus) / 2
-    on_a_node = -(-actors // max(1, len(_nodes())))
-    return _least("memory") / on_a_node / 2
-
-
-def _check_gpus() -> None:
-    """Asks each node that offers GPUs whether PyTorch can use them. Nodes that come later are asked by the
-    model actors that start there."""
-    from pipeline.annotate.devices import cuda_problem  # late: tasks that read need no torch
-
-    check: Any = ray.remote(num_cpus=0, max_calls=1)(cuda_problem)
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-    answers = [check.options(scheduling_strategy=_on(node["NodeID"])).remote() for node in nodes]
-    ray.wait(answers, num_returns=len(answers), timeout=_PATIENCE_S)
-    for node, answer in zip(nodes, answers, strict=True):
-        with contextlib.suppress(RayError):  # too busy to say, or gone by now
-            if problem := ray.get(answer, timeout=0):
-                raise JobError(
-                    f"model actors are to run on GPUs, but node {node['NodeManagerAddress']} cannot use "
-                    f"its GPUs: {problem}. Fix that, or run on CPUs with --num-gpus-per-actor 0."
-                )
-
-
-def _on(node: str, *, soft: bool = False) -> Any:
-    return NodeAffinitySchedulingStrategy(node, soft=soft)
+    on_a_node = -(-actors // max(1, len(stage_nodes())))
+    return least("memory") / on_a_node / 2
 
 
 def _gpu_memory() -> int:
     import torch
 
     return int(torch.cuda.mem_get_info()[1])
-
-
-def _least(resource: str) -> float:
-    """What the node has of it that has least; of a cluster without nodes yet nothing is known."""
-    return min((float(node["Resources"].get(resource, 0.0)) for node in _nodes()), default=1.0)
-
-
-def _nodes() -> list[dict[str, Any]]:
-    """Nodes that run stages: a head that offers no CPU is none of them."""
-    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
