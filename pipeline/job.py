@@ -118,7 +118,7 @@ class Job(Run):
 
     def encoder_use(self, counts: Counts) -> EncoderUse:
         backbones = [list(held.checkpoints) for held in self.backbones]
-        dtype = self.spec.compute.dtype
+        dtype: str = self.spec.compute.dtype
         if dtype == "float32" and self.device == "cuda":
             dtype += ", products in TF32"
         basis = f" (auto: {self.dtype_basis})" if self.dtype_basis else ""
