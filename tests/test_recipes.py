@@ -65,7 +65,9 @@ def test_an_annotation_a_reader_and_an_export(tmp_path: Path) -> None:
 
 def test_the_page_names_every_room() -> None:
     rooms = {
-        path.name.removesuffix(".py") for path in (ROOT / "pipeline").iterdir() if path.name[0] not in "_."
+        path.stem
+        for path in (ROOT / "pipeline").iterdir()
+        if path.name[0] not in "_." and (path.is_dir() or path.suffix == ".py")
     }
     table = PAGE[PAGE.index("## Rooms") : PAGE.index("## Recipes")]
     named = set(re.findall(r"`(\w+)/?`", table))

@@ -113,7 +113,8 @@ def test_a_mistake_is_told_in_a_line(
 def test_a_wrong_value_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["embed", "a.wav", "--output", "o", "--model", "m", "--dtype", "float23"]) == 2
     assert capsys.readouterr().err == (
-        "w2vbert embed: dtype: Input should be 'float32', 'bfloat16' or 'float16'; did you mean 'float32'?\n"
+        "w2vbert embed: dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16'; "
+        "did you mean 'float32'?\n"
         "  see: w2vbert embed --help\n"
     )
 

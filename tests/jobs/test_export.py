@@ -110,9 +110,7 @@ def test_bad_configuration(
 
 
 def test_an_unknown_format_names_those_there_are(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["--table", str(table), "--output", "o", "--format", "docx"])
-    assert stopped.value.code == 2
+    assert main(["--table", str(table), "--output", "o", "--format", "docx"]) == 2
     assert "rttm" in capsys.readouterr().err
 
 

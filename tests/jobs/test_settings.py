@@ -86,7 +86,8 @@ def test_every_variable_that_the_project_reads_is_known() -> None:
 def test_a_wrong_value_names_the_variable_or_the_line(tmp_path: Path) -> None:
     said = refused(environment={**ENVIRONMENT, "W2VBERT_DTYPE": "float23"})
     assert said.splitlines()[0] == (
-        "dtype: Input should be 'float32', 'bfloat16' or 'float16'; did you mean 'float32'? (W2VBERT_DTYPE)"
+        "dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16'; "
+        "did you mean 'float32'? (W2VBERT_DTYPE)"
     )
     file = tmp_path / "job.yaml"
     file.write_text("# nightly\noutput: o\n\ntoken_budget: many\nstorage:\n  anonymous: perhaps\n")

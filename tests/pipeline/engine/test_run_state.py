@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from urllib.request import urlopen
 
 import pyarrow as pa
 import pytest
@@ -50,6 +52,31 @@ def test_counts_are_shown_while_a_run_works(resources: Resources) -> None:
         wait_for(lambda: bool(seen) and seen[-1][0] == {("annotate", "clips"): 3.0})
     state.close()
     assert [seconds for _, seconds in seen] == sorted(seconds for _, seconds in seen)
+
+
+def test_the_clusters_prometheus_has_the_counts(resources: Resources) -> None:
+    state = RunState()
+    report = state.report("annotate")
+    for what, amount in (("clips", 3), ("errors", 0), ("audio_s", 7.5), ("encoder_s", 0.5), ("passes", 1)):
+        report(what, amount)
+    node = ray.nodes()[0]
+    page = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    held: dict[str, float] = {}
+
+    def scraped() -> bool:
+        with urlopen(page, timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if found := re.match(r"ray_(w2vbert_\w+)\{.*\} (\S+)$", line):
+                    held[found[1]] = float(found[2])
+        return len(held) == 3
+
+    wait_for(scraped)
+    state.close()
+    assert held == {
+        "w2vbert_clips_total": 3.0,
+        "w2vbert_audio_seconds_total": 7.5,
+        "w2vbert_encoder_seconds_total": 0.5,
+    }
 
 
 def test_what_finds_no_room(resources: Resources) -> None:
