@@ -64,10 +64,19 @@ def _start_ray() -> None:
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
 
 
+_failed: set[str] = set()
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """A test that failed may leave a cluster without room, or none: the next one gets a new cluster."""
+    if report.failed:
+        _failed.add(report.nodeid)
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """A test that failed may leave a cluster without room, or none: the next one gets a new cluster. Not before
+    its fixtures have ended, of which one puts the old RAY_ADDRESS back."""
     ray = sys.modules.get("ray")
-    if report.failed and ray is not None and ray.is_initialized():
+    if nodeid in _failed and ray is not None and ray.is_initialized():
         ray.shutdown()
         _start_ray()
 

@@ -43,7 +43,7 @@ def connect(address: str | None) -> None:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     join = partial(ray.init, logging_level=logging.INFO if heard else logging.ERROR, log_to_driver=heard)
     given = address or os.environ.get("RAY_ADDRESS")
-    with _sigterm_kept():
+    with _sigterm_kept(), contextlib.nullcontext() if heard else _nothing_on_stderr():
         try:
             if given and given != "local":
                 join(address=given)
@@ -78,6 +78,19 @@ def _sigterm_kept() -> Iterator[None]:
     finally:
         if callable(given) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, given)
+
+
+@contextlib.contextmanager
+def _nothing_on_stderr() -> Iterator[None]:
+    """Ray's half in C++ says there which level of its log it was given; failures are exceptions."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager
