@@ -73,8 +73,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_runtest_logfinish(nodeid: str) -> None:
-    """A test that failed may leave a cluster without room, or none: the next one gets a new cluster. Not before
-    its fixtures have ended, of which one puts the old RAY_ADDRESS back."""
+    """A test that failed may leave a cluster without room, or none: the next one gets a new cluster, once the
+    fixtures of this one have ended, of which one puts the old RAY_ADDRESS back."""
     ray = sys.modules.get("ray")
     if nodeid in _failed and ray is not None and ray.is_initialized():
         ray.shutdown()
