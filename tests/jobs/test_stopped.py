@@ -41,7 +41,20 @@ def start(corpus: Path, output: Path, log: Path) -> subprocess.Popen[str]:
     command += ["--model", str(ROOT / "demo/checkpoint"), "--rows-per-file", "4", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("w") as said, log.with_suffix(".json").open("w") as result:
-        return subprocess.Popen(command, stdout=result, stderr=said, cwd=ROOT, text=True, env=environment)
+        return subprocess.Popen(
+            command,
+            stdout=result,
+            stderr=said,
+            cwd=ROOT,
+            text=True,
+            env=environment,
+            preexec_fn=heeds_interrupts,
+        )
+
+
+def heeds_interrupts() -> None:
+    """As a command in a terminal does, also where these tests run in the background and do not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_rows(output: Path, more_than: int, process: subprocess.Popen[str], log: Path) -> None:
