@@ -13,8 +13,9 @@ from xml.sax.saxutils import escape, quoteattr
 
 from pipeline.clip_names import encode_field
 from pipeline.export.audio_files import AudioFile, audio_file, columns_of_audio
-from pipeline.export.document import Content, Document, Write, identity, register
+from pipeline.export.document import Content, Write, identity, register
 from pipeline.export.formats.timelines.spool import Spool
+from pipeline.export.formats.timelines.tiers import Tiers
 from pipeline.export.intervals import (
     Interval,
     Timed,
@@ -34,16 +35,14 @@ _MIME = {".wav": "audio/x-wav"}  # as ELAN calls it
 
 
 @register
-class Elan(Document):
+class Elan(Tiers):
     """Of a clip that is a file, or a part of one, ELAN opens that; the whole table has no sound."""
 
     name = "elan"
     extension = "eaf"
-    one_per_clip = True
 
     def __init__(self, write: Write, *, whole_table: bool) -> None:
         super().__init__(write, whole_table=whole_table)
-        self._at_s = 0.0
         self._media: AudioFile | None = None
         self._times = Spool()
         self._annotations = 0
@@ -51,17 +50,7 @@ class Elan(Document):
 
     @classmethod
     def columns(cls, table: Table, content: Content) -> Mapping[str, str]:
-        words = "aligned_words" if content.reference else "words"
-        if content.reference:
-            table.require(words, purpose="elan of the reference")
-        table.require(words, "segments", purpose="elan")
-        return identity("duration_s", "segments", *columns_of_audio(table)) | {"words": words}
-
-    @classmethod
-    def missing(cls, row: Row) -> str | None:
-        if row["words"] is None and row["segments"] is None:
-            return "without words and segments"
-        return None if milliseconds(length_s(row)) else "without duration"
+        return {**super().columns(table, content), **identity(*columns_of_audio(table))}
 
     def add(self, row: Row) -> None:
         length = length_s(row)

@@ -5,11 +5,12 @@ Its header counts what follows, so each tier is put aside (on disk, once it is l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from pipeline.clip_names import encode_field
-from pipeline.export.document import Content, Document, Write, identity, register
+from pipeline.export.document import Write, register
 from pipeline.export.formats.timelines.spool import Spool
+from pipeline.export.formats.timelines.tiers import Tiers
 from pipeline.export.intervals import (
     Interval,
     Timed,
@@ -20,38 +21,22 @@ from pipeline.export.intervals import (
     timed_parts,
     turns_by_speaker,
 )
-from pipeline.export.table import Row, Table
+from pipeline.export.table import Row
 
 
 @register
-class TextGrid(Document):
+class TextGrid(Tiers):
     """Tiers without gaps over one timeline; the whole table's has a tier that names the clips, too."""
 
     name = "textgrid"
     extension = "TextGrid"
-    one_per_clip = True
     needs_a_clip = True
 
     def __init__(self, write: Write, *, whole_table: bool) -> None:
         super().__init__(write, whole_table=whole_table)
-        self._at_s = 0.0
         self._clips = _Tier("clips")
         self._words = _Tier("words")
         self._speakers: dict[str, _Tier] = {}
-
-    @classmethod
-    def columns(cls, table: Table, content: Content) -> Mapping[str, str]:
-        words = "aligned_words" if content.reference else "words"
-        if content.reference:
-            table.require(words, purpose="textgrid of the reference")
-        table.require(words, "segments", purpose="textgrid")
-        return identity("duration_s", "segments") | {"words": words}
-
-    @classmethod
-    def missing(cls, row: Row) -> str | None:
-        if row["words"] is None and row["segments"] is None:
-            return "without words and segments"
-        return None if milliseconds(length_s(row)) else "without duration"
 
     def add(self, row: Row) -> None:
         length = length_s(row)
